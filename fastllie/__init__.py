@@ -1,0 +1,50 @@
+"""Brighten dark photographs and video, and train the networks that do it."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_here = Path(__file__).resolve().parent
+# setup.py installs kernels/ and training/ inside this package; in a checkout they stand beside it
+if not (_here / "kernels").is_dir():
+    __path__.append(str(_here.parent))
+
+if TYPE_CHECKING:
+    from fastllie.api import Enhancer as Enhancer
+    from fastllie.api import enhance as enhance
+    from fastllie.api import load as load
+    from fastllie.methods import MethodInfo as MethodInfo
+    from fastllie.methods import info as info
+    from fastllie.methods import list_methods as list_methods
+    from fastllie.ops.backend import backends as backends
+
+__version__ = "0.1.0"
+
+# public name -> where it lives; loaded on first use, so that `import fastllie` costs next to nothing
+_WHERE = {
+    "enhance": "fastllie.api",
+    "Enhancer": "fastllie.api",
+    "load": "fastllie.api",
+    "list_methods": "fastllie.methods",
+    "info": "fastllie.methods",
+    "MethodInfo": "fastllie.methods",
+    "backends": "fastllie.ops.backend",
+}
+_ROOMS = ("models", "ops", "training")
+
+__all__ = [*_WHERE, *_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(import_module(_WHERE[name]), name)
+    elif name in _ROOMS:
+        value = import_module(f"fastllie.{name}")
+    else:
+        raise AttributeError(f"module 'fastllie' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,128 @@
+"""Zero-DCE (Guo et al., CVPR 2020) and Zero-DCE++ (Li et al., TPAMI 2021): networks that estimate curve maps."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastllie.ops.curve import apply_curve
+
+STEPS = 8
+FEATURES = 32
+PADDINGS = ("zeros", "replicate")
+
+
+class SeparableConv(nn.Module):
+    """A depthwise 3x3 convolution followed by a pointwise one, with no activation between them."""
+
+    def __init__(self, inputs: int, outputs: int, padding: int):
+        super().__init__()
+        self.depth = nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs)
+        self.point = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point(self.depth(x))
+
+
+class _CurveNetwork(nn.Module):
+    """Seven convolutions with symmetric skips that end in the raw (before tanh) curve maps."""
+
+    #: pixels around an output pixel that its value depends on: seven 3x3 convolutions
+    halo = 7
+
+    def __init__(self, maps: int, separable: bool, padding: str):
+        super().__init__()
+        if padding not in PADDINGS:
+            raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+        self.padding = padding
+        layer_padding = 1 if padding == "zeros" else 0
+
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            if separable:
+                return SeparableConv(inputs, outputs, layer_padding)
+            return nn.Conv2d(inputs, outputs, 3, padding=layer_padding)
+
+        self.conv1 = conv(3, FEATURES)
+        self.conv2 = conv(FEATURES, FEATURES)
+        self.conv3 = conv(FEATURES, FEATURES)
+        self.conv4 = conv(FEATURES, FEATURES)
+        self.conv5 = conv(2 * FEATURES, FEATURES)
+        self.conv6 = conv(2 * FEATURES, FEATURES)
+        self.conv7 = conv(2 * FEATURES, maps)
+
+    def _raw_maps(self, x: Tensor) -> Tensor:
+        if self.padding == "replicate":
+            # One padded image, then convolutions without padding: no layer sees an invented zero, so no frame
+            x = F.pad(x, (self.halo,) * 4, mode="replicate")
+        f1 = F.relu(self.conv1(x))
+        f2 = F.relu(self.conv2(f1))
+        f3 = F.relu(self.conv3(f2))
+        f4 = F.relu(self.conv4(f3))
+        f5 = F.relu(self.conv5(_join(f3, f4)))
+        f6 = F.relu(self.conv6(_join(f2, f5)))
+        return self.conv7(_join(f1, f6))
+
+
+def _join(earlier: Tensor, later: Tensor) -> Tensor:
+    """Concatenate along channels, cutting the earlier feature to the centre that the later one still covers."""
+    margin = (earlier.shape[-1] - later.shape[-1]) // 2
+    if margin:
+        earlier = earlier[..., margin:-margin, margin:-margin]
+    return torch.cat([earlier, later], 1)
+
+
+class ZeroDCE(_CurveNetwork):
+    """Zero-DCE: eight curve maps per channel, estimated at full resolution by seven 3x3 convolutions.
+
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images of the same shape.
+
+    Args:
+        padding: "zeros" pads every layer as the published network does; "replicate" pads the image once, which
+            leaves no frame at the border.
+    """
+
+    def __init__(self, *, padding: str = "replicate"):
+        super().__init__(3 * STEPS, separable=False, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_curve(x, self._raw_maps(x), steps=STEPS, tanh=True)
+
+    def curve_maps(self, x: Tensor) -> Tensor:
+        """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k reads channels 3k to 3k+2; positive brightens."""
+        return torch.tanh(self._raw_maps(x))
+
+
+class ZeroDCEPlusPlus(_CurveNetwork):
+    """Zero-DCE++: one curve map per channel for all eight steps, depthwise-separable, optionally at low resolution.
+
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images of the same shape.
+
+    Args:
+        scale: The network sees the image reduced by this factor, and its map is enlarged again; the published
+            test uses 12, the published training 1.
+        padding: As for `ZeroDCE`.
+    """
+
+    def __init__(self, *, scale: int = 1, padding: str = "replicate"):
+        super().__init__(3, separable=True, padding=padding)
+        if not isinstance(scale, int) or scale < 1:
+            raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale == 1:
+            return apply_curve(x, self._raw_maps(x), steps=STEPS, tanh=True)
+        # tanh before the upsampling, as published: the two do not commute
+        return apply_curve(x, self.curve_maps(x), steps=STEPS)
+
+    def curve_maps(self, x: Tensor) -> Tensor:
+        """The curve maps alpha in [-1, 1], `[B, 3, H, W]`, used by every step; positive brightens."""
+        height, width = x.shape[-2:]
+        if self.scale == 1:
+            return torch.tanh(self._raw_maps(x))
+        # to whole cells at the bottom and the right; the published code crops them away instead
+        x = F.pad(x, (0, -width % self.scale, 0, -height % self.scale), mode="replicate")
+        low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
+        maps = torch.tanh(self._raw_maps(low))
+        # the geometry of the published pair: half-pixel centres on the way down, aligned corners on the way up
+        maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
+        return maps[..., :height, :width]

@@ -1,0 +1,100 @@
+"""Which backends there are, which one serves a call, and why the others do not."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastllie import _native
+
+NAMES = ("cpu", "cuda", "triton", "torch")
+ENVIRONMENT = "FASTLLIE_BACKEND"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend's name, whether it can serve here, and what it is or why it cannot."""
+
+    name: str
+    available: bool
+    detail: str
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+def _cpu() -> Backend:
+    if _native.cpu is None:
+        return Backend("cpu", False, _native.reasons["cpu"])
+    return Backend("cpu", True, f"C++, instruction set {_native.cpu.isa()}")
+
+
+def _cuda() -> Backend:
+    if _native.cuda is None:
+        return Backend("cuda", False, _native.reasons["cuda"])
+    if not torch.cuda.is_available():
+        return Backend("cuda", False, "fastllie._cuda is built, but torch sees no CUDA device")
+    return Backend("cuda", True, f"CUDA C++ on {torch.cuda.get_device_name()}")
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in its interpreter, on the CPU (a debugging mode, and our tests')."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton() -> Backend:
+    if importlib.util.find_spec("triton") is None:
+        return Backend("triton", False, "triton is not installed (it comes with CUDA builds of torch)")
+    if interpreting():
+        return Backend("triton", True, "Triton's interpreter (TRITON_INTERPRET=1): for debugging only")
+    if not torch.cuda.is_available():
+        return Backend("triton", False, "triton is installed, but torch sees no CUDA device")
+    return Backend("triton", True, f"Triton on {torch.cuda.get_device_name()}")
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name: whether it can serve on this machine, and the reason why not.
+
+    Asks torch whether a CUDA device is there; starts no CUDA context.
+    """
+    return {
+        "cpu": _cpu(),
+        "cuda": _cuda(),
+        "triton": _triton(),
+        "torch": Backend("torch", True, f"PyTorch {torch.__version__}, the reference"),
+    }
+
+
+def check_name(backend: str) -> None:
+    """Raise a ValueError unless `backend` is "auto" or a backend's name."""
+    if backend != "auto" and backend not in NAMES:
+        raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {backend!r}")
+
+
+def choose(backend: str, x: Tensor) -> str:
+    """Return the name of the backend that serves `x`; "auto" asks FASTLLIE_BACKEND, then takes the fastest.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: a backend asked for by name that cannot serve here, or not on the device of `x`.
+    """
+    asked = backend
+    if asked == "auto":
+        asked = os.environ.get(ENVIRONMENT, "auto")
+        if asked != "auto" and asked not in NAMES:
+            raise ValueError(f"{ENVIRONMENT} must be 'auto' or one of {NAMES}, got {asked!r}")
+    if asked != "auto":
+        found = backends()[asked]
+        if not found:
+            raise RuntimeError(f"backend {asked!r} cannot serve: {found.detail}")
+        wanted = "cuda" if asked == "cuda" or (asked == "triton" and not interpreting()) else asked
+        if wanted in ("cpu", "cuda") and x.device.type != wanted:
+            raise RuntimeError(f"backend {asked!r} needs tensors on {wanted!r}, got {x.device}")
+        return asked
+    if x.is_cuda:
+        if _native.cuda is not None:
+            return "cuda"
+        return "triton" if importlib.util.find_spec("triton") is not None else "torch"
+    return "cpu" if x.device.type == "cpu" and _native.cpu is not None else "torch"

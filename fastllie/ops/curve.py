@@ -1,0 +1,220 @@
+"""The light-enhancement curve of Zero-DCE, fused: every step in one pass, nothing stored but the result."""
+
+import torch
+from torch import Tensor
+
+from fastllie import _native
+from fastllie.ops import backend as backends
+from fastllie.ops import reference
+
+# Maps may be stored narrower than the image: reading them as they are saves a pass over 24 channels under autocast
+_NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def apply_curve(
+    x: Tensor, alpha: Tensor, *, steps: int = 8, tanh: bool = False, backend: str = "auto"
+) -> Tensor:
+    """Brighten by the quadratic curve, `steps` times: x <- x + alpha * x * (1 - x)  (Zero-DCE, eq. 3).
+
+    Differentiable in both arguments, to any order; the backward recomputes the intermediate images instead of
+    storing them. Arithmetic is float32 (float64 for float64 inputs) whatever the storage. Any strides are read in
+    place; the result has the memory format of `x`.
+
+    Args:
+        x: Images, `[B, 3, H, W]` in [0, 1]; float64, float32, bfloat16 or float16.
+        alpha: Curve maps in [-1, 1], `[B, 3 * steps, H, W]`, or `[B, 3, H, W]` reused by every step (Zero-DCE++).
+            Where the dtypes differ the result has the promoted one, as in PyTorch.
+        steps: How often the curve is applied.
+        tanh: `alpha` is the raw output of the network's last layer; alpha = tanh(raw) is taken inside the kernel.
+        backend: "auto", or one of `fastllie.backends()`.
+
+    Raises:
+        TypeError: an argument that is not a floating-point tensor, or `steps` that is not an integer.
+        ValueError: shapes or devices that do not fit together, fewer than one step, an unknown backend.
+        RuntimeError: a backend asked for by name that cannot serve.
+    """
+    _check(x, alpha, steps)
+    backends.check_name(backend)
+    if x.dtype != alpha.dtype and alpha.dtype not in _NARROW_MAPS.get(x.dtype, ()):
+        dtype = torch.promote_types(x.dtype, alpha.dtype)
+        x, alpha = x.to(dtype), alpha.to(dtype)
+    return torch.ops.fastllie.curve_forward(x, alpha, steps, tanh, backend)
+
+
+def _check(x: Tensor, alpha: Tensor, steps: int) -> None:
+    for name, tensor in (("x", x), ("alpha", alpha)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}")
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} must be [B, C, H, W], got shape {tuple(tensor.shape)}")
+    if isinstance(steps, bool) or not isinstance(steps, (int, torch.SymInt)):
+        raise TypeError(f"steps must be an int, got {type(steps).__name__}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    batch, channels, height, width = x.shape
+    fits = alpha.shape[1] in (channels, channels * steps)
+    if not fits or (alpha.shape[0], alpha.shape[2], alpha.shape[3]) != (batch, height, width):
+        raise ValueError(
+            f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "
+            f"(one shared map) for x of shape {tuple(x.shape)} and {steps} steps, got {tuple(alpha.shape)}"
+        )
+    if x.device != alpha.device:
+        raise ValueError(f"x and alpha must be on one device, got {x.device} and {alpha.device}")
+
+
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_library.define("curve_forward(Tensor x, Tensor alpha, int steps, bool tanh, str backend) -> Tensor")
+_library.define(
+    "curve_backward(Tensor grad, Tensor x, Tensor alpha, int steps, bool tanh, bool need_x, bool need_alpha,"
+    " str backend) -> (Tensor, Tensor)"
+)
+
+
+def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> Tensor:
+    name = backends.choose(backend, x)
+    out = torch.empty_like(x)
+    if name == "torch":
+        return out.copy_(reference.curve(*_wide(x, alpha), steps, tanh))
+    if out.numel() == 0:
+        return out
+    if name == "triton":
+        from fastllie.kernels import curve as triton_curve
+
+        triton_curve.curve_forward(x, alpha, out, steps, tanh)
+    elif name == "cuda":
+        assert _native.cuda is not None
+        _native.cuda.curve_forward(*_views(x, alpha, out), *_sizes(x, alpha), steps, tanh, *_cuda_place(x))
+    else:
+        assert _native.cpu is not None
+        _native.cpu.curve_forward(
+            *_views(x, alpha, out), *_sizes(x, alpha), steps, tanh, torch.get_num_threads()
+        )
+    return out
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    steps: int,
+    tanh: bool,
+    need_x: bool,
+    need_alpha: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    name = backends.choose(backend, x)
+    grad_x, grad_alpha = _gradients(grad, x, alpha, steps, tanh, need_x, need_alpha, backend)
+    if name == "torch":
+        wide = reference.curve_backward(*_wide(grad, x, alpha), steps, tanh)
+        for out, value, needed in zip((grad_x, grad_alpha), wide, (need_x, need_alpha), strict=True):
+            if needed:
+                out.copy_(value)
+        return grad_x, grad_alpha
+    if x.numel() == 0:
+        return grad_x, grad_alpha
+    if name == "triton":
+        from fastllie.kernels import curve as triton_curve
+
+        triton_curve.curve_backward(
+            grad, x, alpha, grad_x if need_x else None, grad_alpha if need_alpha else None, steps, tanh
+        )
+    elif name == "cuda":
+        assert _native.cuda is not None
+        views = _views(grad, x, alpha, grad_x, grad_alpha)
+        _native.cuda.curve_backward(*views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *_cuda_place(x))
+    else:
+        assert _native.cpu is not None
+        views = _views(grad, x, alpha, grad_x, grad_alpha)
+        _native.cpu.curve_backward(
+            *views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, torch.get_num_threads()
+        )
+    return grad_x, grad_alpha
+
+
+def _gradients(
+    grad: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    steps: int,
+    tanh: bool,
+    need_x: bool,
+    need_alpha: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Empty gradients, with no elements where none is needed; also what the two operators do on fake tensors."""
+    return (
+        torch.empty_like(x) if need_x else x.new_empty(0),
+        torch.empty_like(alpha) if need_alpha else alpha.new_empty(0),
+    )
+
+
+def _wide(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in the dtype of the arithmetic: float64 as it is, everything else float32."""
+    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    return [tensor.to(wide) for tensor in tensors]
+
+
+def _views(*tensors: Tensor) -> list[tuple[int, str, tuple[int, ...]]]:
+    """What native code gets to know of a tensor: pointer, dtype, strides in elements (none where it is unused)."""
+    return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
+
+
+def _sizes(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
+    return tuple(x.shape), alpha.shape[1] == x.shape[1]
+
+
+def _cuda_place(x: Tensor) -> tuple[int, int]:
+    return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+
+
+_library.impl("curve_forward", _forward, "CompositeExplicitAutograd")
+_library.impl("curve_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "fastllie::curve_forward", lambda x, alpha, steps, tanh, backend: torch.empty_like(x), lib=_library
+)
+torch.library.register_fake("fastllie::curve_backward", _gradients, lib=_library)
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, alpha, ctx.steps, ctx.tanh, ctx.backend = inputs
+    # the inputs only: recomputing the states costs less than storing one image a step
+    ctx.save_for_backward(x, alpha)
+
+
+def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
+    x, alpha = ctx.saved_tensors
+    need_x, need_alpha = ctx.needs_input_grad[:2]
+    grad_x, grad_alpha = torch.ops.fastllie.curve_backward(
+        grad, x, alpha, ctx.steps, ctx.tanh, need_x, need_alpha, ctx.backend
+    )
+    return grad_x if need_x else None, grad_alpha if need_alpha else None, None, None, None
+
+
+def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    grad, x, alpha, ctx.steps, ctx.tanh, *ctx.needed, _ = inputs
+    ctx.save_for_backward(grad, x, alpha)
+
+
+def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
+    """Second derivatives, through the reference: nothing in training asks for them, gradient penalties do."""
+    inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+    with torch.enable_grad():
+        outputs = reference.curve_backward(*_wide(*inputs), ctx.steps, ctx.tanh)
+        used = [
+            (output, cotangent.to(output.dtype))
+            for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)
+            if needed
+        ]
+        grads = torch.autograd.grad([u[0] for u in used], inputs, [u[1] for u in used], allow_unused=True)
+    return *grads, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library
+)
+torch.library.register_autograd(
+    "fastllie::curve_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
+)
