@@ -1,0 +1,5 @@
+import sys
+
+from fastllie.cli import main
+
+sys.exit(main())

@@ -1,0 +1,295 @@
+"""The command `fastllie`: a thin layer over the public functions."""
+
+import argparse
+import glob
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fastllie
+from fastllie.files import SUFFIXES, save_image
+
+OK, FAILED, USAGE = 0, 1, 2
+SEPARATOR = 8  # pixels between before and after
+BAR = 30
+BAR_AFTER = 1.0  # seconds
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant; nothing was done."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (some of it failed) or 2 (a wrong command line)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except UsageError as error:
+        print(f"fastllie {arguments.verb}: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastllie", description="Brighten dark photographs.")
+    parser.add_argument("--version", action="version", version=f"fastllie {fastllie.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    enhance = verbs.add_parser("enhance", help="brighten image files, folders and globs")
+    enhance.add_argument("inputs", nargs="+", metavar="IN", help="image files, folders (recursive) or globs")
+    enhance.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="a folder; or a file, for one input file"
+    )
+    enhance.add_argument("--method", default="zerodce", help="see `fastllie methods` (default: %(default)s)")
+    enhance.add_argument("--weights", help="a variant's name, or a .safetensors, .pth or .pt file")
+    enhance.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+    enhance.add_argument("--strength", type=float, default=1.0, help="0 (the input) to 1 (default: 1)")
+    enhance.add_argument("--tile", type=_tile, default="auto", help="pixels, auto or none (default: auto)")
+    enhance.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method, such as scale=12 for zerodce++; may be repeated",
+    )
+    enhance.add_argument("--compare", action="store_true", help="write the input and the result side by side")
+    enhance.set_defaults(run=_enhance)
+
+    methods = verbs.add_parser("methods", help="list the methods, or tell all about some")
+    methods.add_argument("names", nargs="*", metavar="METHOD")
+    methods.set_defaults(run=_methods)
+
+    doctor = verbs.add_parser("doctor", help="versions, backends, and whether the kernels are right")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _tile(text: str) -> int | str | None:
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of pixels, auto or none, not {text!r}") from None
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option wants NAME=VALUE, got {pair!r}")
+        try:
+            options[name] = int(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _enhance(arguments: argparse.Namespace) -> int:
+    settings = {
+        "weights": arguments.weights,
+        "device": arguments.device,
+        "tile": arguments.tile,
+        **_options(arguments.option),
+    }
+    try:
+        enhancer = fastllie.Enhancer(arguments.method, strength=arguments.strength, **settings)
+        # strength 0 gives the input as the result has it: upright, of the same mode
+        unchanged = fastllie.Enhancer(arguments.method, strength=0.0, **settings)
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    jobs = plan(arguments.inputs, arguments.output)
+    failed = 0
+    bar = Progress(len(jobs))
+    for source, target in jobs:
+        try:
+            result = enhancer(source)
+            if arguments.compare:
+                result = side_by_side(unchanged(source), result)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_image(result, target)
+        except (OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+            failed += 1
+            bar.clear()
+            print(f"fastllie enhance: {source}: {error}", file=sys.stderr)
+        bar.advance()
+    bar.clear()
+    if failed:
+        print(f"fastllie enhance: {failed} of {len(jobs)} failed", file=sys.stderr)
+    return FAILED if failed else OK
+
+
+def plan(inputs: Sequence[str], output: str) -> list[tuple[Path, Path]]:
+    """Which file is read and which is written for it.
+
+    Raises:
+        UsageError: nothing to do, one output for two inputs, or an output that would overwrite an input (one
+            file given as its own output is meant and allowed).
+    """
+    out = Path(output)
+    found: list[tuple[Path, Path]] = []  # an input, and where below OUT its result goes
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            images = _images_below(path, out)
+            if not images:
+                raise UsageError(f"the folder {text!r} holds no images ({', '.join(SUFFIXES)})")
+            found += [(image, image.relative_to(path)) for image in images]
+        elif not path.exists() and glob.has_magic(text):
+            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+            files = [match for match in matches if match.is_file()]
+            if not files:
+                raise UsageError(f"nothing matches {text!r}")
+            found += [(file, Path(file.name)) for file in files]
+        else:
+            # a missing file too: it is named when its turn comes, and the others are done
+            found.append((path, Path(path.name)))
+    to_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
+    if to_file and (len(found) > 1 or Path(inputs[0]).is_dir()):
+        raise UsageError(f"{output!r} is one file, but there are {len(found)} inputs: give a folder")
+    if to_file:
+        return [(found[0][0], out)]
+    jobs = list(dict.fromkeys((source, out / place) for source, place in found))
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _images_below(folder: Path, out: Path) -> list[Path]:
+    """Image files in a folder and its folders, by suffix, without the results of an earlier run."""
+    results = out.resolve()
+    below = results != folder.resolve()
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not (below and results in path.resolve().parents)
+    ]
+
+
+def _refuse_clashes(jobs: Sequence[tuple[Path, Path]]) -> None:
+    inputs = {source.resolve(): source for source, _ in jobs}
+    written: dict[Path, Path] = {}
+    for source, target in jobs:
+        place = target.resolve()
+        if place in inputs:
+            raise UsageError(f"this would overwrite the input {str(inputs[place])!r}: give another folder")
+        if place in written:
+            raise UsageError(
+                f"{str(written[place])!r} and {str(source)!r} would both be written to {str(target)!r}"
+            )
+        written[place] = source
+
+
+def side_by_side(before: Any, after: Any) -> Any:
+    """One image of both, of the mode and with the metadata of `after`."""
+    width, height = after.size
+    both = after.resize((2 * width + SEPARATOR, height))
+    both.paste(after.getpixel((0, 0)), (0, 0, *both.size))
+    both.paste(before, (0, 0))
+    both.paste(after, (width + SEPARATOR, 0))
+    return both
+
+
+class Progress:
+    """A bar on stderr that appears once the work takes over a second, and only on a terminal."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.done = 0
+        self.start = time.monotonic()
+        self.shown = False
+
+    def advance(self) -> None:
+        self.done += 1
+        passed = time.monotonic() - self.start
+        if passed < BAR_AFTER or not sys.stderr.isatty():
+            return
+        left = passed / self.done * (self.total - self.done)
+        filled = "#" * (BAR * self.done // self.total)
+        print(
+            f"\r[{filled:<{BAR}}] {self.done}/{self.total}, {left:.0f} s left ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.shown = True
+
+    def clear(self) -> None:
+        if self.shown:
+            print("\r" + " " * (BAR + 40) + "\r", end="", file=sys.stderr, flush=True)
+            self.shown = False
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    try:
+        chosen = [fastllie.info(name) for name in arguments.names]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if chosen:
+        print("\n\n".join(map(str, chosen)))
+        return OK
+    rows = [("method", "parameters", "weights", "options", "paper")]
+    for name in fastllie.list_methods():
+        row = fastllie.info(name)
+        rows.append(
+            (
+                name,
+                f"{row.parameters:,}",
+                ", ".join(variant.name for variant in row.weights),
+                ", ".join(f"{option.name}={option.default}" for option in row.options) or "-",
+                row.paper,
+            )
+        )
+    _table(rows)
+    return OK
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import torch
+
+    print("versions")
+    _table(_versions())
+    print("\nbackends")
+    _table([(b.name, "yes" if b.available else "no", b.detail) for b in fastllie.backends().values()])
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    print("\noperators use")
+    for device in devices:
+        print(f"  on {device}: {fastllie.ops.default_backend(device)}")
+    print("\nself-test against the reference")
+    tests = fastllie.ops.self_test()
+    _table([(t.op, t.backend, "ok" if t.ok else "WRONG", t.detail) for t in tests])
+    wrong = [t for t in tests if not t.ok]
+    print(f"\n{len(wrong)} of {len(tests)} kernels are wrong" if wrong else "\nall is well")
+    return FAILED if wrong else OK
+
+
+def _versions() -> list[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    rows = [("fastllie", fastllie.__version__), ("python", platform.python_version())]
+    for name in ("torch", "numpy", "pillow", "safetensors", "triton"):
+        try:
+            rows.append((name, version(name)))
+        except PackageNotFoundError:
+            rows.append((name, "not installed"))
+    cuda = torch.version.cuda or "torch is built without it"
+    if torch.cuda.is_available():
+        cuda += ", " + ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    elif torch.version.cuda:
+        cuda += ", no device"
+    return [*rows, ("CUDA", cuda), ("platform", f"{platform.platform()}, {os.cpu_count()} CPUs")]

@@ -1,0 +1,161 @@
+"""The table of methods: which network, which weights, which options, and where each comes from."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file of weights that the package ships, in `fastllie/weights/`."""
+
+    name: str
+    file: str
+    provenance: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """A keyword of the network's constructor that `enhance`, `load` and `Enhancer` accept."""
+
+    name: str
+    default: Any
+    meaning: str
+    #: whether tiles still give the untiled result at other values than the default
+    tiles: bool = True
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What there is to know about a method; `print` it.
+
+    Attributes:
+        name: The spelling that every function and the command line take.
+        model: The network's class as "module:class", imported on first use.
+        halo: Pixels around an output pixel that its value depends on, with default options.
+        weights: The variants that ship; the first one is the default.
+        training: What training the method takes.
+    """
+
+    name: str
+    title: str
+    paper: str
+    model: str
+    parameters: int
+    halo: int
+    weights: tuple[Variant, ...]
+    options: tuple[Option, ...]
+    training: str
+
+    def __str__(self) -> str:
+        rows = [("paper", self.paper), ("parameters", f"{self.parameters:,}")]
+        for place, variant in enumerate(self.weights):
+            default = " (default)" if place == 0 else ""
+            rows.append(("weights", f"{variant.name}{default}: {variant.provenance}; {variant.licence}"))
+        rows += [("option", f"{o.name} = {o.default!r}: {o.meaning}") for o in self.options]
+        rows.append(("training", self.training))
+        return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
+
+
+_OURS = "trained with fastllie on 183 freely licensed photographs, none of them paired; card beside the file"
+_UNPAIRED = "photographs alone, dark and well-exposed; no pairs, no labels"
+
+METHODS: Mapping[str, MethodInfo] = {
+    row.name: row
+    for row in (
+        MethodInfo(
+            name="zerodce",
+            title="Zero-DCE",
+            paper="Guo et al., Zero-Reference Deep Curve Estimation for Low-Light Image Enhancement,"
+            " CVPR 2020, arXiv 2001.06826",
+            model="fastllie.models:ZeroDCE",
+            parameters=79_416,
+            halo=7,
+            weights=(Variant("fastllie", "zerodce.safetensors", _OURS, "Apache-2.0"),),
+            options=(),
+            training=_UNPAIRED,
+        ),
+        MethodInfo(
+            name="zerodce++",
+            title="Zero-DCE++",
+            paper="Li et al., Learning to Enhance Low-Light Image via Zero-Reference Deep Curve Estimation,"
+            " TPAMI 2021, arXiv 2103.00860",
+            model="fastllie.models:ZeroDCEPlusPlus",
+            parameters=10_561,
+            halo=7,
+            weights=(Variant("fastllie", "zerodcepp.safetensors", _OURS, "Apache-2.0"),),
+            options=(
+                # the enlarged map is aligned with the corners of the whole image, so a tile would move it
+                Option(
+                    "scale",
+                    1,
+                    "the network sees the image reduced by this factor; 12 in the published test",
+                    tiles=False,
+                ),
+            ),
+            training=_UNPAIRED,
+        ),
+    )
+}
+
+
+def list_methods() -> list[str]:
+    """The names of all methods, sorted."""
+    return sorted(METHODS)
+
+
+def info(method: str) -> MethodInfo:
+    """Look a method up: paper, parameters, weights with provenance and licence, options, training needs.
+
+    Raises:
+        TypeError: `method` is not a string.
+        ValueError: an unknown method; the message has the close matches and the full list.
+    """
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a string, got {type(method).__name__}")
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, list_methods()))
+    return METHODS[method]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not in the table."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known)
+    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return (
+        f"unknown {kind} {name!r}{guess} Known: {', '.join(known)}"
+        if guess
+        else (f"unknown {kind} {name!r}; known: {', '.join(known)}")
+    )
+
+
+def options_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a method: those given, and the defaults of the others.
+
+    Raises:
+        TypeError: an option that the method does not have.
+    """
+    row = info(method)
+    names = [option.name for option in row.options]
+    for name in given:
+        if name not in names:
+            has = f"its options are: {', '.join(names)}" if names else "it has no options"
+            raise TypeError(f"{method} has no option {name!r}; {has}")
+    return {option.name: given.get(option.name, option.default) for option in row.options}
+
+
+def halo_of(method: str, options: Mapping[str, Any]) -> int | None:
+    """The halo with which tiles give the untiled result, or None where no halo does."""
+    row = info(method)
+    exact = all(option.tiles or options[option.name] == option.default for option in row.options)
+    return row.halo if exact else None
+
+
+def model_class(method: str) -> Any:
+    """The network's class, imported now."""
+    module, name = info(method).model.split(":")
+    return getattr(import_module(module), name)
