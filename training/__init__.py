@@ -1,0 +1,1 @@
+"""Recipes, data, losses and tasks: everything that needs a dataset or an optimizer."""

@@ -1,0 +1,131 @@
+"""The card beside a file of weights: what it was trained on, how, how good it is, and under which licence.
+
+    python -m fastllie.training.card WEIGHTS --photos PHOTOS --scores benchmarks/results/quality.json
+
+writes the card anew, say after its scores were measured.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from fastllie.training.data import Photograph, list_photographs
+
+TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++"}
+
+
+def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | None) -> Path:
+    """Write the card of a safetensors file of `fastllie.training.reproduce` beside it; returns its path.
+
+    Args:
+        scores: The JSON of benchmarks/quality.py; None writes a card without scores.
+
+    Raises:
+        ValueError: weights that another program made.
+    """
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata() or {}
+    if "recipe" not in metadata or "run" not in metadata:
+        raise ValueError(f"{weights} was not written by fastllie.training.reproduce: it has no recipe in it")
+    method, run, recipe = metadata["method"], json.loads(metadata["run"]), json.loads(metadata["recipe"])
+    lines = [
+        f"# {TITLES[method]}: `{weights.name}`",
+        "",
+        f"Weights for the method `{method}`, `padding={metadata['padding']!r}`, trained by this project from"
+        " scratch; no published weights took part.",
+        "",
+        "## Licence",
+        "Apache-2.0, as the rest of fastllie. The photographs below keep their own licences; none of them is"
+        " part of the weights or of this repository.",
+        "",
+        "## How it was made",
+        "```",
+        f"python -m fastllie.training.reproduce {method} --photos PHOTOS -o OUT --seed {run['seed']}"
+        f" --threads {run['threads']}",
+        "```",
+        f"{run['steps']} steps with PyTorch {run['torch']} on {run['machine']}, {run['threads']} threads."
+        " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights; another"
+        " processor or version gives weights that score alike.",
+        "",
+        "The recipe (`training/recipes.py` says what each entry means):",
+        "",
+        *_recipe_lines(recipe),
+        "",
+        "## Scores",
+        *_score_lines(TITLES[method], scores),
+        "",
+        "## Limits",
+        "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not removed."
+        " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
+        "",
+        "## Photographs",
+        f"{run['photographs']} photographs, each cropped, reduced, darkened and given noise during training.",
+        "",
+        "| file | author | licence |",
+        "|---|---|---|",
+        *(f"| {p.file} | {p.author or 'not stated'} | {p.licence or 'not stated'} |" for p in photographs),
+    ]
+    path = weights.with_suffix(".md")
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _recipe_lines(recipe: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            # a loss with weight zero takes no part
+            value = ", ".join(f"{key} {entry}" for key, entry in value.items() if entry)
+        lines.append(f"- {name}: {value}")
+    return lines
+
+
+def _score_lines(title: str, scores: Path | None) -> list[str]:
+    if scores is None:
+        return ["Not measured; `benchmarks/quality.py` does it."]
+    measured = json.loads(scores.read_text(encoding="utf-8"))
+    columns = measured["columns"]
+    # "Zero-DCE" is a prefix of "Zero-DCE++", so the row's first word must be the title
+    rows = {name: row for name, row in measured["rows"].items() if name.replace(",", " ").split()[0] == title}
+    return [
+        "Measured side by side by `benchmarks/quality.py`, which says what each column is.",
+        "",
+        "| | " + " | ".join(columns.values()) + " |",
+        "|---|" + "---|" * len(columns),
+        *(
+            f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in columns) + " |"
+            for name, row in rows.items()
+        ),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastllie.training.card", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("weights", type=Path)
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="the folder that the weights were trained on"
+    )
+    parser.add_argument("--scores", type=Path, help="JSON of benchmarks/quality.py")
+    options = parser.parse_args(arguments)
+    try:
+        path = write_card(options.weights, list_photographs(options.photos), options.scores)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Every loss, one function each. Images are `[B, 3, H, W]` in [0, 1]; all return a scalar."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
+_SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
+_SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data range 1
+
+
+def spatial_consistency(y: Tensor, x: Tensor) -> Tensor:
+    """Keep the differences between neighbouring 4x4 cells of `x` in the output `y` (Zero-DCE, eq. 4).
+
+    As the published code: signed differences of the grey means to the four neighbours, squared, summed over
+    the directions and averaged over the cells. Rows and columns beyond the last whole cell are ignored.
+
+    Raises:
+        ValueError: images smaller than one cell.
+    """
+    _need(y, 4, "spatial_consistency")
+    change = F.avg_pool2d((y - x).mean(1, keepdim=True), 4)
+    # the official loss pads with zeros, so a border cell is compared with "unchanged"; kept for its results
+    padded = F.pad(change, (1, 1, 1, 1))
+    total = change.new_zeros(())
+    for rows, columns in ((slice(0, -2), slice(1, -1)), (slice(2, None), slice(1, -1))):
+        total = total + (change - padded[..., rows, columns]).square().mean()
+        total = total + (change - padded[..., columns, rows]).square().mean()
+    return total
+
+
+def exposure(y: Tensor, level: float = WELL_EXPOSED) -> Tensor:
+    """Mean squared distance of the grey mean of each 16x16 patch from `level` (Zero-DCE, eq. 5).
+
+    The paper has the absolute distance; the published code squares it, and so does this.
+
+    Raises:
+        ValueError: images smaller than one patch.
+    """
+    _need(y, 16, "exposure")
+    return (F.avg_pool2d(y.mean(1, keepdim=True), 16) - level).square().mean()
+
+
+def colour_constancy(y: Tensor) -> Tensor:
+    """Distance between the channel means of each image, the grey-world prior (Zero-DCE, eq. 6).
+
+    As the published code: per image sqrt((R-G)^4 + (R-B)^4 + (G-B)^4), averaged over the batch. Where the
+    three means are equal the gradient is zero; the published code's is NaN there and ends the
+    training.
+    """
+    red, green, blue = y.mean((2, 3)).unbind(1)
+    fourth = (red - green).pow(4) + (red - blue).pow(4) + (blue - green).pow(4)
+    equal = fourth == 0
+    # the square root never sees a zero, so that no inf * 0 reaches the weights
+    return torch.where(equal, 0.0, fourth.masked_fill(equal, 1.0).sqrt()).mean()
+
+
+def map_smoothness(alpha: Tensor) -> Tensor:
+    """Squared forward differences of the curve maps, `[B, C, H, W]` (Zero-DCE, eq. 7).
+
+    As the published code: summed over the channels, vertical and horizontal parts each averaged over their
+    own number of differences, times 2.
+
+    Raises:
+        ValueError: maps with a single row or column.
+    """
+    _need(alpha, 2, "map_smoothness")
+    batch, _, height, width = alpha.shape
+    vertical = alpha.diff(dim=2).square().sum() / ((height - 1) * width)
+    horizontal = alpha.diff(dim=3).square().sum() / (height * (width - 1))
+    return 2 * (vertical + horizontal) / batch
+
+
+def reconstruction(y: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference from the target."""
+    return (y - target).abs().mean()
+
+
+def scaled_reconstruction(y: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference after each output is scaled to its target's mean.
+
+    The factor is not differentiated, so this term moves contrast, colour and noise, never the brightness.
+    """
+    factor = (target.mean((1, 2, 3), keepdim=True) / y.mean((1, 2, 3), keepdim=True).clamp(min=1e-3)).detach()
+    return (y * factor - target).abs().mean()
+
+
+def dissimilarity(y: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM with a uniform 7x7 window at every third place: local contrast and structure.
+
+    Raises:
+        ValueError: images smaller than the window.
+    """
+    _need(y, _SIMILARITY_WINDOW, "dissimilarity")
+    # a third of the places in each direction: the same expectation at a ninth of the cost;
+    # contiguous because pooling channels-last memory is slow
+    moments = torch.cat([y, target, y * y, target * target, y * target]).contiguous()
+    means = F.avg_pool2d(moments, _SIMILARITY_WINDOW, _SIMILARITY_STRIDE)
+    mean_y, mean_t, mean_yy, mean_tt, mean_yt = means.chunk(5)
+    product = mean_y * mean_t
+    squares = mean_y * mean_y + mean_t * mean_t
+    luminance = (2 * product + _SIMILARITY_C1) / (squares + _SIMILARITY_C1)
+    structure = (2 * (mean_yt - product) + _SIMILARITY_C2) / (mean_yy + mean_tt - squares + _SIMILARITY_C2)
+    return 1 - (luminance * structure).mean()
+
+
+def chroma_shift(y: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of the colour's offsets from grey, at the target's brightness.
+
+    Each output pixel is scaled to the grey mean of its target first, so that brightness does not enter.
+    """
+    grey_y, grey_t = y.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    chroma = (y - grey_y) * (grey_t / grey_y.clamp(min=0.02)).clamp(max=6)
+    return (chroma - (target - grey_t)).square().mean()
+
+
+def _need(images: Tensor, size: int, loss: str) -> None:
+    if images.dim() != 4 or min(images.shape[-2:]) < size:
+        raise ValueError(f"{loss} needs [B, C, H, W] with H, W >= {size}, got shape {tuple(images.shape)}")
