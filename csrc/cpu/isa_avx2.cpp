@@ -1,0 +1,34 @@
+// The CPU kernels for AVX2.
+#if defined(__x86_64__)
+// Standard headers stand before the target changes: what they define is shared with code for every machine.
+#include <immintrin.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "cpu/curve_task.h"
+
+#define FASTLLIE_AVX2
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#include "curve.h"
+
+namespace fastllie::avx2 {
+#include "cpu/simd.h"
+
+#include "cpu/curve_loops.h"
+}  // namespace fastllie::avx2
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

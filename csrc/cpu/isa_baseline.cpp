@@ -1,0 +1,17 @@
+// The CPU kernels for whatever the compiler's target has: SSE2 on x86-64, NEON on arm64.
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "cpu/curve_task.h"
+#include "curve.h"
+
+namespace fastllie::baseline {
+#include "cpu/simd.h"
+
+#include "cpu/curve_loops.h"
+}  // namespace fastllie::baseline

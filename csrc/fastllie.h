@@ -1,0 +1,40 @@
+// What the native modules offer: plain functions on pointers. Nothing here knows torch.
+#pragma once
+#include <array>
+#include <cstdint>
+
+namespace fastllie {
+
+enum class Dtype { f64, f32, bf16, f16 };
+
+using Strides = std::array<int64_t, 4>;
+
+// A [B, C, H, W] tensor: where it is, what it holds, and its strides in elements.
+struct View {
+  void* data;
+  Dtype dtype;
+  Strides strides;
+};
+
+// LE(x) = x + alpha x (1 - x), `steps` times. alpha has sizes[1] maps where `shared`, else steps * sizes[1].
+struct Curve {
+  std::array<int64_t, 4> sizes;  // B, C, H, W of the image
+  bool shared;                   // one map for every step
+  int64_t steps;
+  bool tanh;  // alpha holds the arguments of tanh
+};
+
+// The dtypes of image and maps are equal, or the image is float32 and the maps are bfloat16 or float16.
+
+void curve_forward_cpu(const View& x, const View& alpha, const View& out, const Curve& curve,
+                       int threads);
+// A gradient whose data pointer is null is neither computed nor written.
+void curve_backward_cpu(const View& grad, const View& x, const View& alpha, const View& grad_x,
+                        const View& grad_alpha, const Curve& curve, int threads);
+
+void curve_forward_cuda(const View& x, const View& alpha, const View& out, const Curve& curve,
+                        int device, void* stream);
+void curve_backward_cuda(const View& grad, const View& x, const View& alpha, const View& grad_x,
+                         const View& grad_alpha, const Curve& curve, int device, void* stream);
+
+}  // namespace fastllie
