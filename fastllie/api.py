@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
 from fastllie.image import CHANNELS, TENSOR_FLOATS, Source, from_batch, to_batch
-from fastllie.tiles import check_tile, tile_size, tiled
+from fastllie.tiles import check_tile, tiled
 
 CACHED_MODELS = 8
 # Two decoded images wait while one is enhanced: enough to hide the decoding, and bounded
@@ -133,7 +133,7 @@ class Enhancer:
         self._path = checkpoint.find(method, weights)
         self._device = None if device is None else _device(device)
         self._dtype = _dtype(dtype)
-        check_tile(tile)
+        check_tile(tile, self._halo)
         self._tile = tile
         self._strength = _strength(strength)
         if channels not in CHANNELS:
@@ -225,7 +225,7 @@ class Enhancer:
     def _enhanced(self, x: Tensor) -> Tensor:
         # no_grad, not inference_mode: a tensor made there may not enter the user's own training later
         with torch.no_grad():
-            y = tiled(self._model(x.device), x, tile_size(self._tile, x, self._halo), self._halo or 0)
+            y = tiled(self._model(x.device), x, self._tile, self._halo)
             return y if self._strength == 1 else torch.lerp(x, y, self._strength)
 
     def _model(self, device: torch.device) -> Any:

@@ -9,15 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fastllie.files import replacing
 from fastllie.methods import METHODS, info, model_class, unknown
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
-FORMAT = "fastllie"
 _WRAPPERS = ("state_dict", "model", "params")
 _PUBLISHED = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)")
 
@@ -80,9 +77,9 @@ def read(path: Path, method: str) -> Checkpoint:
     prefix = "module."
     if found and all(key.startswith(prefix) for key in found):
         found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
-    published = bool(found) and all(_PUBLISHED.fullmatch(key) for key in found)
-    state = {_our_key(key): tensor for key, tensor in found.items()} if published else found
-    _check_fits(path, method, state, {_our_key(key): key for key in found} if published else {})
+    published = any(_PUBLISHED.fullmatch(key) for key in found)
+    state = {_our_key(key): tensor for key, tensor in found.items()}
+    _check_fits(path, method, state, {_our_key(key): key for key in found})
     for key, tensor in state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
@@ -91,26 +88,14 @@ def read(path: Path, method: str) -> Checkpoint:
         last = "conv7.point." if any(".point." in key for key in state) else "conv7."
         state = {key: -tensor if key.startswith(last) else tensor for key, tensor in state.items()}
         return Checkpoint(state, "zeros")
-    padding = metadata.get("padding", "replicate") if metadata.get("format") == FORMAT else "replicate"
-    return Checkpoint(state, padding)
-
-
-def save(
-    path: str | os.PathLike[str], state: Mapping[str, Tensor], *, method: str, padding: str, **metadata: str
-) -> None:
-    """Write weights in our layout: safetensors, with what `read` needs in its metadata. Atomic."""
-    info(method)
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"weights are saved as .safetensors, got {os.fspath(path)!r}")
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "method": method, "padding": padding, **metadata})
+    return Checkpoint(state, metadata.get("padding", "replicate"))
 
 
 def _our_key(published: str) -> str:
+    """A published key in our spelling; any other as it is."""
     match = _PUBLISHED.fullmatch(published)
-    assert match is not None
+    if match is None:
+        return published
     layer, part, kind = match.groups()
     return f"conv{layer}.{part}.{kind}" if part else f"conv{layer}.{kind}"
 
@@ -164,9 +149,9 @@ def _check_fits(path: Path, method: str, state: Mapping[str, Tensor], names: Map
         if other != method and found == _shapes(other):
             raise ValueError(f"{path} holds weights of {other!r}, wanted weights of {method!r}")
     missing = [f"{key} {wanted[key]}" for key in wanted if key not in found]
-    unexpected = [f"{names.get(key, key)} {found[key]}" for key in found if key not in wanted]
+    unexpected = [f"{names[key]} {found[key]}" for key in found if key not in wanted]
     shapes = [
-        f"{names.get(key, key)} {found[key]}, wanted {wanted[key]}"
+        f"{names[key]} {found[key]}, wanted {wanted[key]}"
         for key in wanted
         if key in found and found[key] != wanted[key]
     ]

@@ -14,7 +14,6 @@ import fastllie
 from fastllie.files import SUFFIXES, save_image
 
 OK, FAILED, USAGE = 0, 1, 2
-SEPARATOR = 8  # pixels between before and after
 BAR = 30
 BAR_AFTER = 1.0  # seconds
 
@@ -190,10 +189,9 @@ def _refuse_clashes(jobs: Sequence[tuple[Path, Path]]) -> None:
 def side_by_side(before: Any, after: Any) -> Any:
     """One image of both, of the mode and with the metadata of `after`."""
     width, height = after.size
-    both = after.resize((2 * width + SEPARATOR, height))
-    both.paste(after.getpixel((0, 0)), (0, 0, *both.size))
+    both = after.resize((2 * width, height))
     both.paste(before, (0, 0))
-    both.paste(after, (width + SEPARATOR, 0))
+    both.paste(after, (width, 0))
     return both
 
 

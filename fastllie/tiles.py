@@ -1,75 +1,64 @@
 """Large images in pieces: exactly the untiled result, in less memory, and on a CPU in less time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-# Zero-DCE at 1920x1080 on 2 cores of an AMD EPYC: see the figures in benchmarks when they change
 CPU_TILE = 192
-# Zero-DCE needs about 1.4 kB a pixel: 6 GB untiled, and halos add less than 3 %
+# Zero-DCE needs about 1.4 kB a pixel: 6 GB for a tile of this side, and halos add less than 3 %
 ACCELERATOR_TILE = 2048
 
 
-def tile_size(tile: int | str | None, x: Tensor, halo: int | None) -> int | None:
-    """The side of a tile for a batch, or None for no tiles.
-
-    Args:
-        tile: What the user asked for: "auto", a side in pixels, or None.
-        x: The batch, `[B, 3, H, W]`.
-        halo: The method's halo, or None where its result depends on the whole image.
-
-    Raises:
-        ValueError: tiles asked for by size where they would change the result.
-    """
-    if tile is None:
-        return None
-    if halo is None:
-        if tile != "auto":
-            raise ValueError(
-                "tile must be 'auto' or None: with these options the result depends on the whole image"
-            )
-        return None
-    if isinstance(tile, int):
-        return tile
-    return CPU_TILE if x.device.type == "cpu" else ACCELERATOR_TILE
-
-
-def check_tile(tile: int | str | None) -> None:
-    """Raise unless `tile` is "auto", None or a positive integer."""
+def check_tile(tile: int | str | None, halo: int | None) -> None:
+    """Raise unless `tile` is "auto", None, or (only where there is a halo) a positive integer."""
     if tile is None or tile == "auto":
         return
     if isinstance(tile, bool) or not isinstance(tile, int):
         raise TypeError(f"tile must be 'auto', None or an integer, got {tile!r}")
     if tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
+    if halo is None:
+        raise ValueError(
+            f"tile must be 'auto' or None, got {tile}: with these options the result hangs on the whole image"
+        )
 
 
-def tiled(model: Callable[[Tensor], Tensor], x: Tensor, tile: int | None, halo: int = 0) -> Tensor:
+def tiled(model: Callable[[Tensor], Tensor], x: Tensor, tile: int | str | None, halo: int | None) -> Tensor:
     """Run the model in square tiles, each with a halo of real pixels, clipped at the image's border.
 
-    Equal to `model(x)` up to float rounding when an output pixel depends on `halo` pixels around it.
+    Equal to `model(x)` up to float rounding when an output pixel depends on `halo` pixels around it. Images
+    smaller than a tile go through the model together, as many as have a tile's pixels.
 
     Args:
         model: Images `[B, 3, h, w]` to images of the same shape.
         x: The batch, `[B, 3, H, W]`.
-        tile: Side of a tile in pixels; None runs the model once.
-        halo: Pixels around a tile that it is given and that are cut away again.
+        tile: Side of a tile in pixels; "auto" is the device's; None runs the model once.
+        halo: Pixels around a tile that it is given and that are cut away again; None keeps images whole.
     """
-    height, width = x.shape[-2:]
-    if tile is None or (tile >= height and tile >= width):
+    if tile is None:
         return model(x)
-    out = torch.empty_like(x, memory_format=torch.channels_last)
-    for one, result in zip(x.split(1), out.split(1), strict=True):
-        for top in range(0, height, tile):
-            bottom = min(top + tile, height)
-            first, last = max(top - halo, 0), min(bottom + halo, height)
-            for left in range(0, width, tile):
-                right = min(left + tile, width)
-                start, end = max(left - halo, 0), min(right + halo, width)
-                piece = one[..., first:last, start:end].contiguous(memory_format=torch.channels_last)
-                y = model(piece)
-                result[..., top:bottom, left:right] = y[
+    on_cpu = x.device.type == "cpu"
+    side = tile if isinstance(tile, int) else CPU_TILE if on_cpu else ACCELERATOR_TILE
+    layout = torch.channels_last if on_cpu else torch.contiguous_format
+    out = torch.empty_like(x, memory_format=layout)
+    height, width = x.shape[-2:]
+    together = max(1, side * side // (height * width))
+    for images, results in zip(x.split(together), out.split(together), strict=True):
+        if halo is None or (side >= height and side >= width):
+            results.copy_(model(images.contiguous(memory_format=layout)))
+            continue
+        for top, bottom, first, last in _spans(height, side, halo):
+            for left, right, start, end in _spans(width, side, halo):
+                y = model(images[..., first:last, start:end].contiguous(memory_format=layout))
+                results[..., top:bottom, left:right] = y[
                     ..., top - first : bottom - first, left - start : right - start
                 ]
     return out
+
+
+def _spans(length: int, side: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Start and end of each tile along one axis, without its halo and with it."""
+    for start in range(0, length, side):
+        end = min(start + side, length)
+        yield start, end, max(start - halo, 0), min(end + halo, length)
