@@ -122,15 +122,11 @@ def info(method: str) -> MethodInfo:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not in the table."""
+    """The message for a name that is not in the table: the close ones, and all."""
     known = list(known)
     close = difflib.get_close_matches(name.lower(), known)
-    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return (
-        f"unknown {kind} {name!r}{guess} Known: {', '.join(known)}"
-        if guess
-        else (f"unknown {kind} {name!r}; known: {', '.join(known)}")
-    )
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"unknown {kind} {name!r}; {guess}known: {', '.join(known)}"
 
 
 def options_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
