@@ -177,7 +177,7 @@ def _from_array(
 
 def _plane(values: np.ndarray, dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """An array of any shape as a tensor in [0, 1], on the device."""
-    if values.dtype == np.uint16:
+    if values.dtype.type is np.uint16:
         wide = np.float64 if dtype == torch.float64 else np.float32
         return torch.from_numpy(np.divide(values, 65535, dtype=wide)).to(device=device, dtype=dtype)
     # a copy where torch cannot share the memory: negative strides, another byte order, read-only

@@ -2,11 +2,15 @@
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import fastllie
 from fastllie import checkpoint, methods
+
+RGB = np.random.default_rng(0).integers(0, 120, (13, 18, 3), dtype=np.uint8)
 
 
 def random_network(method, *, padding="replicate", seed=0, **options):
@@ -44,3 +48,23 @@ def refused(kind, *parts):
     assert type(error.value) is kind
     for part in parts:
         assert str(part) in str(error.value)
+
+
+def unit(image=RGB):
+    """The image as a float batch, by the plainest means."""
+    return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def expected(x, method="zerodce", **options):
+    with torch.no_grad():
+        return fastllie.load(method, **options)(x)
+
+
+def rounded(y, top=255):
+    return torch.floor(y.double() * top + 0.5).clamp(0, top)[0].permute(1, 2, 0).numpy()
+
+
+def same_levels(got, want, off=1):
+    """Equal but for a rounding that falls the other way: at most one level, in at most 1 % of the values."""
+    difference = np.abs(np.asarray(got, np.int64) - want)
+    return difference.max() <= off and (difference > 0).mean() <= 0.01
