@@ -1,0 +1,296 @@
+"""Score our weights beside the published ones, in one run: real pairs, colour, restraint, border and noise.
+
+    python benchmarks/quality.py --shared ../shared
+
+writes benchmarks/results/quality.json and quality.md. The photographs and the published weights are not part
+of the repository.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import __version__ as skimage_version
+from skimage.color import rgb2lab
+from skimage.metrics import structural_similarity
+
+import fastllie
+
+Array = NDArray[np.float64]
+Enhance = Callable[[Array], Array]
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PUBLISHED = {
+    "zerodce": "weights/zerodce/zerodce_official.safetensors",
+    "zerodce++": "weights/zerodce/zerodcepp_official.safetensors",
+}
+SCALES = (1, 4, 12)  # of Zero-DCE++; 12 is the published test's
+COLUMNS = {
+    "lol_psnr": "LOL PSNR",
+    "lol_ssim": "LOL SSIM",
+    "lol_scaled_psnr": "LOL PSNR, mean scaled",
+    "sice_psnr": "SICE PSNR",
+    "sice_ssim": "SICE SSIM",
+    "hue_shift": "hue shift °",
+    "new_clipping": "new clipping %",
+    "rise": "rise",
+    "frame": "frame, levels",
+    "noise_flat": "noise, flat, levels",
+    "noise_lol": "noise, LOL, %",
+}
+
+
+def read(path: Path, long_side: int | None = None) -> Array:
+    """An image as float64 `[H, W, 3]` in [0, 1], reduced to `long_side` where it is larger."""
+    image = Image.open(path).convert("RGB")
+    if long_side is not None and max(image.size) > long_side:
+        ratio = long_side / max(image.size)
+        image = image.resize(
+            (round(image.width * ratio), round(image.height * ratio)), Image.Resampling.LANCZOS
+        )
+    return np.asarray(image) / 255.0
+
+
+def rounded(image: Array) -> Array:
+    """The image as a file would hold it: clamped and rounded to 8 bits."""
+    return np.rint(np.clip(image, 0, 1) * 255) / 255
+
+
+def enhancer(network: torch.nn.Module) -> Enhance:
+    """The network as a function of a float image `[H, W, 3]`, its output rounded to 8 bits."""
+
+    def enhance(image: Array) -> Array:
+        x = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            return rounded(network(x)[0].permute(1, 2, 0).double().numpy())
+
+    return enhance
+
+
+def psnr(output: Array, target: Array) -> float:
+    return float(-10 * np.log10(np.mean((output - target) ** 2)))
+
+
+def ssim(output: Array, target: Array) -> float:
+    return float(
+        structural_similarity(
+            output,
+            target,
+            data_range=1.0,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def hue_shift(image: Array, output: Array) -> float:
+    """Mean difference of the CIELAB hue angle in degrees, weighted by the smaller chroma (0 under 4)."""
+    before, after = rgb2lab(image), rgb2lab(output)
+    angle = np.arctan2(after[..., 2], after[..., 1]) - np.arctan2(before[..., 2], before[..., 1])
+    angle = np.abs((angle + np.pi) % (2 * np.pi) - np.pi)
+    weight = np.minimum(np.hypot(before[..., 1], before[..., 2]), np.hypot(after[..., 1], after[..., 2]))
+    weight[weight < 4] = 0
+    return float(np.degrees((angle * weight).sum() / max(weight.sum(), 1e-12)))
+
+
+def new_clipping(image: Array, output: Array) -> float:
+    """Percentage of pixels with a channel above 0.99 in the output, minus the same in the input."""
+    return float(100 * ((output > 0.99).any(-1).mean() - (image > 0.99).any(-1).mean()))
+
+
+def frame(enhance: Enhance, image: Array, margin: int = 7) -> float:
+    """What the border does: mean |output - output with more picture around| in the outer ring, in levels.
+
+    The same window is enhanced twice: cut out, and inside a larger one, where its edge is no border.
+    """
+    height, width = image.shape[:2]
+    inner = np.s_[4 * margin : height - 4 * margin, 4 * margin : width - 4 * margin]
+    difference = np.abs(enhance(image[inner]) - enhance(image)[inner]).mean(-1)
+    ring = np.ones(difference.shape, bool)
+    ring[margin:-margin, margin:-margin] = False
+    return float(255 * difference[ring].mean())
+
+
+def noise_flat(enhance: Enhance) -> float:
+    """Standard deviation in levels that dark flat patches come out with, each brought to the same brightness.
+
+    Grey 4 to 24 levels of 255 with noise of 1.5 levels; the output is scaled to a mean of 0.4, so that a
+    darker rendering does not count as a cleaner one.
+    """
+    generator = np.random.default_rng(0)
+    scores = []
+    for level in (4, 8, 16, 24):
+        patch = np.clip(np.rint(level + generator.normal(0, 1.5, (96, 96, 3))), 0, 255) / 255
+        output = enhance(patch)
+        scores.append(255 * 0.4 * output.std((0, 1)).mean() / output.mean())
+    return float(np.mean(scores))
+
+
+def noise_real(output: Array, target: Array) -> float:
+    """Fine-grained deviation where the clean picture is flat, in percent of the output's brightness there.
+
+    Flat: the 5 % of the 8x8 blocks in which the clean picture varies least. The mean plane of each block is
+    removed by differencing neighbours, so shading does not count as noise.
+    """
+    height, width = (size // 8 * 8 for size in target.shape[:2])
+
+    def blocks(image: Array) -> Array:
+        grey = image[:height, :width].mean(-1).reshape(height // 8, 8, width // 8, 8)
+        return grey.transpose(0, 2, 1, 3).reshape(-1, 8, 8)
+
+    clean, noisy = blocks(target), blocks(output)
+    flat = np.argsort(clean.std((1, 2)))[: max(1, len(clean) // 20)]
+    fine = np.diff(np.diff(noisy[flat], axis=1), axis=2) / 2
+    return float(100 * fine.std((1, 2)).mean() / max(noisy[flat].mean(), 1e-6))
+
+
+def lol_pairs(shared: Path) -> Iterator[tuple[Path, Path]]:
+    folder = shared / "data" / "lol_val40"
+    for low in sorted((folder / "low").iterdir()):
+        yield low, folder / "high" / low.name
+
+
+def sice_pairs(shared: Path) -> Iterator[tuple[Path, Path]]:
+    folder = shared / "data" / "sice_part1_256"
+    images = {path.name: path for path in folder.rglob("*.jpg")}
+    with open(folder / "pseudo_pairs.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            yield images[row["dark"]], images[row["normal"]]
+
+
+def unpaired(shared: Path) -> list[Path]:
+    folder = shared / "data" / "unpaired"
+    return [path for name in ("DICM", "MEF", "NPE") for path in sorted((folder / name).iterdir())[::2]]
+
+
+def well_exposed(shared: Path) -> list[Path]:
+    folder = shared / "data" / "free_photos"
+    with open(folder / "photos.csv", newline="") as file:
+        return [
+            folder / row["file"] for row in csv.DictReader(file) if 0.40 <= float(row["mean_luma"]) <= 0.65
+        ]
+
+
+def score(enhance: Enhance, shared: Path, every: int = 1) -> dict[str, float]:
+    """All figures of one set of weights; `every` > 1 takes every n-th picture of each set, for a quick look.
+
+    Raises:
+        FileNotFoundError: a data set that is not there.
+    """
+    rows: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    for low, high in list(lol_pairs(shared))[::every]:
+        target, output = read(high), enhance(read(low))
+        rows["lol_psnr"].append(psnr(output, target))
+        rows["lol_ssim"].append(ssim(output, target))
+        rows["lol_scaled_psnr"].append(psnr(np.clip(output * (target.mean() / output.mean()), 0, 1), target))
+        rows["noise_lol"].append(noise_real(output, target))
+    for dark, normal in list(sice_pairs(shared))[::every]:
+        target, output = read(normal), enhance(read(dark))
+        rows["sice_psnr"].append(psnr(output, target))
+        rows["sice_ssim"].append(ssim(output, target))
+    for path in unpaired(shared)[::every]:
+        image = read(path, 480)
+        output = enhance(image)
+        rows["hue_shift"].append(hue_shift(image, output))
+        rows["new_clipping"].append(new_clipping(image, output))
+        rows["frame"].append(frame(enhance, image))
+    for path in well_exposed(shared)[::every]:
+        image = read(path, 480)
+        rows["rise"].append(float(enhance(image).mean() - image.mean()))
+    rows["noise_flat"].append(noise_flat(enhance))
+    return {name: float(np.mean(values)) for name, values in rows.items()}
+
+
+def candidates(shared: Path, ours: dict[str, Path]) -> dict[str, torch.nn.Module]:
+    """The networks to compare, by the name of their row; `ours` replaces the weights that ship."""
+    rows: dict[str, torch.nn.Module] = {}
+    for method, title in (("zerodce", "Zero-DCE"), ("zerodce++", "Zero-DCE++")):
+        for scale in SCALES if method == "zerodce++" else (None,):
+            options = {} if scale is None else {"scale": scale}
+            suffix = "" if scale is None else f", scale {scale}"
+            for name, weights in (("published", shared / PUBLISHED[method]), ("ours", ours.get(method))):
+                rows[f"{title} {name}{suffix}"] = fastllie.load(method, weights, **options)
+    return rows
+
+
+def report(rows: dict[str, dict[str, float]], facts: dict[str, str]) -> str:
+    """The results as a page of markdown."""
+    return "\n".join(
+        [
+            "# Quality of the weights",
+            "",
+            f"`python benchmarks/quality.py`, {', '.join(f'{key} {value}' for key, value in facts.items())}.",
+            "",
+            "| | " + " | ".join(COLUMNS.values()) + " |",
+            "|---|" + "---|" * len(COLUMNS),
+            *(
+                f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in COLUMNS) + " |"
+                for name, row in rows.items()
+            ),
+            "",
+            "- LOL: 40 real dark/normal pairs, 600x400; SICE: 581 same-scene pairs, 256x256. SSIM with an",
+            "  11x11 Gaussian window (sigma 1.5). Mean scaled: the output times mean(target) / mean(output).",
+            "- Hue shift, new clipping, frame: every second picture of DICM, MEF and NPE at 480 pixels.",
+            "  Rise: photographs with a mean between 0.40 and 0.65, which a good enhancer leaves alone.",
+            "- Frame: what the border changes in the outer 7 pixels. Noise, flat: deviation of dark flat",
+            "  patches brought to a mean of 0.4. Noise, LOL: fine-grained deviation in the flattest blocks.",
+            "- Outputs are clamped and rounded to 8 bits. Lower is better from the hue shift on.",
+            "",
+        ]
+    )
+
+
+def commit() -> str:
+    """The checked-out commit, marked where the working tree differs from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return described.stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--shared", type=Path, default=ROOT.parent / "shared", help="the folder with data/ and weights/"
+    )
+    parser.add_argument("--zerodce", type=Path, help="weights to score instead of those that ship")
+    parser.add_argument("--zerodcepp", type=Path, help="likewise for Zero-DCE++")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=RESULTS, help="the folder for quality.json and .md"
+    )
+    options = parser.parse_args()
+    given = {"zerodce": options.zerodce, "zerodce++": options.zerodcepp}
+    networks = candidates(options.shared, {method: path for method, path in given.items() if path})
+    rows = {}
+    for name, network in networks.items():
+        rows[name] = score(enhancer(network), options.shared, options.every)
+        print(
+            f"{name}: " + "  ".join(f"{COLUMNS[key]} {value:.3f}" for key, value in rows[name].items()),
+            flush=True,
+        )
+    facts = {
+        "commit": commit(),
+        "torch": torch.__version__,
+        "scikit-image": skimage_version,
+        "python": platform.python_version(),
+        "pictures": "all" if options.every == 1 else f"one in {options.every}",
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"facts": facts, "columns": COLUMNS, "rows": rows}, indent=1)
+    (options.output / "quality.json").write_text(text + "\n", encoding="utf-8")
+    (options.output / "quality.md").write_text(report(rows, facts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
