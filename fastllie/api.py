@@ -193,7 +193,11 @@ class Enhancer:
 
         def following() -> Any:
             image = next(source, end)
-            return end if image is end else self._prepare(image)
+            if image is end:
+                return end
+            x, description = self._prepare(image)
+            # a copy: the producer may write its next image into the same memory
+            return x.clone(), description
 
         def run() -> Iterator[Any]:
             worker = ThreadPoolExecutor(1, thread_name_prefix="fastllie-stream")

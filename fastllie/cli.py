@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import itertools
 import os
 import platform
 import sys
@@ -9,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 import fastllie
 from fastllie.files import SUFFIXES, save_image
@@ -141,14 +144,19 @@ def plan(inputs: Sequence[str], output: str) -> list[tuple[Path, Path]]:
                 raise UsageError(f"the folder {text!r} holds no images ({', '.join(SUFFIXES)})")
             found += [(image, image.relative_to(path)) for image in images]
         elif not path.exists() and glob.has_magic(text):
-            matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-            files = [match for match in matches if match.is_file()]
+            files = [
+                Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match)
+            ]
             if not files:
-                raise UsageError(f"nothing matches {text!r}")
-            found += [(file, Path(file.name)) for file in files]
+                raise UsageError(f"no file matches {text!r}")
+            # below the part of the pattern that names folders plainly, the folders are kept
+            base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            found += [(file, file.relative_to(base)) for file in files]
         else:
             # a missing file too: it is named when its turn comes, and the others are done
             found.append((path, Path(path.name)))
+    if out.exists() and not out.is_dir() and out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{output!r} is a file that is no image: give a folder")
     to_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
     if to_file and (len(found) > 1 or Path(inputs[0]).is_dir()):
         raise UsageError(f"{output!r} is one file, but there are {len(found)} inputs: give a folder")
@@ -162,13 +170,13 @@ def plan(inputs: Sequence[str], output: str) -> list[tuple[Path, Path]]:
 def _images_below(folder: Path, out: Path) -> list[Path]:
     """Image files in a folder and its folders, by suffix, without the results of an earlier run."""
     results = out.resolve()
-    below = results != folder.resolve()
+    inside = folder.resolve() in results.parents
     return [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in SUFFIXES
         and path.is_file()
-        and not (below and results in path.resolve().parents)
+        and not (inside and results in path.resolve().parents)
     ]
 
 
@@ -186,10 +194,11 @@ def _refuse_clashes(jobs: Sequence[tuple[Path, Path]]) -> None:
         written[place] = source
 
 
-def side_by_side(before: Any, after: Any) -> Any:
+def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
     """One image of both, of the mode and with the metadata of `after`."""
     width, height = after.size
-    both = after.resize((2 * width, height))
+    both = Image.new(after.mode, (2 * width, height))
+    both.info = dict(after.info)
     both.paste(before, (0, 0))
     both.paste(after, (width, 0))
     return both
@@ -250,6 +259,8 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -262,16 +273,23 @@ def _doctor(arguments: argparse.Namespace) -> int:
     _table(_versions())
     print("\nbackends")
     _table([(b.name, "yes" if b.available else "no", b.detail) for b in fastllie.backends().values()])
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    print("\noperators use")
-    for device in devices:
-        print(f"  on {device}: {fastllie.ops.default_backend(device)}")
-    print("\nself-test against the reference")
     tests = fastllie.ops.self_test()
-    _table([(t.op, t.backend, "ok" if t.ok else "WRONG", t.detail) for t in tests])
-    wrong = [t for t in tests if not t.ok]
-    print(f"\n{len(wrong)} of {len(tests)} kernels are wrong" if wrong else "\nall is well")
-    return FAILED if wrong else OK
+    failed = sum(not test.ok for test in tests)
+    print("\noperators: which backend serves")
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        for op in dict.fromkeys(test.op for test in tests) or ("all",):
+            try:
+                chosen = fastllie.ops.default_backend(device)
+            except (RuntimeError, ValueError) as error:
+                chosen = f"none: {error}"
+                failed += 1
+            print(f"{op} on {device}: {chosen}")
+    print("\nself-test: kernels against the reference")
+    _table([(test.op, test.backend, "ok" if test.ok else "WRONG", test.detail) for test in tests])
+    if not tests:
+        print("no compiled kernels here; PyTorch serves every operator")
+    print(f"\nproblems: {failed}" if failed else "\nall is well")
+    return FAILED if failed else OK
 
 
 def _versions() -> list[tuple[str, str]]:

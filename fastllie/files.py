@@ -98,7 +98,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {name!r}: wanted a suffix of {', '.join(SUFFIXES)}, got {suffix!r}")
     format = SUFFIXES[suffix]
-    extras = {key: image.info[key] for key in ("exif", "icc_profile", "dpi") if image.info.get(key)}
+    extras = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
     if format in ("JPEG", "WEBP"):
         extras["quality"] = QUALITY
     with replacing(path) as temporary:
@@ -107,4 +107,4 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
         except (OSError, ValueError, KeyError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise OSError(error.errno, f"cannot write {name!r}: {error.strerror}") from error
-            raise ValueError(f"cannot write {name!r}: {format} does not hold {image.mode} images") from error
+            raise ValueError(f"cannot write {name!r} as {format}: {error}") from error
