@@ -7,13 +7,11 @@ namespace fastllie {
 
 enum class Dtype { f64, f32, bf16, f16 };
 
-using Strides = std::array<int64_t, 4>;
-
 // A [B, C, H, W] tensor: where it is, what it holds, and its strides in elements.
 struct View {
   void* data;
   Dtype dtype;
-  Strides strides;
+  int64_t strides[4];
 };
 
 // LE(x) = x + alpha x (1 - x), `steps` times. alpha has sizes[1] maps where `shared`, else steps * sizes[1].

@@ -1,20 +1,23 @@
 """The compiled modules, or None and the reason why not."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
-cpu: ModuleType | None = None
-cuda: ModuleType | None = None
 reasons: dict[str, str] = {}
 
-try:
-    from fastllie import _cpu
 
-    cpu = _cpu
-except ImportError as error:
-    reasons["cpu"] = f"fastllie._cpu does not load: {error}"
-try:
-    from fastllie import _cuda
+def _load(backend: str, needs: str) -> ModuleType | None:
+    name = f"fastllie._{backend}"
+    if find_spec(name) is None:
+        reasons[backend] = f"{name} was not built: {needs}"
+        return None
+    try:
+        return import_module(name)
+    except ImportError as error:
+        reasons[backend] = f"{name} does not load: {error}"
+        return None
 
-    cuda = _cuda
-except ImportError as error:
-    reasons["cuda"] = f"fastllie._cuda does not load (it is built where nvcc works): {error}"
+
+cpu = _load("cpu", "installing fastllie builds it, with a C++17 compiler")
+cuda = _load("cuda", "installing fastllie builds it where nvcc works")

@@ -1,4 +1,4 @@
-"""Zero-DCE (Guo et al., CVPR 2020) and Zero-DCE++ (Li et al., TPAMI 2021): networks that estimate curve maps."""
+"""Zero-DCE (Guo et al., CVPR 2020) and Zero-DCE++ (Li et al., TPAMI 2021): networks of curve maps."""
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ class _CurveNetwork(nn.Module):
 
 
 def _join(earlier: Tensor, later: Tensor) -> Tensor:
-    """Concatenate along channels, cutting the earlier feature to the centre that the later one still covers."""
+    """Concatenate along channels; the earlier feature is cut to the centre that the later one covers."""
     margin = (earlier.shape[-1] - later.shape[-1]) // 2
     if margin:
         earlier = earlier[..., margin:-margin, margin:-margin]
@@ -73,11 +73,11 @@ def _join(earlier: Tensor, later: Tensor) -> Tensor:
 class ZeroDCE(_CurveNetwork):
     """Zero-DCE: eight curve maps per channel, estimated at full resolution by seven 3x3 convolutions.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images of the same shape.
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
 
     Args:
-        padding: "zeros" pads every layer as the published network does; "replicate" pads the image once, which
-            leaves no frame at the border.
+        padding: "zeros" pads every layer as the published network does; "replicate" pads the image once,
+            which leaves no frame at the border.
     """
 
     def __init__(self, *, padding: str = "replicate"):
@@ -87,14 +87,14 @@ class ZeroDCE(_CurveNetwork):
         return apply_curve(x, self._raw_maps(x), steps=STEPS, tanh=True)
 
     def curve_maps(self, x: Tensor) -> Tensor:
-        """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k reads channels 3k to 3k+2; positive brightens."""
+        """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k takes channels 3k to 3k+2; + brightens."""
         return torch.tanh(self._raw_maps(x))
 
 
 class ZeroDCEPlusPlus(_CurveNetwork):
-    """Zero-DCE++: one curve map per channel for all eight steps, depthwise-separable, optionally at low resolution.
+    """Zero-DCE++: one curve map per channel for all eight steps, depthwise-separable, also at low resolution.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images of the same shape.
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
 
     Args:
         scale: The network sees the image reduced by this factor, and its map is enlarged again; the published
@@ -123,6 +123,6 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         x = F.pad(x, (0, -width % self.scale, 0, -height % self.scale), mode="replicate")
         low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
         maps = torch.tanh(self._raw_maps(low))
-        # the geometry of the published pair: half-pixel centres on the way down, aligned corners on the way up
+        # the published geometry: half-pixel centres on the way down, aligned corners on the way up
         maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
         return maps[..., :height, :width]

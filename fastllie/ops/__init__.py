@@ -1,6 +1,7 @@
 """The fused operators. Each is differentiable, on every device, in float64, float32, bfloat16 and float16."""
 
-from fastllie.ops.backend import backends
+from fastllie.ops.backend import Backend, backends
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.selftest import SelfTest, default_backend, self_test
 
-__all__ = ["apply_curve", "backends"]
+__all__ = ["Backend", "SelfTest", "apply_curve", "backends", "default_backend", "self_test"]

@@ -7,7 +7,7 @@ from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 
-# Maps may be stored narrower than the image: reading them as they are saves a pass over 24 channels under autocast
+# Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -17,16 +17,16 @@ def apply_curve(
 ) -> Tensor:
     """Brighten by the quadratic curve, `steps` times: x <- x + alpha * x * (1 - x)  (Zero-DCE, eq. 3).
 
-    Differentiable in both arguments, to any order; the backward recomputes the intermediate images instead of
-    storing them. Arithmetic is float32 (float64 for float64 inputs) whatever the storage. Any strides are read in
-    place; the result has the memory format of `x`.
+    Differentiable in both arguments, twice; the backward recomputes the intermediate images and stores none.
+    Arithmetic is float32 (float64 for float64 inputs) whatever the storage. Any strides are read in place; the
+    result has the memory format of `x`.
 
     Args:
         x: Images, `[B, 3, H, W]` in [0, 1]; float64, float32, bfloat16 or float16.
-        alpha: Curve maps in [-1, 1], `[B, 3 * steps, H, W]`, or `[B, 3, H, W]` reused by every step (Zero-DCE++).
-            Where the dtypes differ the result has the promoted one, as in PyTorch.
+        alpha: Curve maps in [-1, 1], `[B, 3 * steps, H, W]`, or `[B, 3, H, W]` reused by every step
+            (Zero-DCE++). Where the dtypes differ the result has the promoted one, as in PyTorch.
         steps: How often the curve is applied.
-        tanh: `alpha` is the raw output of the network's last layer; alpha = tanh(raw) is taken inside the kernel.
+        tanh: `alpha` is the raw output of the network's last layer; the kernel takes its tanh as the maps.
         backend: "auto", or one of `fastllie.backends()`.
 
     Raises:
@@ -77,7 +77,7 @@ def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> 
     name = backends.choose(backend, x)
     out = torch.empty_like(x)
     if name == "torch":
-        return out.copy_(reference.curve(*_wide(x, alpha), steps, tanh))
+        return out.copy_(reference.curve(_wide(x), _wide(alpha), steps, tanh))
     if out.numel() == 0:
         return out
     if name == "triton":
@@ -108,7 +108,7 @@ def _backward(
     name = backends.choose(backend, x)
     grad_x, grad_alpha = _gradients(grad, x, alpha, steps, tanh, need_x, need_alpha, backend)
     if name == "torch":
-        wide = reference.curve_backward(*_wide(grad, x, alpha), steps, tanh)
+        wide = reference.curve_backward(_wide(grad), _wide(x), _wide(alpha), steps, tanh)
         for out, value, needed in zip((grad_x, grad_alpha), wide, (need_x, need_alpha), strict=True):
             if needed:
                 out.copy_(value)
@@ -124,7 +124,9 @@ def _backward(
     elif name == "cuda":
         assert _native.cuda is not None
         views = _views(grad, x, alpha, grad_x, grad_alpha)
-        _native.cuda.curve_backward(*views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *_cuda_place(x))
+        _native.cuda.curve_backward(
+            *views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *_cuda_place(x)
+        )
     else:
         assert _native.cpu is not None
         views = _views(grad, x, alpha, grad_x, grad_alpha)
@@ -144,21 +146,20 @@ def _gradients(
     need_alpha: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Empty gradients, with no elements where none is needed; also what the two operators do on fake tensors."""
+    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
     return (
         torch.empty_like(x) if need_x else x.new_empty(0),
         torch.empty_like(alpha) if need_alpha else alpha.new_empty(0),
     )
 
 
-def _wide(*tensors: Tensor) -> list[Tensor]:
-    """The tensors in the dtype of the arithmetic: float64 as it is, everything else float32."""
-    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    return [tensor.to(wide) for tensor in tensors]
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in the dtype of the arithmetic: float64 as it is, everything else as float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _views(*tensors: Tensor) -> list[tuple[int, str, tuple[int, ...]]]:
-    """What native code gets to know of a tensor: pointer, dtype, strides in elements (none where it is unused)."""
+    """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
     return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
 
 
@@ -200,9 +201,9 @@ def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     """Second derivatives, through the reference: nothing in training asks for them, gradient penalties do."""
-    inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+    inputs = grad, x, alpha = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
     with torch.enable_grad():
-        outputs = reference.curve_backward(*_wide(*inputs), ctx.steps, ctx.tanh)
+        outputs = reference.curve_backward(_wide(grad), _wide(x), _wide(alpha), ctx.steps, ctx.tanh)
         used = [
             (output, cotangent.to(output.dtype))
             for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)
@@ -212,9 +213,7 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *grads, None, None, None, None, None
 
 
-torch.library.register_autograd(
-    "fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library
-)
+torch.library.register_autograd("fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library)
 torch.library.register_autograd(
     "fastllie::curve_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
 )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool = False) -> Tensor:
-    """LE(x) = x + alpha * x * (1 - x), `steps` times (Zero-DCE, eq. 3); `tanh` maps raw network outputs to alpha."""
+    """LE(x) = x + alpha * x * (1 - x), `steps` times (Zero-DCE, eq. 3); `tanh` makes alpha of raw outputs."""
     if tanh:
         alpha = torch.tanh(alpha)
     channels = x.shape[1]
@@ -19,7 +19,7 @@ def curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool = False) -> Tensor:
 def curve_backward(
     grad: Tensor, x: Tensor, alpha: Tensor, steps: int, tanh: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `curve` in closed form: d/da = g x (1 - x), d/dx = g (1 + a (1 - 2x)), from the last step back."""
+    """Gradients of `curve`, from the last step back: d/da = g x (1 - x), d/dx = g (1 + a (1 - 2x))."""
     maps = torch.tanh(alpha) if tanh else alpha
     channels = x.shape[1]
     shared = alpha.shape[1] == channels

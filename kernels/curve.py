@@ -1,0 +1,166 @@
+"""The curve in Triton. Every tensor is read and written in place, whatever its strides."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Pixels of a program: four a thread of four warps, so that a row of float32 is read by 16-byte loads
+BLOCK = 512
+
+
+@triton.jit
+def _tanh(z):
+    # exp overflows to infinity for large z, and the quotient to zero: the limits come out right
+    return 1 - 2 / (tl.exp(2 * z) + 1)
+
+
+@triton.jit
+def _offset(pixels, width, stride_h, stride_w, ADJOIN: tl.constexpr):
+    if ADJOIN:
+        return pixels * stride_w
+    return (pixels // width) * stride_h + (pixels % width) * stride_w
+
+
+@triton.jit
+def _load(ptr, offset, mask):
+    # float64 is computed in float64, everything else in float32
+    wide: tl.constexpr = tl.float64 if ptr.dtype.element_ty == tl.float64 else tl.float32
+    return tl.load(ptr + offset, mask=mask, other=0).to(wide)
+
+
+@triton.jit
+def _map(alpha_ptr, offset, step, map_step, mask, TANH: tl.constexpr):
+    a = _load(alpha_ptr, offset + step * map_step, mask)
+    if TANH:
+        a = _tanh(a)
+    return a
+
+
+@triton.jit
+def curve_forward_kernel(
+    x_ptr, alpha_ptr, out_ptr, channels, pixels, width, blocks,
+    x_b, x_c, x_h, x_w, alpha_b, alpha_c, alpha_h, alpha_w, out_b, out_c, out_h, out_w,
+    STEPS: tl.constexpr, SHARED: tl.constexpr, TANH: tl.constexpr, ADJOIN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    plane = program // blocks
+    b = plane // channels
+    c = plane % channels
+    p = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    mask = p < pixels
+    x = _load(x_ptr, b * x_b + c * x_c + _offset(p, width, x_h, x_w, ADJOIN), mask)
+    at = b * alpha_b + c * alpha_c + _offset(p, width, alpha_h, alpha_w, ADJOIN)
+    a = _map(alpha_ptr, at, 0, 0, mask, TANH)
+    x += a * (x - x * x)
+    for k in tl.static_range(1, STEPS):
+        if not SHARED:
+            a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+        x += a * (x - x * x)
+    tl.store(out_ptr + b * out_b + c * out_c + _offset(p, width, out_h, out_w, ADJOIN), x, mask=mask)
+
+
+@triton.jit
+def curve_backward_kernel(
+    grad_ptr, x_ptr, alpha_ptr, grad_x_ptr, grad_alpha_ptr, channels, pixels, width, blocks,
+    grad_b, grad_c, grad_h, grad_w, x_b, x_c, x_h, x_w, alpha_b, alpha_c, alpha_h, alpha_w,
+    grad_x_b, grad_x_c, grad_x_h, grad_x_w, grad_alpha_b, grad_alpha_c, grad_alpha_h, grad_alpha_w,
+    STEPS: tl.constexpr, SHARED: tl.constexpr, TANH: tl.constexpr, NEED_X: tl.constexpr,
+    NEED_ALPHA: tl.constexpr, ADJOIN: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr = 8,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    plane = program // blocks
+    b = plane // channels
+    c = plane % channels
+    p = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    mask = p < pixels
+    x = _load(x_ptr, b * x_b + c * x_c + _offset(p, width, x_h, x_w, ADJOIN), mask)
+    grad = _load(grad_ptr, b * grad_b + c * grad_c + _offset(p, width, grad_h, grad_w, ADJOIN), mask)
+    at = b * alpha_b + c * alpha_c + _offset(p, width, alpha_h, alpha_w, ADJOIN)
+    to = b * grad_alpha_b + c * grad_alpha_c + _offset(p, width, grad_alpha_h, grad_alpha_w, ADJOIN)
+    shared = _map(alpha_ptr, at, 0, 0, mask, TANH)
+    grad_shared = tl.zeros_like(grad)
+    # a chunk's states are recomputed into registers; the state before it from the image, at no memory
+    for chunk in tl.static_range((STEPS + CHUNK - 1) // CHUNK - 1, -1, -1):
+        state = x
+        for k in tl.static_range(0, chunk * CHUNK):
+            a = shared
+            if not SHARED:
+                a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+            state += a * (state - state * state)
+        states = ()
+        maps = ()
+        for k in tl.static_range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, STEPS)):
+            a = shared
+            if not SHARED:
+                a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+            states = states + (state,)
+            maps = maps + (a,)
+            state += a * (state - state * state)
+        for k in tl.static_range(min(chunk * CHUNK + CHUNK, STEPS) - 1, chunk * CHUNK - 1, -1):
+            state = states[k - chunk * CHUNK]
+            a = maps[k - chunk * CHUNK]
+            grad_a = grad * (state - state * state)
+            grad += grad * a * (1 - 2 * state)
+            if SHARED:
+                grad_shared += grad_a
+            elif NEED_ALPHA:
+                if TANH:
+                    grad_a *= 1 - a * a
+                tl.store(grad_alpha_ptr + to + k * channels * grad_alpha_c, grad_a, mask=mask)
+    if NEED_X:
+        tl.store(
+            grad_x_ptr + b * grad_x_b + c * grad_x_c + _offset(p, width, grad_x_h, grad_x_w, ADJOIN),
+            grad,
+            mask=mask,
+        )
+    if SHARED and NEED_ALPHA:
+        if TANH:
+            grad_shared *= 1 - shared * shared
+        tl.store(grad_alpha_ptr + to, grad_shared, mask=mask)
+
+
+def _adjoin(*tensors: Tensor) -> bool:
+    """Whether every tensor's next row starts where the one before it ends."""
+    return all(t.stride(2) == t.shape[3] * t.stride(3) for t in tensors)
+
+
+def _sizes(x: Tensor) -> tuple[tuple[int], tuple[int, int, int, int]]:
+    """The grid, and the sizes that both kernels take: channels, pixels, width, programs a channel."""
+    batch, channels, height, width = x.shape
+    blocks = triton.cdiv(height * width, BLOCK)
+    return (batch * channels * blocks,), (channels, height * width, width, blocks)
+
+
+def curve_forward(x: Tensor, alpha: Tensor, out: Tensor, steps: int, tanh: bool) -> None:
+    """Fill `out` with the curve of `x`; shapes and meanings as for `fastllie.ops.apply_curve`."""
+    grid, sizes = _sizes(x)
+    with torch.cuda.device_of(x):
+        curve_forward_kernel[grid](
+            x, alpha, out, *sizes, *x.stride(), *alpha.stride(), *out.stride(),
+            STEPS=steps, SHARED=alpha.shape[1] == x.shape[1], TANH=tanh,
+            ADJOIN=_adjoin(x, alpha, out), BLOCK=BLOCK,
+        )  # fmt: skip
+
+
+def curve_backward(
+    grad: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    grad_x: Tensor | None,
+    grad_alpha: Tensor | None,
+    steps: int,
+    tanh: bool,
+) -> None:
+    """Fill the gradients of the curve that are not None."""
+    grid, sizes = _sizes(x)
+    # a gradient that nobody needs is never touched: its pointer and strides are any
+    to_x = x if grad_x is None else grad_x
+    to_alpha = alpha if grad_alpha is None else grad_alpha
+    tensors = (grad, x, alpha, to_x, to_alpha)
+    with torch.cuda.device_of(x):
+        curve_backward_kernel[grid](
+            *tensors, *sizes, *(stride for t in tensors for stride in t.stride()),
+            STEPS=steps, SHARED=alpha.shape[1] == x.shape[1], TANH=tanh, NEED_X=grad_x is not None,
+            NEED_ALPHA=grad_alpha is not None, ADJOIN=_adjoin(*tensors), BLOCK=BLOCK,
+        )  # fmt: skip

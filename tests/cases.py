@@ -1,0 +1,82 @@
+"""Operators x shapes x dtypes: what the tests check and the benchmarks time."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a backend may lie from the float64 reference; gradients relative to the largest of them."""
+
+    value: float
+    gradient: float
+
+
+TOLERANCES = {
+    torch.float64: Tolerance(1e-12, 1e-12),
+    torch.float32: Tolerance(2e-6, 5e-6),
+    # half a last place of the stored result, twice that in Triton's interpreter, which truncates to bfloat16
+    torch.bfloat16: Tolerance(8e-3, 8e-3),
+    torch.float16: Tolerance(1e-3, 1e-3),
+}
+
+# image and maps: each supported pair of storage types
+DTYPES = [
+    (torch.float64, torch.float64),
+    (torch.float32, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.float32, torch.float16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+]
+
+LAYOUTS = ("contiguous", "channels_last", "cropped", "mixed")
+
+# batch, height, width
+SHAPES = {"odd": (2, 5, 7), "row": (1, 1, 37), "column": (3, 19, 1), "pixel": (1, 1, 1), "wide": (1, 4, 160)}
+
+
+@dataclass(frozen=True)
+class CurveInputs:
+    """Inputs of one call of the curve, and the gradient that comes back to it."""
+
+    x: Tensor
+    alpha: Tensor
+    grad: Tensor
+
+
+def curve_inputs(
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    steps: int = STEPS,
+    shared: bool = False,
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
+    layout: str = "contiguous",
+    device: str = "cpu",
+    seed: int = 0,
+) -> CurveInputs:
+    """Random inputs, `x` in [0, 1] and |alpha| <= 0.5, laid out in memory as asked."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(channels: int, low: float, high: float, dtype: torch.dtype, form: str) -> Tensor:
+        margin = 3 if form == "cropped" else 0
+        size = (batch, channels, height + 2 * margin, width + 2 * margin)
+        values = (torch.rand(size, generator=generator) * (high - low) + low).to(device, dtype)
+        if form == "cropped":
+            return values[..., margin:-margin, margin:-margin]
+        if form == "channels_last":
+            return values.contiguous(memory_format=torch.channels_last)
+        return values
+
+    forms = (layout,) * 3 if layout != "mixed" else ("channels_last", "cropped", "contiguous")
+    return CurveInputs(
+        make(3, 0, 1, dtypes[0], forms[0]),
+        make(3 if shared else 3 * steps, -0.5, 0.5, dtypes[1], forms[1]),
+        make(3, -1, 1, dtypes[0], forms[2]),
+    )

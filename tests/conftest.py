@@ -1,0 +1,27 @@
+"""Which copy of fastllie and which backends this run really tests."""
+
+import os
+
+import pytest
+import torch
+
+# Before any kernel is imported: without a GPU, Triton's kernels run in its interpreter
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import fastllie
+
+
+def pytest_report_header(config):
+    found = ", ".join(
+        f"{name}{'' if backend else ' (absent)'}" for name, backend in fastllie.backends().items()
+    )
+    return f"fastllie: {fastllie.__file__} | backends: {found}"
+
+
+def pytest_collection_modifyitems(config, items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,96 @@
+"""What no machine here can run is compiled at least: Triton for sm_80 and sm_90, CUDA C++ by nvcc."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHITECTURES = (80, 90)
+
+# In its own process: the interpreter of the other tests replaces the compiler when a kernel is defined
+COMPILE_TRITON = """
+import itertools, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from fastllie.kernels import curve
+
+SIZES = ("channels", "pixels", "width", "blocks")
+
+def compile_kernel(kernel, architecture, image, maps, **constants):
+    constants = {"CHUNK": 8, "BLOCK": curve.BLOCK} | constants
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    def kind(name):
+        if name in constants:
+            return "constexpr"
+        if name.endswith("_ptr"):
+            return "*" + (maps if "alpha" in name else image)
+        return "i32" if name in SIZES else "i64"
+    source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, constants)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+
+architecture = int(sys.argv[1])
+pairs = [("fp64", "fp64"), ("fp32", "fp32"), ("fp32", "bf16")]
+pairs += [("fp32", "fp16"), ("bf16", "bf16"), ("fp16", "fp16")]
+flags = itertools.product((False, True), (False, True), (False, True))
+for (image, maps), (shared, tanh, adjoin) in itertools.product(pairs, list(flags)):
+    common = dict(SHARED=shared, TANH=tanh, ADJOIN=adjoin)
+    forward = compile_kernel(curve.curve_forward_kernel, architecture, image, maps, STEPS=8, **common)
+    needs = dict(NEED_X=True, NEED_ALPHA=True)
+    needs |= common
+    backward = compile_kernel(curve.curve_backward_kernel, architecture, image, maps, STEPS=8, **needs)
+    for compiled in (forward, backward):
+        assert compiled.asm["cubin"], "no machine code"
+        # a spill to local memory would cost more than the states that the kernel does not store
+        assert ".local" not in compiled.asm["ptx"], (image, maps, common)
+long = compile_kernel(
+    curve.curve_backward_kernel, architecture, "fp32", "fp32", STEPS=11, NEED_X=False, NEED_ALPHA=True,
+    SHARED=False, TANH=True, ADJOIN=True,
+)
+assert long.asm["cubin"]
+print("compiled", len(pairs) * 8 * 2 + 1)
+"""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_triton_kernels_compile(architecture, tmp_path):
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE_TRITON, str(architecture)],
+        env=environment, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["compiled", "97"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cuda_sources_compile(architecture, tmp_path):
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or not (ROOT / "csrc").is_dir():
+        pytest.skip("nvcc or the sources are not here")
+    for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
+        target = tmp_path / f"{source.stem}.o"
+        command = [
+            nvcc,
+            "-O3",
+            "-std=c++17",
+            f"-arch=sm_{architecture}",
+            "-Werror=all-warnings",
+            "-Xptxas=-v",
+        ]
+        command += [f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert target.stat().st_size > 0
+        # float64 serves gradient checks: its registers may spill
+        functions = re.findall(r"Function properties for (\S+)\n(.*)\n", done.stderr)
+        assert len(functions) > 50
+        fast = {name: spill for name, spill in functions if "kernelId" not in name}
+        assert len(fast) < len(functions)
+        assert not {name: spill for name, spill in fast.items() if " 0 bytes spill stores" not in spill}

@@ -1,0 +1,146 @@
+"""The rooms of the house keep to themselves, and nothing comes in that was not asked."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastllie import _native
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# room -> the parts of fastllie that it may import
+MAY_IMPORT = {
+    "kernels": (),
+    "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
+    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
+    "fastllie/models": ("fastllie.models", "fastllie.ops"),
+    "fastllie/methods.py": ("fastllie.models",),
+    "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.files"),
+    "fastllie/files.py": (),
+    "fastllie/image.py": ("fastllie.files",),
+    "fastllie/tiles.py": (),
+    "fastllie/api.py": (
+        "fastllie.methods",
+        "fastllie.checkpoint",
+        "fastllie.image",
+        "fastllie.tiles",
+        "fastllie.ops.backend",
+    ),
+    "fastllie/cli.py": ("fastllie",),
+    "training": (
+        "fastllie.training",
+        "fastllie.ops",
+        "fastllie.models",
+        "fastllie.methods",
+        "fastllie.image",
+        "fastllie.checkpoint",
+    ),
+}
+# library -> where alone it may be imported
+ONLY_IN = {"triton": ("kernels",), "skimage": ("benchmarks", "tests"), "torchvision": ()}
+# internals that no public room may name although it may import from fastllie
+PRIVATE = ("fastllie._native", "fastllie.kernels")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by the full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def python_files(room):
+    place = ROOT / room
+    if not place.exists():
+        pytest.skip(f"{room} is not here: these tests run on an installed copy")
+    return [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+
+
+def within(name, room):
+    return name == room or name.startswith(room + ".")
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_room_imports_only_what_it_may(room):
+    for path in python_files(room):
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top not in ("kernels", "training"), f"{path}: import it as fastllie.{name}"
+            if top != "fastllie":
+                continue
+            assert any(within(name, ok) for ok in MAY_IMPORT[room]), f"{path}: {name}"
+            if room in ("fastllie/cli.py", "training"):
+                assert not any(within(name, private) for private in PRIVATE), f"{path}: {name}"
+
+
+def test_every_module_has_a_room():
+    for path in python_files("fastllie"):
+        relative = path.relative_to(ROOT).as_posix()
+        if relative in ("fastllie/__init__.py", "fastllie/__main__.py"):
+            continue
+        assert any(relative == room or relative.startswith(room + "/") for room in MAY_IMPORT), relative
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_is_imported_only_where_it_may(library):
+    for room in ("fastllie", "kernels", "training"):
+        for path in python_files(room):
+            if room in ONLY_IN[library]:
+                continue
+            assert not any(within(name, library) for name in imports(path)), f"{path} imports {library}"
+
+
+def test_operators_are_registered_in_ops_only():
+    for room in ("fastllie", "kernels", "training"):
+        for path in python_files(room):
+            if "fastllie/ops" not in path.as_posix():
+                assert "torch.library" not in path.read_text(encoding="utf-8"), path
+
+
+def test_native_code_knows_neither_torch_nor_python():
+    if not (ROOT / "csrc").is_dir():
+        pytest.skip("the sources are not here")
+    for path in sorted((ROOT / "csrc").rglob("*.*")):
+        included = re.findall(r'#include [<"]([^>"]+)', path.read_text(encoding="utf-8"))
+        assert not any(name.startswith(("torch", "ATen", "c10")) for name in included), path
+        if path.name not in ("bind.cpp", "bind.h"):
+            assert not any(name.startswith(("pybind11", "Python")) for name in included), path
+
+
+def test_native_modules_link_no_torch_and_no_cuda():
+    for module in (_native.cpu, _native.cuda):
+        if module is None:
+            continue
+        content = Path(module.__file__).read_bytes()
+        for library in (b"libtorch", b"libc10", b"libcudart.so", b"libgomp"):
+            assert library not in content, f"{module.__file__} names {library!r}"
+
+
+def test_import_is_lean():
+    code = (
+        "import sys, torch; before = set(sys.modules); import fastllie; "
+        "print(sorted(name for name in set(sys.modules) - before if not name.startswith('fastllie'))); "
+        "assert not torch.cuda.is_initialized(); "
+        "print([name for name in sys.modules if name.startswith('fastllie')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    brought, ours = map(ast.literal_eval, done.stdout.splitlines())
+    assert not {"PIL", "safetensors", "triton", "skimage", "numpy"} & {name.split(".")[0] for name in brought}
+    assert ours == ["fastllie"]
+    assert done.stderr == ""
+
+
+def test_public_names():
+    import fastllie
+
+    for name in fastllie.__all__:
+        assert getattr(fastllie, name) is not None, name
+    assert set(fastllie.__all__) <= set(dir(fastllie))
+    with pytest.raises(AttributeError, match="no attribute 'enhence'"):
+        _ = fastllie.enhence
