@@ -16,7 +16,8 @@ import fastllie
 from fastllie import api
 from fastllie.tiles import tiled
 
-ROOT = Path(__file__).resolve().parents[1]
+# the copy of fastllie that these tests run on, for processes of their own
+ROOT = Path(fastllie.__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,7 +13,8 @@ from PIL import Image
 import fastllie
 from fastllie import cli
 
-ROOT = Path(__file__).resolve().parents[1]
+# the copy of fastllie that these tests run on, for processes of their own
+ROOT = Path(fastllie.__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import random_network, refused, ship_random_weights, write_weights
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import fastllie
@@ -81,6 +82,31 @@ def test_published_weights_only_brighten(method):
     got = fastllie.enhance(image, method, weights=PUBLISHED / FILES[method][0])
     assert (got >= image).all()
     assert got.mean() > 1.5 * image.mean()
+
+
+# --- the weights that ship
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shipped_weights_brighten_a_dark_image(method):
+    row, variant = fastllie.info(method), fastllie.info(method).weights[0]
+    with safe_open(checkpoint.FOLDER / variant.file, "pt") as file:
+        assert file.metadata()["format"] == "fastllie"
+        assert file.metadata()["method"] == method
+    assert fastllie.load(method).padding == "replicate"
+    assert sum(tensor.numel() for tensor in fastllie.load(method).state_dict().values()) == row.parameters
+    ramp = np.linspace(0, 60, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
+    got = fastllie.enhance(ramp, method)
+    assert got.mean() > 1.5 * ramp.mean()
+    # by name too
+    assert np.array_equal(fastllie.enhance(ramp, method, weights=variant.name), got)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shipped_weights_leave_no_frame(method):
+    """A flat image stays flat up to its border."""
+    got = fastllie.enhance(np.full((40, 50, 3), 20, np.uint8), method).reshape(-1, 3)
+    assert (got == got[0]).all()
 
 
 # --- Zero-DCE++ at every size
