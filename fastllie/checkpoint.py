@@ -21,7 +21,7 @@ _PUBLISHED = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict in our layout and sign, and the padding that its network was trained with."""
+    """A state dict in our layout and sign, float32, and the padding that its network was trained with."""
 
     state: dict[str, Tensor]
     padding: str
@@ -78,7 +78,7 @@ def read(path: Path, method: str) -> Checkpoint:
     if found and all(key.startswith(prefix) for key in found):
         found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
     published = any(_PUBLISHED.fullmatch(key) for key in found)
-    state = {_our_key(key): tensor for key, tensor in found.items()}
+    state = {_our_key(key): tensor.float() for key, tensor in found.items()}
     _check_fits(path, method, state, {_our_key(key): key for key in found})
     for key, tensor in state.items():
         bad = int((~torch.isfinite(tensor)).sum())
@@ -177,8 +177,10 @@ def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Modul
     """The method's network with the weights of `path`, on the CPU in float32, in eval mode."""
     checkpoint = read(path, method)
     try:
-        model = model_class(method)(padding=checkpoint.padding, **options)
+        # without memory: drawing initial weights would cost time and move the caller's random state
+        with torch.device("meta"):
+            model = model_class(method)(padding=checkpoint.padding, **options)
     except ValueError as error:
         raise ValueError(f"{method} with weights {path}: {error}") from error
-    model.load_state_dict(checkpoint.state)
+    model.load_state_dict(checkpoint.state, assign=True)
     return model.eval()

@@ -183,6 +183,22 @@ def test_load_gives_a_network_of_ones_own(tmp_path):
     assert torch.equal(fastllie.enhance(x, weights=weights), before)
 
 
+def test_loading_leaves_the_random_state_alone(tmp_path):
+    weights = write_weights(tmp_path / "w.safetensors", "zerodce")
+    before = torch.get_rng_state()
+    fastllie.load("zerodce", weights)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.float64])
+def test_weights_of_another_precision(tmp_path, stored):
+    state = {key: value.to(stored) for key, value in random_network("zerodce").state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    loaded = fastllie.load("zerodce", tmp_path / "w.pth")
+    assert loaded.conv1.weight.dtype == torch.float32
+    torch.testing.assert_close(loaded.conv1.weight.detach(), state["conv1.weight"].float())
+
+
 def test_a_loaded_network_has_gradients(tmp_path):
     model = fastllie.load("zerodce", write_weights(tmp_path / "w.safetensors", "zerodce"))
     x = torch.rand(1, 3, 8, 8, requires_grad=True)
