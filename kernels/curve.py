@@ -90,24 +90,26 @@ def curve_backward_kernel(
             state += a * (state - state * state)
         states = ()
         maps = ()
-        for k in tl.static_range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, STEPS)):
-            a = shared
-            if not SHARED:
-                a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
-            states = states + (state,)
-            maps = maps + (a,)
-            state += a * (state - state * state)
-        for k in tl.static_range(min(chunk * CHUNK + CHUNK, STEPS) - 1, chunk * CHUNK - 1, -1):
-            state = states[k - chunk * CHUNK]
-            a = maps[k - chunk * CHUNK]
-            grad_a = grad * (state - state * state)
-            grad += grad * a * (1 - 2 * state)
-            if SHARED:
-                grad_shared += grad_a
-            elif NEED_ALPHA:
-                if TANH:
-                    grad_a *= 1 - a * a
-                tl.store(grad_alpha_ptr + to + k * channels * grad_alpha_c, grad_a, mask=mask)
+        for k in tl.static_range(chunk * CHUNK, chunk * CHUNK + CHUNK):
+            if k < STEPS:
+                a = shared
+                if not SHARED:
+                    a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+                states = states + (state,)
+                maps = maps + (a,)
+                state += a * (state - state * state)
+        for k in tl.static_range(chunk * CHUNK + CHUNK - 1, chunk * CHUNK - 1, -1):
+            if k < STEPS:
+                state = states[k - chunk * CHUNK]
+                a = maps[k - chunk * CHUNK]
+                grad_a = grad * (state - state * state)
+                grad += grad * a * (1 - 2 * state)
+                if SHARED:
+                    grad_shared += grad_a
+                elif NEED_ALPHA:
+                    if TANH:
+                        grad_a *= 1 - a * a
+                    tl.store(grad_alpha_ptr + to + k * channels * grad_alpha_c, grad_a, mask=mask)
     if NEED_X:
         tl.store(
             grad_x_ptr + b * grad_x_b + c * grad_x_c + _offset(p, width, grad_x_h, grad_x_w, ADJOIN),

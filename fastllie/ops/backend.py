@@ -1,8 +1,9 @@
 """Which backends there are, which one serves a call, and why the others do not."""
 
-import importlib.util
+import importlib.metadata
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from fastllie import _native
 
 NAMES = ("cpu", "cuda", "triton", "torch")
 ENVIRONMENT = "FASTLLIE_BACKEND"
+TRITON_MINIMUM = (3, 3)  # older ones cannot compile our kernels: tried with 3.2 (no) and 3.3.1 (yes)
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,30 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@cache
+def _triton_version() -> str | None:
+    """The installed version of triton, found without importing it; it comes with CUDA builds of torch."""
+    for distribution in ("triton", "pytorch-triton"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _has_triton() -> bool:
+    version = _triton_version()
+    return version is not None and tuple(map(int, version.split(".")[:2])) >= TRITON_MINIMUM
+
+
 def _triton() -> Backend:
-    if importlib.util.find_spec("triton") is None:
+    version = _triton_version()
+    if version is None:
         return Backend("triton", False, "triton is not installed (it comes with CUDA builds of torch)")
+    if not _has_triton():
+        return Backend(
+            "triton", False, f"triton {version} is older than {TRITON_MINIMUM[0]}.{TRITON_MINIMUM[1]}"
+        )
     if interpreting():
         return Backend("triton", True, "Triton's interpreter (TRITON_INTERPRET=1): for debugging only")
     if not torch.cuda.is_available():
@@ -96,5 +119,5 @@ def choose(backend: str, x: Tensor) -> str:
     if x.is_cuda:
         if _native.cuda is not None:
             return "cuda"
-        return "triton" if importlib.util.find_spec("triton") is not None else "torch"
+        return "triton" if _has_triton() else "torch"
     return "cpu" if x.device.type == "cpu" and _native.cpu is not None else "torch"

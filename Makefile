@@ -1,0 +1,40 @@
+# make demo, make test: each makes .venv with what it needs. PYTHON= chooses the interpreter, TORCH= the torch
+# (a pin in PIP_CONSTRAINT is left to pip); a torch that .venv already holds is kept where it satisfies TORCH.
+PYTHON ?= python3
+TORCH ?= $(if $(PIP_CONSTRAINT),torch,torch==2.13.0)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
+PHOTO := docs/photos/nyc-2nd-ave.jpg
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
+	@echo "before | after: $(CURDIR)/demo/$(notdir $(PHOTO))"
+
+test: $(VENV)/tested-with
+	$(BIN)/pytest
+
+lint: $(VENV)/linted-with
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
+
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --no-deps --force-reinstall .
+	$(BIN)/pip install --quiet .
+	touch $@
+
+$(VENV)/tested-with: $(VENV)/installed
+	$(BIN)/pip install --quiet ".[test]"
+	touch $@
+
+$(VENV)/linted-with: $(VENV)/tested-with
+	$(BIN)/pip install --quiet ".[lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info

@@ -1,0 +1,285 @@
+"""Time the operators: every backend that is here beside eager PyTorch and torch.compile, in one run.
+
+    python benchmarks/ops.py                     # all sizes, on the GPU if there is one, else on the CPU
+    python benchmarks/ops.py --sizes 1920x1080   # one size
+
+Each figure is the best of several rounds that take turns, so that all see the same machine. On the CPU every
+contender runs with the same allocator settings: glibc keeps freed memory (--allocator default leaves it alone),
+because page faults of fresh memory would be timed otherwise. "copy" moves as many bytes as the operator must, by
+torch's copy: the share says how close to that a contender comes. A backend whose results differ from the float64
+reference is not reported.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+KEEP_HEAP = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+SIZES = {"256x256 batch 8": (8, 256, 256), "600x400": (1, 400, 600)}
+SIZES |= {"1920x1080": (1, 1080, 1920), "3840x2160": (1, 2160, 3840)}
+VARIANTS = {
+    "per-step maps": (False, False),
+    "raw maps (tanh inside)": (False, True),
+    "shared map": (True, False),
+}
+STEPS = 8
+
+
+def contenders(device: str) -> dict[str, str]:
+    """Name to backend; eager and compiled PyTorch are timed through the reference, not through our operator."""
+    import fastllie
+
+    def serves(name: str) -> bool:
+        return name == device or (name == "triton" and device == "cuda")
+
+    ours = {f"fastllie {n}": n for n, found in fastllie.backends().items() if found and serves(n)}
+    return {"torch eager": "eager", "torch.compile": "compile", **ours}
+
+
+def cases(device: str, size: tuple[int, int, int], shared: bool, tanh: bool):
+    """The inputs, the callables by contender and direction, and the bytes that each direction has to move."""
+    import torch
+
+    from fastllie.ops import apply_curve, reference
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from cases import curve_inputs
+
+    inputs = curve_inputs(*size, shared=shared, device=device)
+    x, alpha = inputs.x.requires_grad_(), inputs.alpha.requires_grad_()
+
+    def curve_of(backend: str) -> Callable:
+        if backend == "eager":
+            return lambda x, alpha: reference.curve(x, alpha, STEPS, tanh)
+        if backend == "compile":
+            return torch.compile(lambda x, alpha: reference.curve(x, alpha, STEPS, tanh), dynamic=False)
+        return lambda x, alpha: apply_curve(x, alpha, steps=STEPS, tanh=tanh, backend=backend)
+
+    def forward_of(curve: Callable) -> Callable:
+        def forward():
+            with torch.no_grad():
+                return (curve(x, alpha),)
+
+        return forward
+
+    def both_of(curve: Callable) -> Callable:
+        def both():
+            out = curve(x, alpha)
+            return out, *torch.autograd.grad(out, (x, alpha), inputs.grad)
+
+        return both
+
+    image, maps = x.numel() * x.element_size(), alpha.numel() * alpha.element_size()
+    moved = {"forward": 2 * image + maps, "forward+backward": 5 * image + 3 * maps}
+    curves = {name: curve_of(backend) for name, backend in contenders(device).items()}
+    calls = {
+        "forward": {name: forward_of(curve) for name, curve in curves.items()},
+        "forward+backward": {name: both_of(curve) for name, curve in curves.items()},
+    }
+    return inputs, calls, moved
+
+
+def copy_of(bytes_moved: int, device: str) -> Callable:
+    import torch
+
+    source = torch.rand(bytes_moved // 8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def agrees(results: tuple, inputs, tanh: bool) -> float:
+    """The largest difference from the float64 reference, relative to the largest value of each tensor."""
+    from fastllie.ops import reference
+
+    x, alpha, grad = (t.detach().double() for t in (inputs.x, inputs.alpha, inputs.grad))
+    expected = [reference.curve(x, alpha, STEPS, tanh)]
+    if len(results) > 1:
+        expected += reference.curve_backward(grad, x, alpha, STEPS, tanh)
+    return max(
+        float((got.detach().double() - value).abs().max() / value.abs().max())
+        for got, value in zip(results, expected, strict=True)
+    )
+
+
+def allocated(call: Callable, device: str) -> int:
+    """Bytes that one call allocates: on a GPU the peak above what was there, on the CPU the sum of all."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        results = call()
+        peak = torch.cuda.max_memory_allocated() - before
+        del results
+        return peak
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        results = call()
+        del results
+    return sum(e.self_cpu_memory_usage for e in profile.events() if e.self_cpu_memory_usage > 0)
+
+
+def measure(calls: dict[str, Callable], device: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round; the calls take turns."""
+    import torch
+
+    def seconds(call: Callable, repeats: int) -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begin) / repeats
+
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        # short calls are repeated until the clock can resolve them
+        repeats[name] = max(1, min(100, int(0.02 / seconds(call, 1))))
+    timings: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            timings[name].append(seconds(call, repeats[name]))
+    return timings
+
+
+def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list[dict]:
+    import torch
+
+    rows = []
+    for size_name in sizes:
+        for variant in variants:
+            shared, tanh = VARIANTS[variant]
+            torch.compiler.reset()
+            inputs, calls, moved = cases(device, SIZES[size_name], shared, tanh)
+            for direction, by_name in calls.items():
+                differences, memory = {}, {}
+                for name, call in list(by_name.items()):
+                    results = call()
+                    differences[name] = agrees(results, inputs, tanh)
+                    if differences[name] > 1e-4:
+                        print(f"{size_name} {variant} {direction}: {name} is off by {differences[name]:.1e}")
+                        del by_name[name]
+                        continue
+                    memory[name] = allocated(call, device)
+                    outputs = sum(t.numel() * t.element_size() for t in results)
+                    del results
+                timings = measure(by_name | {"copy": copy_of(moved[direction], device)}, device, rounds)
+                best = {name: min(values) for name, values in timings.items()}
+                for name in by_name:
+                    median = sorted(timings[name])[rounds // 2]
+                    rows.append(
+                        {
+                            "size": size_name,
+                            "variant": variant,
+                            "direction": direction,
+                            "contender": name,
+                            "ms": best[name] * 1e3,
+                            "median_ms": median * 1e3,
+                            "bytes_moved": moved[direction],
+                            "gb_per_s": moved[direction] / best[name] / 1e9,
+                            "share_of_copy": best["copy"] / best[name],
+                            "times_eager": best["torch eager"] / best[name],
+                            "times_compile": best["torch.compile"] / best[name],
+                            "allocated_bytes": memory[name],
+                            "allocated_over_outputs": memory[name] / outputs,
+                            "difference": differences[name],
+                        }
+                    )
+                    print(line(rows[-1]), flush=True)
+    return rows
+
+
+HEADER = """| size | maps | direction | contender | ms | MB moved | GB/s | of copy | x eager | x compile | allocated |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def line(row: dict) -> str:
+    return (
+        f"| {row['size']} | {row['variant']} | {row['direction']} | {row['contender']} | {row['ms']:.2f} "
+        f"| {row['bytes_moved'] / 1e6:.0f} | {row['gb_per_s']:.1f} | {row['share_of_copy']:.0%} "
+        f"| {row['times_eager']:.1f} | {row['times_compile']:.2f} | {row['allocated_over_outputs']:.2f} x outputs |"
+    )
+
+
+def machine(device: str) -> dict:
+    import torch
+
+    import fastllie
+    from fastllie import _native
+
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text() + "model name: ?")[
+            1
+        ].strip()
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": _native.cpu.isa() if _native.cpu else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fastllie": fastllie.__version__,
+        "backends": {name: found.detail for name, found in fastllie.backends().items() if found},
+        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
+        "allocator": {name: os.environ.get(name) for name in KEEP_HEAP},
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--allocator", choices=("keep-heap", "default"), default="keep-heap")
+    parser.add_argument("--name", help="file name under benchmarks/results; default: ops--DEVICE")
+    options = parser.parse_args()
+    if options.allocator == "keep-heap" and any(os.environ.get(k) != v for k, v in KEEP_HEAP.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_HEAP)
+
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    about = machine(device)
+    print(json.dumps(about, indent=1))
+    print(HEADER)
+    rows = run(device, options.sizes, options.variants, options.rounds)
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {options.allocator}".lower()).strip("-")
+    name = options.name or f"ops--{slug}"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+    about_lines = "".join(f"- {key}: {value}\n" for key, value in about.items())
+    table = "\n".join([HEADER, *map(line, rows)])
+    (RESULTS / f"{name}.md").write_text(f"# The curve\n\n{about_lines}\n{table}\n")
+    print(f"written: benchmarks/results/{name}.json and .md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
