@@ -1,5 +1,6 @@
 """Large images in pieces: exactly the untiled result, in less memory, and on a CPU in less time."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -33,7 +34,7 @@ def tiled(model: Callable[[Tensor], Tensor], x: Tensor, tile: int | str | None, 
     Args:
         model: Images `[B, 3, h, w]` to images of the same shape.
         x: The batch, `[B, 3, H, W]`.
-        tile: Side of a tile in pixels; "auto" is the device's; None runs the model once.
+        tile: Longest side of a tile in pixels; "auto" is the device's; None runs the model once.
         halo: Pixels around a tile that it is given and that are cut away again; None keeps images whole.
     """
     if tile is None:
@@ -58,7 +59,12 @@ def tiled(model: Callable[[Tensor], Tensor], x: Tensor, tile: int | str | None, 
 
 
 def _spans(length: int, side: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Start and end of each tile along one axis, without its halo and with it."""
-    for start in range(0, length, side):
-        end = min(start + side, length)
-        yield start, end, max(start - halo, 0), min(end + halo, length)
+    """Start and end of each tile along one axis, without its halo and with it.
+
+    With their halos all are equally long: convolutions prepare themselves once for each new shape.
+    """
+    step = math.ceil(length / math.ceil(length / side))
+    window = min(length, step + 2 * halo)
+    for start in range(0, length, step):
+        first = min(max(start - halo, 0), length - window)
+        yield start, min(start + step, length), first, first + window
