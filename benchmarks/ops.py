@@ -3,11 +3,11 @@
     python benchmarks/ops.py                     # all sizes, on the GPU if there is one, else on the CPU
     python benchmarks/ops.py --sizes 1920x1080   # one size
 
-Each figure is the best of several rounds that take turns, so that all see the same machine. On the CPU every
-contender runs with the same allocator settings: glibc keeps freed memory (--allocator default leaves it alone),
-because page faults of fresh memory would be timed otherwise. "copy" moves as many bytes as the operator must, by
-torch's copy: the share says how close to that a contender comes. A backend whose results differ from the float64
-reference is not reported.
+Each figure is the best of several rounds that take turns, so that all see the same machine. On the CPU
+every contender runs with the same allocator settings: glibc keeps freed memory (--allocator default leaves
+it alone), because page faults of fresh memory would be timed otherwise. "copy" moves as many bytes as the
+operator must, by torch's copy: the share says how close to that a contender comes. A backend whose results
+differ from the float64 reference is not reported.
 """
 
 import argparse
@@ -31,16 +31,13 @@ KEEP_HEAP = {
 }
 SIZES = {"256x256 batch 8": (8, 256, 256), "600x400": (1, 400, 600)}
 SIZES |= {"1920x1080": (1, 1080, 1920), "3840x2160": (1, 2160, 3840)}
-VARIANTS = {
-    "per-step maps": (False, False),
-    "raw maps (tanh inside)": (False, True),
-    "shared map": (True, False),
-}
+# name -> (shared, tanh)
+VARIANTS = {"per-step": (False, False), "per-step, raw (tanh inside)": (False, True), "shared": (True, False)}
 STEPS = 8
 
 
 def contenders(device: str) -> dict[str, str]:
-    """Name to backend; eager and compiled PyTorch are timed through the reference, not through our operator."""
+    """Name to backend; eager and compiled PyTorch run the reference, not our operator."""
     import fastllie
 
     def serves(name: str) -> bool:
@@ -207,15 +204,15 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list
     return rows
 
 
-HEADER = """| size | maps | direction | contender | ms | MB moved | GB/s | of copy | x eager | x compile | allocated |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = "size maps direction contender ms MB GB/s of_copy x_eager x_compile allocated/outputs".split()
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def line(row: dict) -> str:
     return (
         f"| {row['size']} | {row['variant']} | {row['direction']} | {row['contender']} | {row['ms']:.2f} "
         f"| {row['bytes_moved'] / 1e6:.0f} | {row['gb_per_s']:.1f} | {row['share_of_copy']:.0%} "
-        f"| {row['times_eager']:.1f} | {row['times_compile']:.2f} | {row['allocated_over_outputs']:.2f} x outputs |"
+        f"| {row['times_eager']:.1f} | {row['times_compile']:.2f} | {row['allocated_over_outputs']:.2f} |"
     )
 
 
@@ -227,9 +224,8 @@ def machine(device: str) -> dict:
 
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text() + "model name: ?")[
-            1
-        ].strip()
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        cpu = named[1].strip() if named else cpu
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -244,7 +240,8 @@ def machine(device: str) -> dict:
         "torch": torch.__version__,
         "fastllie": fastllie.__version__,
         "backends": {name: found.detail for name, found in fastllie.backends().items() if found},
-        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
+        "commit": git("rev-parse", "--short", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--", "fastllie", "kernels", "csrc")),
         "allocator": {name: os.environ.get(name) for name in KEEP_HEAP},
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }

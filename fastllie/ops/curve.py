@@ -18,8 +18,8 @@ def apply_curve(
     """Brighten by the quadratic curve, `steps` times: x <- x + alpha * x * (1 - x)  (Zero-DCE, eq. 3).
 
     Differentiable in both arguments, twice; the backward recomputes the intermediate images and stores none.
-    Arithmetic is float32 (float64 for float64 inputs) whatever the storage. Any strides are read in place; the
-    result has the memory format of `x`.
+    Arithmetic is float32 (float64 for float64 inputs) whatever the storage. Any strides are read in place;
+    the result has the memory format of `x`.
 
     Args:
         x: Images, `[B, 3, H, W]` in [0, 1]; float64, float32, bfloat16 or float16.
