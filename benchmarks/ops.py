@@ -204,7 +204,8 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list
     return rows
 
 
-COLUMNS = "size maps direction contender ms MB GB/s of_copy x_eager x_compile allocated/outputs".split()
+COLUMNS = ("size", "maps", "direction", "contender", "ms", "MB", "GB/s", "of copy")
+COLUMNS += ("x eager", "x compile", "allocated / outputs")
 HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
