@@ -9,9 +9,13 @@ of the repository.
 import argparse
 import csv
 import json
+import multiprocessing
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -211,16 +215,33 @@ def score(enhance: Enhance, shared: Path, every: int = 1) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in rows.items()}
 
 
-def candidates(shared: Path, ours: dict[str, Path]) -> dict[str, torch.nn.Module]:
-    """The networks to compare, by the name of their row; `ours` replaces the weights that ship."""
-    rows: dict[str, torch.nn.Module] = {}
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the table: a method with its weights (None: those that ship) and options."""
+
+    name: str
+    method: str
+    weights: Path | None
+    options: dict[str, int]
+
+
+def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
+    """The weights to compare; `ours` replaces those that ship."""
+    rows = []
     for method, title in (("zerodce", "Zero-DCE"), ("zerodce++", "Zero-DCE++")):
         for scale in SCALES if method == "zerodce++" else (None,):
             options = {} if scale is None else {"scale": scale}
             suffix = "" if scale is None else f", scale {scale}"
-            for name, weights in (("published", shared / PUBLISHED[method]), ("ours", ours.get(method))):
-                rows[f"{title} {name}{suffix}"] = fastllie.load(method, weights, **options)
+            for name, weights in (("published", shared / PUBLISHED[method]), ("ours", ours[method])):
+                rows.append(Candidate(f"{title} {name}{suffix}", method, weights, options))
     return rows
+
+
+def measure(candidate: Candidate, shared: Path, every: int) -> dict[str, float]:
+    """`score` of a candidate, in a process of its own."""
+    torch.set_num_threads(1)
+    network = fastllie.load(candidate.method, candidate.weights, **candidate.options)
+    return score(enhancer(network), shared, every)
 
 
 def report(rows: dict[str, dict[str, float]], facts: dict[str, str]) -> str:
@@ -265,20 +286,21 @@ def main() -> None:
     )
     parser.add_argument("--zerodce", type=Path, help="weights to score instead of those that ship")
     parser.add_argument("--zerodcepp", type=Path, help="likewise for Zero-DCE++")
+    parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
     parser.add_argument(
         "-o", "--output", type=Path, default=RESULTS, help="the folder for quality.json and .md"
     )
     options = parser.parse_args()
-    given = {"zerodce": options.zerodce, "zerodce++": options.zerodcepp}
-    networks = candidates(options.shared, {method: path for method, path in given.items() if path})
+    compared = candidates(options.shared, {"zerodce": options.zerodce, "zerodce++": options.zerodcepp})
     rows = {}
-    for name, network in networks.items():
-        rows[name] = score(enhancer(network), options.shared, options.every)
-        print(
-            f"{name}: " + "  ".join(f"{COLUMNS[key]} {value:.3f}" for key, value in rows[name].items()),
-            flush=True,
-        )
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(measure, compared, repeat(options.shared), repeat(options.every))
+        for candidate, row in zip(compared, results, strict=True):
+            rows[candidate.name] = row
+            print(
+                f"{candidate.name}: " + "  ".join(f"{COLUMNS[key]} {row[key]:.3f}" for key in row), flush=True
+            )
     facts = {
         "commit": commit(),
         "torch": torch.__version__,

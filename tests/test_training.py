@@ -125,7 +125,8 @@ def test_supervised_losses_measure_what_they_say():
     torch.manual_seed(0)
     target = torch.rand(2, 3, 24, 24) * 0.8 + 0.1
     darker = target * 0.5
-    assert losses.reconstruction(darker, target).item() == pytest.approx(0.5 * target.mean().item(), rel=1e-5)
+    roots = (0.25 * target.square().mean((1, 2, 3)) + 1e-4).sqrt()
+    assert losses.reconstruction(darker, target).item() == pytest.approx(roots.mean().item(), rel=1e-5)
     assert losses.scaled_reconstruction(darker, target).item() == pytest.approx(0, abs=1e-6)
     assert losses.chroma_shift(darker, target).item() == pytest.approx(0, abs=1e-6)
     assert losses.chroma_shift(target.flip(1), target).item() > 0.01
@@ -265,38 +266,65 @@ def test_batches_depend_on_seed_and_step_alone(photos):
     assert not torch.equal(first.batch(3).x, source(photos, seed=1).batch(3).x)
 
 
-def test_frames_are_8_bit_and_dark_or_left_alone(photos):
-    for batch in map(source(photos, bright_share=0.0, exposures=(-3.0, -3.0)).batch, range(3)):
+NOISELESS = {"read_noise": (1e-9, 1e-9), "shot_noise": (1e-14, 1e-14), "jpeg_share": 0.0}
+
+
+def test_dark_frames_are_8_bit_and_darker_than_their_targets(photos):
+    for batch in map(
+        source(photos, bright_share=0.0, exposures=(-4.0, -4.0), mixed_share=0.0).batch, range(3)
+    ):
         assert batch.x.shape == batch.target.shape == (4, 3, 32, 32)
         assert batch.x.dtype == batch.target.dtype == torch.float32
         torch.testing.assert_close(batch.x * 255, (batch.x * 255).round(), rtol=0, atol=1e-4)
         assert batch.x.min() >= 0
         assert batch.x.max() <= 1
         assert batch.target.max() < 0.99
-        assert (batch.x.mean((1, 2, 3)) < 0.6 * batch.target.mean((1, 2, 3))).all()
-    silent = {
-        "read_noise": (1e-9, 1e-9),
-        "shot_noise": (1e-14, 1e-14),
-        "jpeg_share": 0.0,
-        "target_ceiling": 100.0,
-    }
-    bright = {"bright_share": 1.0, "bright_exposures": (1.0, 1.0), "target_mean": 0.0}
-    brighter = source(photos, **bright, **silent).batch(0)
-    # an overexposed frame is its own target, up to the rounding and the highlights
-    difference = (brighter.x - brighter.target).abs().amax(1)
-    assert difference[brighter.target.amax(1) < 0.75].max() < 0.5 / 255 + 1e-4
+        assert (batch.x.mean((1, 2, 3)) < 0.5 * batch.target.mean((1, 2, 3))).all()
 
 
-def test_dark_photographs_get_a_brighter_target():
+def test_well_exposed_frames_are_their_own_targets(photos):
+    batch = source(photos, bright_share=1.0, bright_exposures=(-0.5, 0.5), **NOISELESS).batch(0)
+    assert (batch.x - batch.target).abs().max() < 0.5 / 255 + 1e-4
+
+
+def test_mixed_frames_have_two_exposures_and_one_target():
+    grey = [np.full((64, 64, 3), 128, np.uint8)]
+    synthesis = replace(
+        Synthesis(), bright_share=0.0, mixed_share=1.0, exposures=(-5.0, -5.0), target_mean=0.0, **NOISELESS
+    )
+    frames = data.SyntheticExposures(grey, synthesis, 64, 8, 0).batch(0)
+    spread = frames.x.amax((1, 2, 3)) - frames.x.amin((1, 2, 3))
+    assert (spread > 0.1).sum() >= 4
+    lifted = frames.target[frames.x < 0.15]
+    torch.testing.assert_close(lifted, torch.full_like(lifted, 128 / 255), rtol=0, atol=1e-3)
+
+
+def test_noise_grows_with_the_light_and_is_seen(photos):
+    grey = [np.full((64, 64, 3), 128, np.uint8)]
+    levels = {"exposures": (-4.0, -4.0), "bright_share": 0.0, "mixed_share": 0.0, "jpeg_share": 0.0}
+    deviations = []
+    for read, shot in ((1e-9, 1e-14), (2e-3, 1e-14), (2e-3, 1e-3)):
+        synthesis = replace(Synthesis(), read_noise=(read, read), shot_noise=(shot, shot), **levels)
+        deviations.append(
+            data.SyntheticExposures(grey, synthesis, 64, 4, 0).batch(0).x.std((2, 3)).mean().item()
+        )
+    assert deviations[0] < 0.5 / 255
+    assert 2 / 255 < deviations[1] < deviations[2]
+
+
+def test_dark_photographs_are_exposed_up_first():
     dark = np.full((64, 64, 3), 40, np.uint8)
     bright = np.full((64, 64, 3), 150, np.uint8)
-    synthesis = replace(Synthesis(), target_mean=0.4, target_ceiling=0.95)
+    synthesis = replace(
+        Synthesis(), target_mean=0.4, bright_share=0.0, exposures=(-5.0, -5.0), mixed_share=0.0
+    )
     means = [
         data.SyntheticExposures([photo], synthesis, 32, 2, 0).batch(0).target.mean().item()
         for photo in (dark, bright)
     ]
-    assert 2 * 40 / 255 * 0.9 < means[0] <= 0.41
-    assert means[1] >= 150 / 255 - 0.01
+    # 40 of 255 takes less than the two stops that are allowed
+    assert 0.27 < means[0] <= 0.41
+    assert means[1] == pytest.approx(150 / 255, abs=0.01)
 
 
 def test_compression_keeps_ratios_and_stays_under_the_ceiling():

@@ -114,9 +114,9 @@ class SyntheticExposures:
     """Batches of dark and of well-exposed frames made from crops of photographs, with what to reach.
 
     The light of a crop is scaled by 2 to the power of an exposure, gets shot and read noise, is encoded in
-    sRGB with 8 bits and, in a share of the frames, as JPEG. The target is the clean photograph, exposed up if
-    it was dark itself; a frame brighter than that is its own target, so that nothing is darkened. A batch
-    depends on the seed and the step only.
+    sRGB with 8 bits and, in a share of the frames, as JPEG. A photograph that is dark itself is exposed up
+    first. The target of a dark frame is the photograph, that of a well-exposed one is itself without noise,
+    so that the network learns to leave it alone. A batch depends on the seed and the step only.
     """
 
     def __init__(self, photographs: Sequence[Pixels], synthesis: Synthesis, size: int, batch: int, seed: int):
@@ -136,16 +136,31 @@ class SyntheticExposures:
         synthesis = self._synthesis
         index = int(random.integers(len(self._photographs)))
         light = _linear(_crop(self._photographs[index], self._size, synthesis.zoom, random))
-        dark = random.random() >= synthesis.bright_share
-        stops = random.uniform(*(synthesis.exposures if dark else synthesis.bright_exposures))
-        clean = light * np.float32(2.0**stops)
-        gain = max(self._gains[index], 2.0**stops)
-        target = srgb(compress(light * np.float32(gain), synthesis.target_ceiling))
+        light = light * np.float32(self._gains[index])
+        stops = _exposures(self._size, synthesis, random)
+        clean = light * np.exp2(stops)
+        nothing, full = synthesis.lift
+        lift = np.clip((stops - nothing) / (full - nothing), 0, 1)
+        target = lift * srgb(compress(light, synthesis.target_ceiling)) + (1 - lift) * srgb(clean)
         frame = np.rint(srgb(clean + _noise(clean, synthesis, random)) * 255).astype(np.uint8)
         if random.random() < synthesis.jpeg_share:
             lowest, highest = synthesis.jpeg_quality
             frame = _jpeg(frame, int(random.integers(lowest, highest + 1)))
         return frame / np.float32(255), target
+
+
+def _exposures(size: int, synthesis: Synthesis, random: np.random.Generator) -> Values:
+    """The exposure of each pixel in stops, `[S, S, 1]`: one for all, or two in hard or soft patches."""
+    dark = random.random() >= synthesis.bright_share
+    stops = random.uniform(*(synthesis.exposures if dark else synthesis.bright_exposures))
+    if not dark or random.random() >= synthesis.mixed_share:
+        return np.full((size, size, 1), stops, np.float32)
+    brighter = random.uniform(stops, synthesis.bright_exposures[1])
+    coarse = random.standard_normal((int(random.integers(2, 7)),) * 2, dtype=np.float32)
+    field = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+    softness = 2.0 ** random.uniform(-7, -1)
+    share = 1 / (1 + np.exp(-np.clip(field / softness, -30, 30)))
+    return (stops + (brighter - stops) * share).astype(np.float32)[..., None]
 
 
 def srgb(light: Values) -> Values:

@@ -9,21 +9,26 @@ class Synthesis:
 
     Args:
         exposures: Range of the exposure of the dark frames, in stops, uniform.
-        bright_exposures: Range of the exposure of the other frames, in stops, uniform.
-        bright_share: Share of the frames that are not dark.
+        bright_exposures: Range of the exposure of the well-exposed frames, which stay as they are, uniform.
+        bright_share: Share of the well-exposed frames.
         read_noise: Range of the standard deviation of the read noise, of the linear full scale, log-uniform.
         shot_noise: Range of the variance of the shot noise per unit of linear signal, log-uniform.
         grain: Largest standard deviation in pixels of the blur that correlates the noise of half the frames.
         jpeg_share: Share of the frames that pass through JPEG.
         jpeg_quality: Range of its quality.
-        target_mean: Photographs darker than this mean are exposed up to it to make the target.
+        mixed_share: Share of the dark frames that are brighter in patches: dark next to bright.
+        lift: Exposures in stops at which a pixel stays as it is, and at which it is lifted to the photograph;
+            linear between.
+        target_mean: Photographs darker than this mean are exposed up to it before anything else.
         target_ceiling: Highlights of the target are compressed to stay under this linear value.
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
     """
 
-    exposures: tuple[float, float] = (-6.0, -1.0)
-    bright_exposures: tuple[float, float] = (-1.0, 1.0)
-    bright_share: float = 0.25
+    exposures: tuple[float, float] = (-6.5, -1.0)
+    bright_exposures: tuple[float, float] = (-1.0, 0.7)
+    bright_share: float = 0.3
+    mixed_share: float = 0.3
+    lift: tuple[float, float] = (-1.0, -3.0)
     read_noise: tuple[float, float] = (1e-4, 1.5e-3)
     shot_noise: tuple[float, float] = (1e-5, 5e-4)
     grain: float = 1.0

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from fastllie.training import data
 from fastllie.training.card import write_card
@@ -75,7 +75,8 @@ def reproduce(
         ),
     }
     temporary = weights.with_name(weights.name + ".part")
-    save_file(task.result(), temporary, metadata=metadata)
+    # not save_file: what it writes only its owner may read
+    temporary.write_bytes(to_bytes(task.result(), metadata=metadata))
     os.replace(temporary, weights)
     write_card(weights, photographs, scores)
     checkpoint.unlink()
