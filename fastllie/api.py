@@ -258,7 +258,7 @@ def _cached(
             return _models[key]
         model = checkpoint.build(method, path, options).requires_grad_(False).to(device=device, dtype=dtype)
         if device.type == "cpu":
-            # 4 times faster than NCHW untiled, see tiles.CPU_TILE
+            # see tiles.CPU_TILE
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _models[key] = model
         while len(_models) > CACHED_MODELS:
