@@ -4,7 +4,8 @@ PYTHON ?= python3
 TORCH ?= $(if $(PIP_CONSTRAINT),torch,torch==2.13.0)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
+SOURCES := setup.py pyproject.toml MANIFEST.in \
+    $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
 .PHONY: demo test lint clean
@@ -13,27 +14,26 @@ demo: $(VENV)/installed
 	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
 	@echo "before | after: $(CURDIR)/demo/$(notdir $(PHOTO))"
 
-test: $(VENV)/tested-with
+test: $(VENV)/installed-for-development
 	$(BIN)/pytest
 
-lint: $(VENV)/linted-with
+lint: $(VENV)/installed-for-development
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
 
-$(VENV)/installed: $(SOURCES)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --no-deps --force-reinstall .
+# pip builds a local project anew whenever it is named, so each stamp names it once
+$(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(BIN)/pip install --quiet .
 	touch $@
 
-$(VENV)/tested-with: $(VENV)/installed
-	$(BIN)/pip install --quiet ".[test]"
-	touch $@
+$(VENV)/installed-for-development: $(VENV)/torch $(SOURCES)
+	$(BIN)/pip install --quiet ".[test,lint]"
+	touch $@ $(VENV)/installed
 
-$(VENV)/linted-with: $(VENV)/tested-with
-	$(BIN)/pip install --quiet ".[lint]"
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
 	touch $@
 
 clean:
