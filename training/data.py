@@ -106,7 +106,7 @@ class Squares:
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._photographs))
         chosen = order[place * self._batch : (place + 1) * self._batch]
-        x = _tensor(np.stack([self._photographs[i] for i in chosen]) / np.float32(255))
+        x = _tensor(_floats(np.stack([self._photographs[i] for i in chosen])))
         return Batch(x, x)
 
 
@@ -146,7 +146,7 @@ class SyntheticExposures:
         if random.random() < synthesis.jpeg_share:
             lowest, highest = synthesis.jpeg_quality
             frame = _jpeg(frame, int(random.integers(lowest, highest + 1)))
-        return frame / np.float32(255), target
+        return _floats(frame), target.astype(np.float32)
 
 
 def _exposures(size: int, synthesis: Synthesis, random: np.random.Generator) -> Values:
@@ -177,6 +177,10 @@ def compress(light: Values, ceiling: float, knee: float = 0.6) -> Values:
     room = ceiling - knee
     rolled = knee + room * (1 - np.exp(-(np.maximum(peak, knee) - knee) / room))
     return light * np.where(peak > knee, rolled / np.maximum(peak, knee), 1).astype(np.float32)
+
+
+def _floats(pixels: Pixels) -> Values:
+    return np.divide(pixels, 255, dtype=np.float32)
 
 
 def _linear(pixels: Pixels) -> Values:

@@ -109,16 +109,6 @@ def dissimilarity(y: Tensor, target: Tensor) -> Tensor:
     return 1 - (luminance * structure).mean()
 
 
-def chroma_shift(y: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of the colour's offsets from grey, at the target's brightness.
-
-    Each output pixel is scaled to the grey mean of its target first, so that brightness does not enter.
-    """
-    grey_y, grey_t = y.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    chroma = (y - grey_y) * (grey_t / grey_y.clamp(min=0.02)).clamp(max=6)
-    return (chroma - (target - grey_t)).square().mean()
-
-
 def _need(images: Tensor, size: int, loss: str) -> None:
     if images.dim() != 4 or min(images.shape[-2:]) < size:
         raise ValueError(f"{loss} needs [B, C, H, W] with H, W >= {size}, got shape {tuple(images.shape)}")

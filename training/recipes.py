@@ -24,19 +24,19 @@ class Synthesis:
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
     """
 
-    exposures: tuple[float, float] = (-6.5, -1.0)
-    bright_exposures: tuple[float, float] = (-1.0, 0.7)
-    bright_share: float = 0.3
-    mixed_share: float = 0.3
-    lift: tuple[float, float] = (-1.0, -3.0)
-    read_noise: tuple[float, float] = (1e-4, 1.5e-3)
-    shot_noise: tuple[float, float] = (1e-5, 5e-4)
+    exposures: tuple[float, float] = (-7.5, -2.5)
+    bright_exposures: tuple[float, float] = (-0.7, 0.7)
+    bright_share: float = 0.25
+    mixed_share: float = 0.5
+    lift: tuple[float, float] = (-0.7, -2.0)
+    read_noise: tuple[float, float] = (2e-4, 2e-3)
+    shot_noise: tuple[float, float] = (2e-5, 5e-4)
     grain: float = 1.0
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (70, 98)
-    target_mean: float = 0.45
-    target_ceiling: float = 0.95
-    zoom: float = 2.5
+    target_mean: float = 0.5
+    target_ceiling: float = 0.9
+    zoom: float = 3.75
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class LossWeights:
     reconstruction: float = 0.0
     scaled_reconstruction: float = 0.0
     dissimilarity: float = 0.0
-    chroma_shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,31 +130,33 @@ ZERODCEPP_PUBLISHED = Recipe(
 ZERODCE = Recipe(
     method="zerodce",
     padding="replicate",
-    size=128,
+    size=64,
     batch=8,
     epochs=None,
-    steps=2000,
-    learning_rate=1e-3,
-    warmup=50,
-    cosine=True,
-    average=0.99,
-    clip=1.0,
-    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=0.5),
-)
-
-ZERODCEPP = Recipe(
-    method="zerodce++",
-    padding="replicate",
-    size=128,
-    batch=8,
-    epochs=None,
-    steps=2000,
+    steps=2800,
     learning_rate=2e-3,
     warmup=50,
     cosine=True,
     average=0.99,
     clip=1.0,
-    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=0.5),
+    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    synthesis=Synthesis(exposures=(-7.5, -2.3)),
+)
+
+ZERODCEPP = Recipe(
+    method="zerodce++",
+    padding="replicate",
+    size=64,
+    batch=8,
+    epochs=None,
+    steps=2800,
+    learning_rate=5e-3,
+    warmup=50,
+    cosine=True,
+    average=0.99,
+    clip=1.0,
+    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    synthesis=Synthesis(exposures=(-7.5, -2.5)),
 )
 
 PUBLISHED = {"zerodce": ZERODCE_PUBLISHED, "zerodce++": ZERODCEPP_PUBLISHED}

@@ -65,7 +65,6 @@ class CurveTask:
             "reconstruction": lambda: losses.reconstruction(y, batch.target),
             "scaled_reconstruction": lambda: losses.scaled_reconstruction(y, batch.target),
             "dissimilarity": lambda: losses.dissimilarity(y, batch.target),
-            "chroma_shift": lambda: losses.chroma_shift(y, batch.target),
         }
         weights = asdict(self.recipe.weights)
         return {name: weights[name] * loss() for name, loss in functions.items() if weights[name]}
