@@ -20,6 +20,7 @@ test: $(VENV)/installed-for-development
 lint: $(VENV)/installed-for-development
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -type f)
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
 
 # pip builds a local project anew whenever it is named, so each stamp names it once

@@ -15,11 +15,16 @@ using Handle = std::tuple<uintptr_t, std::string, std::vector<int64_t>>;  // poi
 inline View view(const Handle& handle) {
   const auto& [pointer, name, strides] = handle;
   View v{reinterpret_cast<void*>(pointer), Dtype::f32, {}};
-  if (name == "float64") v.dtype = Dtype::f64;
-  else if (name == "float32") v.dtype = Dtype::f32;
-  else if (name == "bfloat16") v.dtype = Dtype::bf16;
-  else if (name == "float16") v.dtype = Dtype::f16;
-  else throw pybind11::type_error("no kernel reads " + name);
+  if (name == "float64")
+    v.dtype = Dtype::f64;
+  else if (name == "float32")
+    v.dtype = Dtype::f32;
+  else if (name == "bfloat16")
+    v.dtype = Dtype::bf16;
+  else if (name == "float16")
+    v.dtype = Dtype::f16;
+  else
+    throw pybind11::type_error("no kernel reads " + name);
   for (size_t i = 0; i < strides.size() && i < 4; ++i) v.strides[i] = strides[i];
   return v;
 }

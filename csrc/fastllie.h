@@ -24,14 +24,13 @@ struct Curve {
 
 // The dtypes of image and maps are equal, or the image is float32 and the maps are bfloat16 or float16.
 
-void curve_forward_cpu(const View& x, const View& alpha, const View& out, const Curve& curve,
-                       int threads);
+void curve_forward_cpu(const View& x, const View& alpha, const View& out, const Curve& curve, int threads);
 // A gradient whose data pointer is null is neither computed nor written.
 void curve_backward_cpu(const View& grad, const View& x, const View& alpha, const View& grad_x,
                         const View& grad_alpha, const Curve& curve, int threads);
 
-void curve_forward_cuda(const View& x, const View& alpha, const View& out, const Curve& curve,
-                        int device, void* stream);
+void curve_forward_cuda(const View& x, const View& alpha, const View& out, const Curve& curve, int device,
+                        void* stream);
 void curve_backward_cuda(const View& grad, const View& x, const View& alpha, const View& grad_x,
                          const View& grad_alpha, const Curve& curve, int device, void* stream);
 

@@ -17,9 +17,12 @@ constexpr int64_t STREAM_BYTES = int64_t{8} << 20;
 
 int64_t bytes_of(Dtype dtype) {
   switch (dtype) {
-    case Dtype::f64: return 8;
-    case Dtype::f32: return 4;
-    default: return 2;
+    case Dtype::f64:
+      return 8;
+    case Dtype::f32:
+      return 4;
+    default:
+      return 2;
   }
 }
 
@@ -27,7 +30,8 @@ bool unit(const View& v) { return !v.data || v.strides[3] == 1; }
 
 bool rows_adjoin(const View& v, int64_t width) { return !v.data || v.strides[2] == width * v.strides[3]; }
 
-// Non-temporal stores need every vector of every row to start on a boundary of 64 bytes (32 for 16-bit types).
+// Non-temporal stores need every vector of every row to start on a boundary of 64 bytes (32 for 16-bit
+// types).
 bool can_stream(const View& v, int64_t elements) {
   if (!v.data || elements * bytes_of(v.dtype) < STREAM_BYTES) return false;
   const int64_t lanes = v.dtype == Dtype::f64 ? 8 : 16;

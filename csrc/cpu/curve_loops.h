@@ -1,7 +1,7 @@
 // The loops of the curve. Included once for each instruction set, inside that set's namespace, after simd.h.
 
-// Contiguous pixels of one channel of one image, in the arithmetic's type; a step's map lies `map_step` after the
-// one before it.
+// Contiguous pixels of one channel of one image, in the arithmetic's type; a step's map lies `map_step` after
+// the one before it.
 template <class T>
 struct Row {
   const T* grad;
@@ -14,7 +14,8 @@ struct Row {
 };
 
 // Eight maps are more streams than the prefetcher of the machine follows. One KiB ahead made the forward at
-// 1920x1080 take 7.2 ms instead of 10.4 (one thread, AVX-512 on an EPYC); 256 bytes as well, 4 KiB worse than none.
+// 1920x1080 take 7.2 ms instead of 10.4 (one thread, AVX-512 on an EPYC); 256 bytes as well, 4 KiB worse than
+// none.
 constexpr int64_t PREFETCH_BYTES = 1024;
 
 template <class T, bool TANH>
@@ -39,7 +40,8 @@ FASTLLIE_INLINE void forward_at(const Row<T>& row, int64_t at) {
   store(row.out + at, x, row.stream_out);
 }
 
-// `count` steps from `first` on, backwards: their states are recomputed from x into registers, then left again.
+// `count` steps from `first` on, backwards: their states are recomputed from x into registers, then left
+// again.
 template <class T, bool SHARED, bool TANH>
 FASTLLIE_INLINE void backward_chunk(const Row<T>& row, int64_t at, int64_t first, int count, Vector<T> x,
                                     Vector<T> shared, Vector<T>& grad, Vector<T>& grad_shared) {
@@ -106,7 +108,10 @@ struct Scratch {
   std::vector<T> grad, x, alpha, out, grad_alpha;
 
   Scratch(int64_t maps)
-      : grad(PACKED_PIXELS), x(PACKED_PIXELS), alpha(maps * PACKED_PIXELS), out(PACKED_PIXELS),
+      : grad(PACKED_PIXELS),
+        x(PACKED_PIXELS),
+        alpha(maps * PACKED_PIXELS),
+        out(PACKED_PIXELS),
         grad_alpha(maps * PACKED_PIXELS) {}
 };
 
@@ -115,16 +120,23 @@ static void run_packed(const CurveTask& task, const std::array<int64_t, 5>& offs
                        Scratch<T>& scratch) {
   const auto [grad, x, alpha, out, grad_alpha] = offsets;
   const int64_t maps = SHARED ? 1 : task.steps, channels = task.sizes[1];
-  if (BACKWARD) pack(task.grad.dtype, task.grad.data, grad, task.grad.strides[3], pixels, scratch.grad.data());
+  if (BACKWARD)
+    pack(task.grad.dtype, task.grad.data, grad, task.grad.strides[3], pixels, scratch.grad.data());
   pack(task.x.dtype, task.x.data, x, task.x.strides[3], pixels, scratch.x.data());
   for (int64_t k = 0; k < maps; ++k) {
-    pack(task.alpha.dtype, task.alpha.data, alpha + k * channels * task.alpha.strides[1], task.alpha.strides[3],
-         pixels, scratch.alpha.data() + k * PACKED_PIXELS);
+    pack(task.alpha.dtype, task.alpha.data, alpha + k * channels * task.alpha.strides[1],
+         task.alpha.strides[3], pixels, scratch.alpha.data() + k * PACKED_PIXELS);
   }
-  const Row<T> row{scratch.grad.data(), scratch.x.data(), scratch.alpha.data(),
+  const Row<T> row{scratch.grad.data(),
+                   scratch.x.data(),
+                   scratch.alpha.data(),
                    task.out.data ? scratch.out.data() : nullptr,
                    task.grad_alpha.data ? scratch.grad_alpha.data() : nullptr,
-                   PACKED_PIXELS, PACKED_PIXELS, task.steps, false, false};
+                   PACKED_PIXELS,
+                   PACKED_PIXELS,
+                   task.steps,
+                   false,
+                   false};
   run_row<T, SHARED, TANH, BACKWARD>(row, pixels);
   if (row.out)
     unpack(row.out, task.out.dtype, task.out.data, out, task.out.strides[3], pixels, task.stream_out);
@@ -157,19 +169,28 @@ static void run(const CurveTask& task, int64_t from, int64_t to) {
       const auto offset = [&](const View& v, int64_t at) {
         return b * v.strides[0] + c * v.strides[1] + h * v.strides[2] + (w + at) * v.strides[3];
       };
-      const auto place = [&](const View& v) { return v.data ? static_cast<T*>(v.data) + offset(v, 0) : nullptr; };
+      const auto place = [&](const View& v) {
+        return v.data ? static_cast<T*>(v.data) + offset(v, 0) : nullptr;
+      };
       int64_t at = 0;
       if (task.direct) {
         at = pixels / LANES<T> * LANES<T>;
-        const Row<T> row{place(task.grad), place(task.x), place(task.alpha), place(task.out),
-                         place(task.grad_alpha), task.alpha.strides[1] * channels,
-                         task.grad_alpha.strides[1] * channels, task.steps, task.stream_out,
+        const Row<T> row{place(task.grad),
+                         place(task.x),
+                         place(task.alpha),
+                         place(task.out),
+                         place(task.grad_alpha),
+                         task.alpha.strides[1] * channels,
+                         task.grad_alpha.strides[1] * channels,
+                         task.steps,
+                         task.stream_out,
                          task.stream_grad_alpha};
         run_row<T, SHARED, TANH, BACKWARD>(row, at);
       }
       for (; at < pixels; at += PACKED_PIXELS) {
-        const std::array<int64_t, 5> offsets{offset(task.grad, at), offset(task.x, at), offset(task.alpha, at),
-                                             offset(task.out, at), offset(task.grad_alpha, at)};
+        const std::array<int64_t, 5> offsets{offset(task.grad, at), offset(task.x, at),
+                                             offset(task.alpha, at), offset(task.out, at),
+                                             offset(task.grad_alpha, at)};
         const int64_t some = pixels - at < PACKED_PIXELS ? pixels - at : PACKED_PIXELS;
         run_packed<T, SHARED, TANH, BACKWARD>(task, offsets, some, scratch);
       }

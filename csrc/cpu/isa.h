@@ -7,9 +7,9 @@ namespace fastllie {
 
 enum class Isa { baseline, avx2, avx512 };
 
-std::vector<std::string> isa_names();         // those that this machine can run, narrowest first
-std::string isa_name();                       // the one in use
-void set_isa(const std::string& name);        // throws std::invalid_argument for any other name
+std::vector<std::string> isa_names();   // those that this machine can run, narrowest first
+std::string isa_name();                 // the one in use
+void set_isa(const std::string& name);  // throws std::invalid_argument for any other name
 Isa isa();
 
 }  // namespace fastllie

@@ -1,6 +1,7 @@
 // Threads for one call. None outlive it: a pool would not survive fork(), and DataLoader workers fork.
 #pragma once
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -11,8 +12,14 @@ template <class Body>
 void parallel(int64_t units, int threads, const Body& body) {
   const int64_t parts = threads < units ? threads : units;
   std::vector<std::thread> others;
+  others.reserve(parts);
   for (int64_t i = 1; i < parts; ++i) {
-    others.emplace_back([&, i] { body(units * i / parts, units * (i + 1) / parts); });
+    const auto part = [&body, from = units * i / parts, to = units * (i + 1) / parts] { body(from, to); };
+    try {
+      others.emplace_back(part);
+    } catch (const std::system_error&) {
+      part();  // the system has no thread left: the work is done all the same
+    }
   }
   if (units > 0) body(0, units / (parts > 0 ? parts : 1));
   for (std::thread& other : others) other.join();

@@ -61,9 +61,7 @@ FASTLLIE_INLINE void store(S* to, V v, bool stream) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
-FASTLLIE_INLINE f32v widen_bf16(u16v stored) {
-  return (f32v)(__builtin_convertvector(stored, u32v) << 16);
-}
+FASTLLIE_INLINE f32v widen_bf16(u16v stored) { return (f32v)(__builtin_convertvector(stored, u32v) << 16); }
 
 // To nearest, ties to even; a NaN stays one.
 FASTLLIE_INLINE u16v narrow_bf16(f32v v) {
@@ -96,8 +94,8 @@ FASTLLIE_INLINE u16v narrow_f16(f32v v) {
   return __builtin_convertvector(half | ((bits >> 16) & 0x8000), u16v);
 }
 
-// `count` elements that lie `stride` apart become consecutive ones in the arithmetic's type; zeros fill the last
-// vector.
+// `count` elements that lie `stride` apart become consecutive ones in the arithmetic's type; zeros fill the
+// last vector.
 template <class T, class S, class Widen>
 FASTLLIE_INLINE void pack_as(const S* from, int64_t stride, int64_t count, T* to, const Widen& widen) {
   for (int64_t at = 0; at < count; at += LANES<T>) {
@@ -112,7 +110,8 @@ FASTLLIE_INLINE void pack_as(const S* from, int64_t stride, int64_t count, T* to
 }
 
 template <class T, class S, class Narrow>
-FASTLLIE_INLINE void unpack_as(const T* from, S* to, int64_t stride, int64_t count, bool stream, const Narrow& narrow) {
+FASTLLIE_INLINE void unpack_as(const T* from, S* to, int64_t stride, int64_t count, bool stream,
+                               const Narrow& narrow) {
   for (int64_t at = 0; at < count; at += LANES<T>) {
     const auto v = narrow(load<Vector<T>>(from + at));
     if (stride == 1 && at + LANES<T> <= count) {
@@ -139,7 +138,8 @@ static void pack(Dtype dtype, const void* from, int64_t offset, int64_t stride, 
 }
 
 template <class T>
-static void unpack(const T* from, Dtype dtype, void* to, int64_t offset, int64_t stride, int64_t count, bool stream) {
+static void unpack(const T* from, Dtype dtype, void* to, int64_t offset, int64_t stride, int64_t count,
+                   bool stream) {
   if constexpr (sizeof(T) == 4) {
     auto* half = static_cast<uint16_t*>(to) + offset;
     if (dtype == Dtype::bf16)

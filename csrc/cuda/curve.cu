@@ -13,8 +13,8 @@ namespace {
 
 constexpr int THREADS = 256;
 
-// Pixels of a thread where rows are contiguous: 16 bytes of float32 or float64. Eight of 16-bit types would not
-// leave their states in registers.
+// Pixels of a thread where rows are contiguous: 16 bytes of float32 or float64. Eight of 16-bit types would
+// not leave their states in registers.
 template <class X>
 constexpr int PIXELS = sizeof(X) == 8 ? 2 : 4;
 
@@ -86,8 +86,7 @@ struct Place {
   }
   template <class S>
   __device__ S* in(const View& v, int pixels) const {
-    const int64_t offset =
-        b * v.strides[0] + c * v.strides[1] + h * v.strides[2] + w * pixels * v.strides[3];
+    const int64_t offset = b * v.strides[0] + c * v.strides[1] + h * v.strides[2] + w * pixels * v.strides[3];
     return static_cast<S*>(v.data) + offset;
   }
 };
@@ -105,7 +104,8 @@ __device__ __forceinline__ void read_map(const A* alpha, T (&a)[N]) {
 template <class X, class A, bool SHARED, bool TANH, int N>
 __global__ void __launch_bounds__(THREADS) curve_forward_kernel(const Task task, int64_t total) {
   using T = typename Wide<X>::type;
-  for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total; i += int64_t{gridDim.x} * THREADS) {
+  for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total;
+       i += int64_t{gridDim.x} * THREADS) {
     const Place place(task, i);
     const A* alpha = place.in<A>(task.alpha, N);
     const int64_t map_step = task.alpha.strides[1] * task.channels;
@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(THREADS) curve_forward_kernel(const Task task,
 template <class X, class A, bool SHARED, bool TANH, int N>
 __global__ void __launch_bounds__(THREADS) curve_backward_kernel(const Task task, int64_t total) {
   using T = typename Wide<X>::type;
-  for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total; i += int64_t{gridDim.x} * THREADS) {
+  for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total;
+       i += int64_t{gridDim.x} * THREADS) {
     const Place place(task, i);
     const A* alpha = place.in<A>(task.alpha, N);
     A* grad_alpha = task.grad_alpha.data ? place.in<A>(task.grad_alpha, N) : nullptr;
