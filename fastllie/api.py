@@ -227,8 +227,8 @@ class Enhancer:
         return source.unchanged() if self._strength == 0 else from_batch(y, source)
 
     def _enhanced(self, x: Tensor) -> Tensor:
-        # no_grad, not inference_mode: a tensor made there may not enter the user's own training later
-        with torch.no_grad():
+        # what is made here may not enter the user's own training; from_batch copies it to an ordinary tensor
+        with torch.inference_mode():
             y = tiled(self._model(x.device), x, self._tile, self._halo)
             return y if self._strength == 1 else torch.lerp(x, y, self._strength)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# benchmarks/tiles.py, 1920x1080, 2 cores of an AMD EPYC: Zero-DCE takes 2.1 CPU s and 68 MB in these tiles, 5.5 s
-# and 2.8 GB whole (2.6 times as long; 3.6 s channels last); Zero-DCE++ 0.9 s and 83 MB, 7.8 s and 3.2 GB whole.
-# Sides of 128 to 256 are within 20 %, 384 takes 1.4 to 2.8 times as long
+# benchmarks/tiles.py, 1920x1080, 2 cores of an AMD EPYC: Zero-DCE takes 2.1 CPU s and 68 MB in these tiles,
+# 5.5 s and 2.8 GB whole (3.6 s channels last); Zero-DCE++ 0.9 s and 83 MB, whole 7.8 s and 3.2 GB.
+# Sides of 128 to 256 are within 20 %; 384 takes 1.4 to 2.8 times as long
 CPU_TILE = 192
 # Zero-DCE needs about 1.4 kB a pixel: 6 GB for a tile of this side, and halos add less than 3 %
 ACCELERATOR_TILE = 2048

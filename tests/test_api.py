@@ -193,6 +193,19 @@ def test_stream_reads_ahead_in_another_thread_but_not_far():
     assert all(not thread.is_alive() or thread.join(5) is None for thread in threads)
 
 
+def test_stream_survives_a_producer_that_reuses_its_memory():
+    frame = np.empty(RGB.shape, np.float32)
+
+    def camera():
+        for brightness in (0.1, 0.2, 0.3, 0.4):
+            frame.fill(brightness)
+            yield frame
+
+    enhancer = fastllie.Enhancer()
+    want = [enhancer(np.full_like(frame, brightness)) for brightness in (0.1, 0.2, 0.3, 0.4)]
+    assert np.array_equal(list(enhancer.stream(camera())), want)
+
+
 def test_stream_raises_where_the_result_would_have_come():
     enhancer = fastllie.Enhancer()
     stream = enhancer.stream([RGB, np.zeros((4, 4), np.uint8), RGB])
