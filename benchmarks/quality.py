@@ -46,7 +46,8 @@ COLUMNS = {
     "hue_shift": "hue shift °",
     "new_clipping": "new clipping %",
     "rise": "rise",
-    "frame": "frame, levels",
+    "frame_flat": "frame, flat, levels",
+    "frame": "frame, pictures, levels",
     "noise_flat": "noise, flat, levels",
     "noise_lol": "noise, LOL, %",
 }
@@ -123,6 +124,15 @@ def frame(enhance: Enhance, image: Array, margin: int = 7) -> float:
     ring = np.ones(difference.shape, bool)
     ring[margin:-margin, margin:-margin] = False
     return float(255 * difference[ring].mean())
+
+
+def frame_flat(enhance: Enhance, size: int = 240) -> float:
+    """Largest deviation in levels that the border makes on flat grey pictures, where there should be none."""
+    deviations = []
+    for level in (13, 64, 128):
+        output = enhance(np.full((size, size, 3), level / 255)).mean(-1)
+        deviations.append(np.abs(output - output[size // 2, size // 2]).max())
+    return float(255 * np.mean(deviations))
 
 
 def noise_flat(enhance: Enhance) -> float:
@@ -211,6 +221,7 @@ def score(enhance: Enhance, shared: Path, every: int = 1) -> dict[str, float]:
     for path in well_exposed(shared)[::every]:
         image = read(path, 480)
         rows["rise"].append(float(enhance(image).mean() - image.mean()))
+    rows["frame_flat"].append(frame_flat(enhance))
     rows["noise_flat"].append(noise_flat(enhance))
     return {name: float(np.mean(values)) for name, values in rows.items()}
 
@@ -261,10 +272,12 @@ def report(rows: dict[str, dict[str, float]], facts: dict[str, str]) -> str:
             "",
             "- LOL: 40 real dark/normal pairs, 600x400; SICE: 581 same-scene pairs, 256x256. SSIM with an",
             "  11x11 Gaussian window (sigma 1.5). Mean scaled: the output times mean(target) / mean(output).",
-            "- Hue shift, new clipping, frame: every second picture of DICM, MEF and NPE at 480 pixels.",
-            "  Rise: photographs with a mean between 0.40 and 0.65, which a good enhancer leaves alone.",
-            "- Frame: what the border changes in the outer 7 pixels. Noise, flat: deviation of dark flat",
-            "  patches brought to a mean of 0.4. Noise, LOL: fine-grained deviation in the flattest blocks.",
+            "- Hue shift, new clipping: every second picture of DICM, MEF and NPE at 480 pixels. Rise:",
+            "  photographs with a mean between 0.40 and 0.65, which a good enhancer leaves alone.",
+            "- Frame: the largest deviation that the border makes on flat pictures, and the mean one in the",
+            "  outer 7 pixels of DICM, MEF and NPE.",
+            "- Noise: deviation of dark flat patches brought to a mean of 0.4; fine-grained deviation in the",
+            "  flattest blocks of LOL, of the brightness there.",
             "- Outputs are clamped and rounded to 8 bits. Lower is better from the hue shift on.",
             "",
         ]
