@@ -359,6 +359,9 @@ def test_bad_folders_and_files_are_named(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no photographs to train on"):
         data.list_photographs(tmp_path / "empty")
+    (tmp_path / "empty" / "photos.csv").write_text("file,rights\n")
+    with pytest.raises(ValueError, match=r"photos\.csv has no column author, licence"):
+        data.list_photographs(tmp_path / "empty")
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as an image"):
         data.decode(photos / "broken.jpg")

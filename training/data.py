@@ -46,7 +46,7 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
     pictures. `held_out=True` gives those instead.
 
     Raises:
-        ValueError: no folder, or no photographs in it.
+        ValueError: no folder, no photographs in it, or a photos.csv without the columns file, author, licence.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -55,9 +55,11 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
     table = folder / "photos.csv"
     if table.exists():
         with open(table, newline="", encoding="utf-8") as file:
-            known = {
-                r["file"]: Photograph(r["file"], r["author"], r["licence"]) for r in csv.DictReader(file)
-            }
+            rows = csv.DictReader(file)
+            missing = {"file", "author", "licence"} - set(rows.fieldnames or ())
+            if missing:
+                raise ValueError(f"{table} has no column {', '.join(sorted(missing))}")
+            known = {row["file"]: Photograph(row["file"], row["author"], row["licence"]) for row in rows}
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
     photographs = [known.get(name, Photograph(name)) for name in names]
     photographs = [photo for photo in photographs if photo.licence.startswith("CC0") == held_out]
