@@ -46,7 +46,7 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
     pictures. `held_out=True` gives those instead.
 
     Raises:
-        ValueError: no folder, no photographs in it, or a photos.csv without the columns file, author, licence.
+        ValueError: no folder, no photographs in it, or a photos.csv without the columns that are needed.
     """
     folder = Path(folder)
     if not folder.is_dir():
