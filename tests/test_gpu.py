@@ -1,0 +1,72 @@
+"""What only a GPU shows: streams, graphs, indices beyond 32 bits, and images that never leave the device."""
+
+import pytest
+import torch
+from cases import curve_inputs
+
+import fastllie
+from fastllie.ops import apply_curve, reference
+
+pytestmark = pytest.mark.gpu
+BACKENDS = ("cuda", "triton")
+
+
+def serving(backend):
+    found = fastllie.backends()[backend]
+    if not found:
+        pytest.skip(found.detail)
+    return backend
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_curve_runs_on_the_current_stream(backend):
+    inputs = curve_inputs(2, 256, 256, device="cuda")
+    expected = reference.curve(inputs.x, inputs.alpha, 8)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # the kernel has to wait for what is before it on this stream alone
+        torch.cuda._sleep(50_000_000)
+        x = inputs.x * 1
+        out = apply_curve(x, inputs.alpha, backend=serving(backend))
+    stream.synchronize()
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_curve_is_captured_in_a_graph(backend):
+    inputs = curve_inputs(1, 64, 64, device="cuda")
+    apply_curve(inputs.x, inputs.alpha, backend=serving(backend))
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = apply_curve(inputs.x, inputs.alpha, backend=backend)
+    inputs.x.mul_(0.5)
+    graph.replay()
+    torch.testing.assert_close(out, reference.curve(inputs.x, inputs.alpha, 8), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_curve_indexes_beyond_32_bits(backend):
+    if torch.cuda.mem_get_info()[0] < 24 << 30:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    x = torch.rand(1, 3, 12000, 8192, device="cuda", dtype=torch.float16)
+    alpha = torch.zeros(1, 24, 12000, 8192, device="cuda", dtype=torch.float16)
+    assert alpha.numel() > 2**31
+    alpha[:, -3:, -1] = 0.5
+    out = apply_curve(x, alpha, backend=serving(backend))
+    assert torch.equal(out[:, :, :-1], x[:, :, :-1])
+    last = x[:, :, -1].float()
+    torch.testing.assert_close(out[:, :, -1].float(), last + 0.5 * last * (1 - last), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
+def test_enhance_stays_on_the_gpu(method):
+    image = torch.rand(3, 120, 90, generator=torch.Generator().manual_seed(0)) * 0.3
+    expected = fastllie.enhance(image, method)
+    for dtype, atol in ((torch.float32, 5e-3), (torch.float16, 1e-2)):
+        got = fastllie.enhance(image.cuda(), method, dtype=dtype)
+        assert got.device.type == "cuda"
+        assert got.dtype == torch.float32
+        # convolutions of float32 run in TF32 there
+        torch.testing.assert_close(got.cpu(), expected, rtol=0, atol=atol)
