@@ -140,7 +140,7 @@ ZERODCE = Recipe(
     average=0.99,
     clip=1.0,
     weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
-    synthesis=Synthesis(exposures=(-7.5, -2.3)),
+    synthesis=Synthesis(exposures=(-7.0, -2.2), bright_share=0.26, lift=(-1.2, -2.6)),
 )
 
 ZERODCEPP = Recipe(
