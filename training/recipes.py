@@ -24,13 +24,13 @@ class Synthesis:
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
     """
 
-    exposures: tuple[float, float] = (-7.5, -2.5)
+    exposures: tuple[float, float] = (-6.8, -2.2)
     bright_exposures: tuple[float, float] = (-0.7, 0.7)
-    bright_share: float = 0.25
+    bright_share: float = 0.2
     mixed_share: float = 0.5
-    lift: tuple[float, float] = (-0.7, -2.0)
-    read_noise: tuple[float, float] = (2e-4, 2e-3)
-    shot_noise: tuple[float, float] = (2e-5, 5e-4)
+    lift: tuple[float, float] = (-1.2, -2.6)
+    read_noise: tuple[float, float] = (1e-4, 1e-3)
+    shot_noise: tuple[float, float] = (1e-5, 3e-4)
     grain: float = 1.0
     jpeg_share: float = 0.5
     jpeg_quality: tuple[int, int] = (70, 98)
@@ -133,14 +133,13 @@ ZERODCE = Recipe(
     size=64,
     batch=8,
     epochs=None,
-    steps=2800,
+    steps=2400,
     learning_rate=2e-3,
     warmup=50,
     cosine=True,
     average=0.99,
     clip=1.0,
     weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
-    synthesis=Synthesis(exposures=(-7.0, -2.2), bright_share=0.26, lift=(-1.2, -2.6)),
 )
 
 ZERODCEPP = Recipe(
@@ -149,14 +148,13 @@ ZERODCEPP = Recipe(
     size=64,
     batch=8,
     epochs=None,
-    steps=4000,
+    steps=3000,
     learning_rate=5e-3,
     warmup=50,
     cosine=True,
     average=0.99,
     clip=1.0,
     weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
-    synthesis=Synthesis(exposures=(-7.5, -2.5)),
 )
 
 PUBLISHED = {"zerodce": ZERODCE_PUBLISHED, "zerodce++": ZERODCEPP_PUBLISHED}
