@@ -12,6 +12,7 @@ differ from the float64 reference is not reported.
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -157,10 +158,11 @@ def measure(calls: dict[str, Callable], device: str, rounds: int) -> dict[str, l
     return timings
 
 
-def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list[dict]:
+def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> tuple[list[dict], int]:
+    """The rows of the table, and how many contenders were refused because their results are wrong."""
     import torch
 
-    rows = []
+    rows, refused = [], 0
     for size_name in sizes:
         for variant in variants:
             shared, tanh = VARIANTS[variant]
@@ -174,6 +176,7 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list
                     if differences[name] > 1e-4:
                         print(f"{size_name} {variant} {direction}: {name} is off by {differences[name]:.1e}")
                         del by_name[name]
+                        refused += 1
                         continue
                     memory[name] = allocated(call, device)
                     outputs = sum(t.numel() * t.element_size() for t in results)
@@ -193,15 +196,15 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> list
                             "bytes_moved": moved[direction],
                             "gb_per_s": moved[direction] / best[name] / 1e9,
                             "share_of_copy": best["copy"] / best[name],
-                            "times_eager": best["torch eager"] / best[name],
-                            "times_compile": best["torch.compile"] / best[name],
+                            "times_eager": best.get("torch eager", math.nan) / best[name],
+                            "times_compile": best.get("torch.compile", math.nan) / best[name],
                             "allocated_bytes": memory[name],
                             "allocated_over_outputs": memory[name] / outputs,
                             "difference": differences[name],
                         }
                     )
                     print(line(rows[-1]), flush=True)
-    return rows
+    return rows, refused
 
 
 COLUMNS = ("size", "maps", "direction", "contender", "ms", "MB", "GB/s", "of copy")
@@ -267,7 +270,7 @@ def main() -> int:
     about = machine(device)
     print(json.dumps(about, indent=1))
     print(HEADER)
-    rows = run(device, options.sizes, options.variants, options.rounds)
+    rows, refused = run(device, options.sizes, options.variants, options.rounds)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {options.allocator}".lower()).strip("-")
     name = options.name or f"ops--{slug}"
     RESULTS.mkdir(exist_ok=True)
@@ -276,7 +279,7 @@ def main() -> int:
     table = "\n".join([HEADER, *map(line, rows)])
     (RESULTS / f"{name}.md").write_text(f"# The curve\n\n{about_lines}\n{table}\n")
     print(f"written: benchmarks/results/{name}.json and .md")
-    return 0
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":
