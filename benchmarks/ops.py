@@ -11,6 +11,7 @@ differ from the float64 reference is not reported.
 """
 
 import argparse
+import importlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,8 +34,6 @@ KEEP_HEAP = {
 }
 SIZES = {"256x256 batch 8": (8, 256, 256), "600x400": (1, 400, 600)}
 SIZES |= {"1920x1080": (1, 1080, 1920), "3840x2160": (1, 2160, 3840)}
-# name -> (shared, tanh)
-VARIANTS = {"per-step": (False, False), "per-step, raw (tanh inside)": (False, True), "shared": (True, False)}
 STEPS = 8
 
 
@@ -48,47 +48,109 @@ def contenders(device: str) -> dict[str, str]:
     return {"torch eager": "eager", "torch.compile": "compile", **ours}
 
 
-def cases(device: str, size: tuple[int, int, int], shared: bool, tanh: bool):
-    """The inputs, the callables by contender and direction, and the bytes that each direction has to move."""
+@dataclass(frozen=True)
+class Case:
+    """An operator with inputs: ours by backend, the formula, its gradients, and what comes back to it."""
+
+    ours: Callable
+    formula: Callable
+    backward: Callable
+    inputs: list
+    grads: list
+
+    def bytes_moved(self) -> dict[str, int]:
+        """What each direction has to read and write at least: every input and output once."""
+        inputs = sum(t.numel() * t.element_size() for t in self.inputs)
+        outputs = sum(t.numel() * t.element_size() for t in self.grads)
+        return {"forward": inputs + outputs, "forward+backward": 3 * inputs + 2 * outputs}
+
+
+def curve_case(shared: bool, tanh: bool) -> Callable[..., Case]:
+    def case(size: tuple[int, int, int], device: str) -> Case:
+        from fastllie.ops import apply_curve, reference
+
+        cases = tests_cases()
+        inputs = cases.curve_inputs(*size, shared=shared, device=device)
+        return Case(
+            lambda x, alpha, backend: apply_curve(x, alpha, steps=STEPS, tanh=tanh, backend=backend),
+            lambda x, alpha: reference.curve(x, alpha, STEPS, tanh),
+            lambda grad, x, alpha: reference.curve_backward(grad, x, alpha, STEPS, tanh),
+            [inputs.x, inputs.alpha],
+            [inputs.grad],
+        )
+
+    return case
+
+
+def divide_case(size: tuple[int, int, int], device: str) -> Case:
+    from fastllie.ops import divide_illumination, reference
+
+    # a quotient away from 1, where rounding decides whether a gradient passes
+    x, illum, grad = tests_cases().images([(0.1, 0.4), (0.5, 1), (-1, 1)], *size, device=device)
+    formula, backward = reference.divide_illumination, reference.divide_backward
+    return Case(divide_illumination, formula, backward, [x, illum], [grad])
+
+
+def illuminate_case(size: tuple[int, int, int], device: str) -> Case:
+    from fastllie.ops import illuminate, reference
+
+    ranges = [(-2, 0), (0.1, 0.4), (0.05, 0.2), (-1, 1), (-1, 1)]
+    *inputs, grad_illum, grad_out = tests_cases().images(ranges, *size, device=device)
+    formula, backward = reference.illuminate, reference.illuminate_backward
+    return Case(illuminate, formula, backward, inputs, [grad_illum, grad_out])
+
+
+OPS = {
+    "curve": curve_case(shared=False, tanh=False),
+    "curve, raw maps (tanh inside)": curve_case(shared=False, tanh=True),
+    "curve, shared map": curve_case(shared=True, tanh=False),
+    "divide_illumination": divide_case,
+    "illuminate": illuminate_case,
+}
+
+
+def tests_cases():
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
+    return importlib.import_module("cases")
+
+
+def as_tuple(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def calls_of(case: Case, device: str) -> dict[str, dict[str, Callable]]:
+    """What is timed, by direction and contender."""
     import torch
 
-    from fastllie.ops import apply_curve, reference
+    inputs = [tensor.requires_grad_() for tensor in case.inputs]
 
-    sys.path.insert(0, str(ROOT / "tests"))
-    from cases import curve_inputs
-
-    inputs = curve_inputs(*size, shared=shared, device=device)
-    x, alpha = inputs.x.requires_grad_(), inputs.alpha.requires_grad_()
-
-    def curve_of(backend: str) -> Callable:
+    def function_of(backend: str) -> Callable:
         if backend == "eager":
-            return lambda x, alpha: reference.curve(x, alpha, STEPS, tanh)
+            return case.formula
         if backend == "compile":
-            return torch.compile(lambda x, alpha: reference.curve(x, alpha, STEPS, tanh), dynamic=False)
-        return lambda x, alpha: apply_curve(x, alpha, steps=STEPS, tanh=tanh, backend=backend)
+            return torch.compile(case.formula, dynamic=False)
+        return lambda *tensors: case.ours(*tensors, backend=backend)
 
-    def forward_of(curve: Callable) -> Callable:
+    def forward_of(function: Callable) -> Callable:
         def forward():
             with torch.no_grad():
-                return (curve(x, alpha),)
+                return as_tuple(function(*inputs))
 
         return forward
 
-    def both_of(curve: Callable) -> Callable:
+    def both_of(function: Callable) -> Callable:
         def both():
-            out = curve(x, alpha)
-            return out, *torch.autograd.grad(out, (x, alpha), inputs.grad)
+            outs = as_tuple(function(*inputs))
+            return *outs, *torch.autograd.grad(outs, inputs, case.grads)
 
         return both
 
-    image, maps = x.numel() * x.element_size(), alpha.numel() * alpha.element_size()
-    moved = {"forward": 2 * image + maps, "forward+backward": 5 * image + 3 * maps}
-    curves = {name: curve_of(backend) for name, backend in contenders(device).items()}
-    calls = {
-        "forward": {name: forward_of(curve) for name, curve in curves.items()},
-        "forward+backward": {name: both_of(curve) for name, curve in curves.items()},
+    functions = {name: function_of(backend) for name, backend in contenders(device).items()}
+    return {
+        "forward": {name: forward_of(function) for name, function in functions.items()},
+        "forward+backward": {name: both_of(function) for name, function in functions.items()},
     }
-    return inputs, calls, moved
 
 
 def copy_of(bytes_moved: int, device: str) -> Callable:
@@ -99,14 +161,12 @@ def copy_of(bytes_moved: int, device: str) -> Callable:
     return lambda: target.copy_(source)
 
 
-def agrees(results: tuple, inputs, tanh: bool) -> float:
+def difference(results: tuple, case: Case) -> float:
     """The largest difference from the float64 reference, relative to the largest value of each tensor."""
-    from fastllie.ops import reference
-
-    x, alpha, grad = (t.detach().double() for t in (inputs.x, inputs.alpha, inputs.grad))
-    expected = [reference.curve(x, alpha, STEPS, tanh)]
-    if len(results) > 1:
-        expected += reference.curve_backward(grad, x, alpha, STEPS, tanh)
+    inputs = [tensor.detach().double() for tensor in case.inputs]
+    expected = as_tuple(case.formula(*inputs))
+    if len(results) > len(expected):
+        expected += case.backward(*(grad.double() for grad in case.grads), *inputs)
     return max(
         float((got.detach().double() - value).abs().max() / value.abs().max())
         for got, value in zip(results, expected, strict=True)
@@ -158,23 +218,23 @@ def measure(calls: dict[str, Callable], device: str, rounds: int) -> dict[str, l
     return timings
 
 
-def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> tuple[list[dict], int]:
+def run(device: str, sizes: list[str], ops: list[str], rounds: int) -> tuple[list[dict], int]:
     """The rows of the table, and how many contenders were refused because their results are wrong."""
     import torch
 
     rows, refused = [], 0
-    for size_name in sizes:
-        for variant in variants:
-            shared, tanh = VARIANTS[variant]
+    for size in sizes:
+        for op in ops:
             torch.compiler.reset()
-            inputs, calls, moved = cases(device, SIZES[size_name], shared, tanh)
-            for direction, by_name in calls.items():
+            case = OPS[op](SIZES[size], device)
+            moved = case.bytes_moved()
+            for direction, by_name in calls_of(case, device).items():
                 differences, memory = {}, {}
                 for name, call in list(by_name.items()):
                     results = call()
-                    differences[name] = agrees(results, inputs, tanh)
+                    differences[name] = difference(results, case)
                     if differences[name] > 1e-4:
-                        print(f"{size_name} {variant} {direction}: {name} is off by {differences[name]:.1e}")
+                        print(f"{size} {op} {direction}: {name} is off by {differences[name]:.1e}")
                         del by_name[name]
                         refused += 1
                         continue
@@ -187,8 +247,8 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> tupl
                     median = sorted(timings[name])[rounds // 2]
                     rows.append(
                         {
-                            "size": size_name,
-                            "variant": variant,
+                            "size": size,
+                            "op": op,
                             "direction": direction,
                             "contender": name,
                             "ms": best[name] * 1e3,
@@ -207,14 +267,14 @@ def run(device: str, sizes: list[str], variants: list[str], rounds: int) -> tupl
     return rows, refused
 
 
-COLUMNS = ("size", "maps", "direction", "contender", "ms", "MB", "GB/s", "of copy")
+COLUMNS = ("size", "operator", "direction", "contender", "ms", "MB", "GB/s", "of copy")
 COLUMNS += ("x eager", "x compile", "allocated / outputs")
 HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def line(row: dict) -> str:
     return (
-        f"| {row['size']} | {row['variant']} | {row['direction']} | {row['contender']} | {row['ms']:.2f} "
+        f"| {row['size']} | {row['op']} | {row['direction']} | {row['contender']} | {row['ms']:.2f} "
         f"| {row['bytes_moved'] / 1e6:.0f} | {row['gb_per_s']:.1f} | {row['share_of_copy']:.0%} "
         f"| {row['times_eager']:.1f} | {row['times_compile']:.2f} | {row['allocated_over_outputs']:.2f} |"
     )
@@ -256,7 +316,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--allocator", choices=("keep-heap", "default"), default="keep-heap")
     parser.add_argument("--name", help="file name under benchmarks/results; default: ops--DEVICE")
@@ -270,14 +330,14 @@ def main() -> int:
     about = machine(device)
     print(json.dumps(about, indent=1))
     print(HEADER)
-    rows, refused = run(device, options.sizes, options.variants, options.rounds)
+    rows, refused = run(device, options.sizes, options.ops, options.rounds)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {options.allocator}".lower()).strip("-")
     name = options.name or f"ops--{slug}"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     about_lines = "".join(f"- {key}: {value}\n" for key, value in about.items())
     table = "\n".join([HEADER, *map(line, rows)])
-    (RESULTS / f"{name}.md").write_text(f"# The curve\n\n{about_lines}\n{table}\n")
+    (RESULTS / f"{name}.md").write_text(f"# The operators\n\n{about_lines}\n{table}\n")
     print(f"written: benchmarks/results/{name}.json and .md")
     return 1 if refused else 0
 

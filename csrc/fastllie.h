@@ -14,10 +14,12 @@ struct View {
   int64_t strides[4];
 };
 
+using Sizes = std::array<int64_t, 4>;  // B, C, H, W
+
 // LE(x) = x + alpha x (1 - x), `steps` times. alpha has sizes[1] maps where `shared`, else steps * sizes[1].
 struct Curve {
-  std::array<int64_t, 4> sizes;  // B, C, H, W of the image
-  bool shared;                   // one map for every step
+  Sizes sizes;  // of the image
+  bool shared;  // one map for every step
   int64_t steps;
   bool tanh;  // alpha holds the arguments of tanh
 };
@@ -33,5 +35,27 @@ void curve_forward_cuda(const View& x, const View& alpha, const View& out, const
                         void* stream);
 void curve_backward_cuda(const View& grad, const View& x, const View& alpha, const View& grad_x,
                          const View& grad_alpha, const Curve& curve, int device, void* stream);
+
+// r = clamp(x / illum, 0, 1), and illum = clamp(sigmoid(raw) + v, 1e-4, 1) with r = clamp(y / illum, 0, 1):
+// all tensors of one shape and dtype.
+
+void divide_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes, int threads);
+void divide_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
+                         const View& grad_illum, const Sizes& sizes, int threads);
+void illuminate_forward_cpu(const View& raw, const View& v, const View& y, const View& illum, const View& out,
+                            const Sizes& sizes, int threads);
+void illuminate_backward_cpu(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
+                             const View& y, const View& grad_raw, const View& grad_v, const View& grad_y,
+                             const Sizes& sizes, int threads);
+
+void divide_forward_cuda(const View& x, const View& illum, const View& out, const Sizes& sizes, int device,
+                         void* stream);
+void divide_backward_cuda(const View& grad, const View& x, const View& illum, const View& grad_x,
+                          const View& grad_illum, const Sizes& sizes, int device, void* stream);
+void illuminate_forward_cuda(const View& raw, const View& v, const View& y, const View& illum,
+                             const View& out, const Sizes& sizes, int device, void* stream);
+void illuminate_backward_cuda(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
+                              const View& y, const View& grad_raw, const View& grad_v, const View& grad_y,
+                              const Sizes& sizes, int device, void* stream);
 
 }  // namespace fastllie

@@ -65,14 +65,8 @@ def curve_inputs(
     generator = torch.Generator().manual_seed(seed)
 
     def make(channels: int, low: float, high: float, dtype: torch.dtype, form: str) -> Tensor:
-        margin = 3 if form == "cropped" else 0
-        size = (batch, channels, height + 2 * margin, width + 2 * margin)
-        values = (torch.rand(size, generator=generator) * (high - low) + low).to(device, dtype)
-        if form == "cropped":
-            return values[..., margin:-margin, margin:-margin]
-        if form == "channels_last":
-            return values.contiguous(memory_format=torch.channels_last)
-        return values
+        values = torch.rand(batch, channels, *_around(height, width, form), generator=generator)
+        return _lay_out(values * (high - low) + low, dtype, form, device)
 
     forms = (layout,) * 3 if layout != "mixed" else ("channels_last", "cropped", "contiguous")
     return CurveInputs(
@@ -80,3 +74,45 @@ def curve_inputs(
         make(3 if shared else 3 * steps, -0.5, 0.5, dtypes[1], forms[1]),
         make(3, -1, 1, dtypes[0], forms[2]),
     )
+
+
+def images(
+    ranges: list[tuple[float, float]],
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    layout: str = "contiguous",
+    device: str = "cpu",
+    seed: int = 0,
+) -> list[Tensor]:
+    """Random images `[B, 3, H, W]`, one for each range of values, laid out in memory as asked."""
+    generator = torch.Generator().manual_seed(seed)
+    forms = [layout if layout != "mixed" else LAYOUTS[i % 3] for i in range(len(ranges))]
+    return [
+        _lay_out(
+            torch.rand(batch, 3, *_around(height, width, form), generator=generator) * (high - low) + low,
+            dtype,
+            form,
+            device,
+        )
+        for (low, high), form in zip(ranges, forms, strict=True)
+    ]
+
+
+_MARGIN = 3
+
+
+def _around(height: int, width: int, form: str) -> tuple[int, int]:
+    margin = 2 * _MARGIN if form == "cropped" else 0
+    return height + margin, width + margin
+
+
+def _lay_out(values: Tensor, dtype: torch.dtype, form: str, device: str) -> Tensor:
+    values = values.to(device, dtype)
+    if form == "cropped":
+        return values[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    if form == "channels_last":
+        return values.contiguous(memory_format=torch.channels_last)
+    return values

@@ -1,40 +1,25 @@
 """The operators against the reference: every backend, dtype, layout and odd size, forward and gradients."""
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from cases import DTYPES, LAYOUTS, SHAPES, TOLERANCES, curve_inputs
+from serving import EVERY, device_of
 
 import fastllie
 from fastllie import _native
 from fastllie.ops import apply_curve, reference
-from fastllie.ops import backend as backend_module
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "zerodce"
 needs_golden = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason="the golden data of the published code is not here"
 )
-
-
-def on(backend):
-    """The backend as a test parameter. Where there is a GPU, Triton runs on it and not in its interpreter."""
-    gpu = backend == "cuda" or (backend == "triton" and torch.cuda.is_available())
-    return pytest.param(backend, marks=pytest.mark.gpu) if gpu else backend
-
-
-EVERY = [on(name) for name in ("cpu", "triton", "cuda", "torch")]
-
-
-def device_of(backend):
-    found = fastllie.backends()[backend]
-    if not found:
-        pytest.skip(found.detail)
-    return (
-        "cuda" if backend == "cuda" or (backend == "triton" and not backend_module.interpreting()) else "cpu"
-    )
 
 
 def differentiate(inputs, *, steps, tanh, backend):
@@ -307,6 +292,43 @@ def test_threads_do_not_change_the_bits():
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
+FORK = """
+import os, signal, sys, torch
+from fastllie import _native
+from fastllie.ops.tensors import views
+
+x, illum = torch.full((1, 3, 512, 512), 0.25), torch.full((1, 3, 512, 512), 0.5)
+
+def works():
+    out = torch.zeros_like(x)
+    _native.cpu.divide_forward(*views(x, illum, out), tuple(x.shape), 2)
+    return (out.numpy() == 0.5).all()
+
+assert works()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if works() and works() else 1)
+assert os.waitpid(child, 0)[1] == 0, "the kernel fails in a forked process"
+assert works()
+"""
+
+
+def test_threads_survive_a_fork():
+    device_of("cpu")
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
+
+
+def test_calls_from_several_threads():
+    inputs = [curve_inputs(1, 300, 200, seed=seed) for seed in range(6)]
+    expected = [differentiate(i, steps=8, tanh=True, backend="auto") for i in inputs]
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(5):
+            got = threads.map(lambda i: differentiate(i, steps=8, tanh=True, backend="auto"), inputs)
+            for result, wanted in zip(got, expected, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(result, wanted, strict=True))
+
+
 def test_wrong_arguments_are_named():
     x, alpha = torch.rand(2, 3, 4, 5), torch.rand(2, 24, 4, 5)
     with pytest.raises(TypeError, match=r"x must be a torch.Tensor, got list"):
@@ -363,8 +385,19 @@ def test_self_test_sees_a_wrong_kernel(monkeypatch):
         "torch"
     }
     assert all(row.ok for row in rows), rows
-    monkeypatch.setattr(reference, "curve", lambda x, alpha, steps, tanh=False: x)
-    assert not any(row.ok for row in fastllie.ops.self_test())
+    for op, formula in (
+        ("curve", "curve"),
+        ("illumination", "divide_illumination"),
+        ("illuminate", "illuminate"),
+    ):
+        with monkeypatch.context() as patch:
+            right = getattr(reference, formula)
+            patch.setattr(reference, formula, lambda *args, right=right: _halved(right(*args)))
+            assert not any(row.ok for row in fastllie.ops.self_test() if row.op == op)
+
+
+def _halved(value):
+    return tuple(part / 2 for part in value) if isinstance(value, tuple) else value / 2
 
 
 @needs_golden

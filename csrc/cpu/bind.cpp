@@ -24,4 +24,35 @@ PYBIND11_MODULE(_cpu, m) {
     py::gil_scoped_release release;
     curve_backward_cpu(gv, xv, av, gx, ga, {sizes, shared, steps, tanh}, threads);
   });
+  m.def("divide_forward",
+        [](const Handle& x, const Handle& illum, const Handle& out, Sizes sizes, int threads) {
+          const View x_view = view(x), illum_view = view(illum), out_view = view(out);
+          py::gil_scoped_release release;
+          divide_forward_cpu(x_view, illum_view, out_view, sizes, threads);
+        });
+  m.def("divide_backward", [](const Handle& grad, const Handle& x, const Handle& illum, const Handle& grad_x,
+                              const Handle& grad_illum, Sizes sizes, std::array<bool, 2> needs, int threads) {
+    const View grad_view = view(grad), x_view = view(x), illum_view = view(illum),
+               grad_x_view = view_if(needs[0], grad_x), grad_illum_view = view_if(needs[1], grad_illum);
+    py::gil_scoped_release release;
+    divide_backward_cpu(grad_view, x_view, illum_view, grad_x_view, grad_illum_view, sizes, threads);
+  });
+  m.def("illuminate_forward", [](const Handle& raw, const Handle& v, const Handle& y, const Handle& illum,
+                                 const Handle& out, Sizes sizes, int threads) {
+    const View raw_view = view(raw), v_view = view(v), y_view = view(y), illum_view = view(illum),
+               out_view = view(out);
+    py::gil_scoped_release release;
+    illuminate_forward_cpu(raw_view, v_view, y_view, illum_view, out_view, sizes, threads);
+  });
+  m.def("illuminate_backward",
+        [](const Handle& grad_illum, const Handle& grad_out, const Handle& raw, const Handle& v,
+           const Handle& y, const Handle& grad_raw, const Handle& grad_v, const Handle& grad_y, Sizes sizes,
+           std::array<bool, 3> needs, int threads) {
+          const View grad_illum_view = view(grad_illum), grad_out_view = view(grad_out), raw_view = view(raw),
+                     v_view = view(v), y_view = view(y), grad_raw_view = view_if(needs[0], grad_raw),
+                     grad_v_view = view_if(needs[1], grad_v), grad_y_view = view_if(needs[2], grad_y);
+          py::gil_scoped_release release;
+          illuminate_backward_cpu(grad_illum_view, grad_out_view, raw_view, v_view, y_view, grad_raw_view,
+                                  grad_v_view, grad_y_view, sizes, threads);
+        });
 }

@@ -1,60 +1,10 @@
 #include "cpu/curve_task.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace fastllie {
 namespace {
-
-// Below this much work a thread costs more than it saves
-constexpr int64_t ELEMENTS_PER_THREAD = 1 << 17;
-// Outputs that would push more than this through the caches go past them
-constexpr int64_t STREAM_BYTES = int64_t{8} << 20;
-
-int64_t bytes_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::f64:
-      return 8;
-    case Dtype::f32:
-      return 4;
-    default:
-      return 2;
-  }
-}
-
-bool unit(const View& v) { return !v.data || v.strides[3] == 1; }
-
-bool rows_adjoin(const View& v, int64_t width) { return !v.data || v.strides[2] == width * v.strides[3]; }
-
-// Non-temporal stores need every vector of every row to start on a boundary of 64 bytes (32 for 16-bit
-// types).
-bool can_stream(const View& v, int64_t elements) {
-  if (!v.data || elements * bytes_of(v.dtype) < STREAM_BYTES) return false;
-  const int64_t lanes = v.dtype == Dtype::f64 ? 8 : 16;
-  if (reinterpret_cast<uintptr_t>(v.data) % (lanes * bytes_of(v.dtype))) return false;
-  for (int dim = 0; dim < 3; ++dim) {
-    if (v.strides[dim] % lanes) return false;
-  }
-  return true;
-}
-
-// Fresh memory is paged in while the kernel writes it: by pages of 2 MiB that is 512 times fewer faults.
-void expect_whole_pages(const View& v, int64_t elements) {
-#if defined(__linux__)
-  const uintptr_t page = uintptr_t{2} << 20;
-  if (!v.data) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(v.data) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(v.data) + elements * bytes_of(v.dtype)) / page * page;
-  // a hint: where the kernel of the machine declines it, nothing but time is lost
-  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)v, (void)elements;
-#endif
-}
 
 CurveLoop loop_for(const CurveTask& task, const Curve& curve, bool backward) {
   const auto pick = [&](auto curve_loop) {
@@ -93,11 +43,8 @@ void execute(CurveTask task, const Curve& curve, bool backward, int threads) {
   expect_whole_pages(task.out, image);
   expect_whole_pages(task.grad_alpha, all_maps);
 
-  const int64_t block = task.contiguous ? PLANAR_PIXELS : PACKED_PIXELS;
-  const int64_t units = batch * (task.contiguous ? channels : 1) * height * ((width + block - 1) / block);
-  const int64_t worth = 1 + all_maps / ELEMENTS_PER_THREAD;
   const CurveLoop loop = loop_for(task, curve, backward);
-  parallel(units, worth < threads ? int(worth) : threads,
+  parallel(units_of(task.sizes, task.contiguous), worthwhile(threads, all_maps),
            [&](int64_t from, int64_t to) { loop(task, from, to); });
 }
 

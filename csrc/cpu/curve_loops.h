@@ -150,36 +150,22 @@ static void run_packed(const CurveTask& task, const std::array<int64_t, 5>& offs
 
 template <class T, bool SHARED, bool TANH, bool BACKWARD>
 static void run(const CurveTask& task, int64_t from, int64_t to) {
-  const auto [batch, channels, height, width] = task.sizes;
-  const int64_t block = task.contiguous ? PLANAR_PIXELS : PACKED_PIXELS;
-  const int64_t blocks = (width + block - 1) / block;
+  const int64_t channels = task.sizes[1];
   Scratch<T> scratch(SHARED ? 1 : task.steps);
   for (int64_t unit = from; unit < to; ++unit) {
-    int64_t rest = unit;
-    const int64_t w = rest % blocks * block;
-    rest /= blocks;
-    const int64_t h = rest % height;
-    rest /= height;
-    // planar: a unit is one channel; interleaved: all of them, from pixels that share cache lines
-    const int64_t b = task.contiguous ? rest / channels : rest;
-    const int64_t first = task.contiguous ? rest % channels : 0;
-    const int64_t last = task.contiguous ? first + 1 : channels;
-    const int64_t pixels = width - w < block ? width - w : block;
-    for (int64_t c = first; c < last; ++c) {
-      const auto offset = [&](const View& v, int64_t at) {
-        return b * v.strides[0] + c * v.strides[1] + h * v.strides[2] + (w + at) * v.strides[3];
-      };
-      const auto place = [&](const View& v) {
-        return v.data ? static_cast<T*>(v.data) + offset(v, 0) : nullptr;
+    const Place place(unit, task.contiguous, task.sizes);
+    for (int64_t c = place.first; c < place.last; ++c) {
+      const auto start = [&](const View& v) {
+        return v.data ? static_cast<T*>(v.data) + place.offset(v, c, 0) : nullptr;
       };
       int64_t at = 0;
       if (task.direct) {
-        at = pixels / LANES<T> * LANES<T>;
-        const Row<T> row{place(task.grad),
-                         place(task.x),
-                         place(task.alpha),
-                         place(task.out),
-                         place(task.grad_alpha),
+        at = place.pixels / LANES<T> * LANES<T>;
+        const Row<T> row{start(task.grad),
+                         start(task.x),
+                         start(task.alpha),
+                         start(task.out),
+                         start(task.grad_alpha),
                          task.alpha.strides[1] * channels,
                          task.grad_alpha.strides[1] * channels,
                          task.steps,
@@ -187,11 +173,11 @@ static void run(const CurveTask& task, int64_t from, int64_t to) {
                          task.stream_grad_alpha};
         run_row<T, SHARED, TANH, BACKWARD>(row, at);
       }
-      for (; at < pixels; at += PACKED_PIXELS) {
-        const std::array<int64_t, 5> offsets{offset(task.grad, at), offset(task.x, at),
-                                             offset(task.alpha, at), offset(task.out, at),
-                                             offset(task.grad_alpha, at)};
-        const int64_t some = pixels - at < PACKED_PIXELS ? pixels - at : PACKED_PIXELS;
+      for (; at < place.pixels; at += PACKED_PIXELS) {
+        const std::array<int64_t, 5> offsets{place.offset(task.grad, c, at), place.offset(task.x, c, at),
+                                             place.offset(task.alpha, c, at), place.offset(task.out, c, at),
+                                             place.offset(task.grad_alpha, c, at)};
+        const int64_t some = place.pixels - at < PACKED_PIXELS ? place.pixels - at : PACKED_PIXELS;
         run_packed<T, SHARED, TANH, BACKWARD>(task, offsets, some, scratch);
       }
     }

@@ -1,21 +1,18 @@
 // Between the curve's entry points and its loops, which are compiled for each instruction set.
 #pragma once
-#include "fastllie.h"
+#include "cpu/views.h"
 
 namespace fastllie {
 
 // The work of one call, with rows merged where every tensor allows it.
 struct CurveTask {
   View grad, x, alpha, out, grad_alpha;
-  std::array<int64_t, 4> sizes;
+  Sizes sizes;
   int64_t steps;
   bool contiguous;  // every tensor's pixels of a row lie side by side
   bool direct;      // and they are stored in the type of the arithmetic
   bool stream_out, stream_grad_alpha;
 };
-
-constexpr int64_t PLANAR_PIXELS = 8192;  // of a unit of work
-constexpr int64_t PACKED_PIXELS = 256;   // eight maps of them fit into the first cache
 
 // Does units `from` to `to` of the task.
 using CurveLoop = void (*)(const CurveTask& task, int64_t from, int64_t to);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/curve_task.h"
+#include "cpu/map_task.h"
 
 #define FASTLLIE_AVX2
 #if defined(__clang__)
@@ -18,12 +19,13 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include "curve.h"
+#include "illumination.h"
 
 namespace fastllie::avx2 {
 #include "cpu/simd.h"
 
 #include "cpu/curve_loops.h"
+#include "cpu/illumination_loops.h"
 }  // namespace fastllie::avx2
 
 #if defined(__clang__)

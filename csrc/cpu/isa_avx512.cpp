@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/curve_task.h"
+#include "cpu/map_task.h"
 
 #define FASTLLIE_AVX512
 #if defined(__clang__)
@@ -19,12 +20,13 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,prefer-vector-width=512")
 #endif
 
-#include "curve.h"
+#include "illumination.h"
 
 namespace fastllie::avx512 {
 #include "cpu/simd.h"
 
 #include "cpu/curve_loops.h"
+#include "cpu/illumination_loops.h"
 }  // namespace fastllie::avx512
 
 #if defined(__clang__)

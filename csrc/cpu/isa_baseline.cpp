@@ -8,10 +8,12 @@
 #endif
 
 #include "cpu/curve_task.h"
-#include "curve.h"
+#include "cpu/map_task.h"
+#include "illumination.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
 
 #include "cpu/curve_loops.h"
+#include "cpu/illumination_loops.h"
 }  // namespace fastllie::baseline

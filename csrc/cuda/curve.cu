@@ -1,94 +1,12 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-#include <string>
-
-#include "curve.h"
-#include "fastllie.h"
+#include "access.cuh"
 
 namespace fastllie {
 namespace {
 
-constexpr int THREADS = 256;
-
-// Pixels of a thread where rows are contiguous: 16 bytes of float32 or float64. Eight of 16-bit types would
-// not leave their states in registers.
-template <class X>
-constexpr int PIXELS = sizeof(X) == 8 ? 2 : 4;
-
-// Storage types, and the type that the arithmetic uses for them.
-template <class S>
-struct Wide {
-  using type = float;
-};
-template <>
-struct Wide<double> {
-  using type = double;
-};
-
-__device__ __forceinline__ float widen(float v) { return v; }
-__device__ __forceinline__ double widen(double v) { return v; }
-__device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
-__device__ __forceinline__ float widen(__half v) { return __half2float(v); }
-__device__ __forceinline__ void narrow(float v, float& to) { to = v; }
-__device__ __forceinline__ void narrow(double v, double& to) { to = v; }
-__device__ __forceinline__ void narrow(float v, __nv_bfloat16& to) { to = __float2bfloat16_rn(v); }
-__device__ __forceinline__ void narrow(float v, __half& to) { to = __float2half_rn(v); }
-__device__ __forceinline__ float tanh_of(float z) { return tanh_rational(z, 1.0f); }
-__device__ __forceinline__ double tanh_of(double z) { return ::tanh(z); }
-
-template <class S, int N>
-struct alignas(sizeof(S) * N) Pack {
-  S values[N];
-};
-
-template <int N, class S, class T>
-__device__ __forceinline__ void read(const S* from, T (&to)[N]) {
-  const Pack<S, N> pack = *reinterpret_cast<const Pack<S, N>*>(from);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = widen(pack.values[i]);
-}
-
-template <int N, class S, class T>
-__device__ __forceinline__ void write(S* to, const T (&from)[N]) {
-  Pack<S, N> pack;
-#pragma unroll
-  for (int i = 0; i < N; ++i) narrow(from[i], pack.values[i]);
-  *reinterpret_cast<Pack<S, N>*>(to) = pack;
-}
-
 struct Task {
   View grad, x, alpha, out, grad_alpha;
-  int64_t batch, channels, height, width;
+  Grid grid;
   int64_t steps;
-  bool interleaved;  // channels lie side by side: neighbouring threads take neighbouring channels
-};
-
-// Where the image's element (or pack of pixels) number i lies, in each tensor.
-struct Place {
-  int64_t b, c, h, w;
-  __device__ Place(const Task& task, int64_t i) {
-    if (task.interleaved) {
-      c = i % task.channels;
-      i /= task.channels;
-    }
-    w = i % task.width;
-    i /= task.width;
-    h = i % task.height;
-    i /= task.height;
-    if (!task.interleaved) {
-      c = i % task.channels;
-      i /= task.channels;
-    }
-    b = i;
-  }
-  template <class S>
-  __device__ S* in(const View& v, int pixels) const {
-    const int64_t offset = b * v.strides[0] + c * v.strides[1] + h * v.strides[2] + w * pixels * v.strides[3];
-    return static_cast<S*>(v.data) + offset;
-  }
 };
 
 template <class T, class A, bool TANH, int N>
@@ -106,9 +24,9 @@ __global__ void __launch_bounds__(THREADS) curve_forward_kernel(const Task task,
   using T = typename Wide<X>::type;
   for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total;
        i += int64_t{gridDim.x} * THREADS) {
-    const Place place(task, i);
+    const Place place(task.grid, i);
     const A* alpha = place.in<A>(task.alpha, N);
-    const int64_t map_step = task.alpha.strides[1] * task.channels;
+    const int64_t map_step = task.alpha.strides[1] * task.grid.channels;
     T x[N], a[N];
     read<N>(place.in<X>(task.x, N), x);
     if constexpr (SHARED) read_map<T, A, TANH>(alpha, a);
@@ -127,11 +45,11 @@ __global__ void __launch_bounds__(THREADS) curve_backward_kernel(const Task task
   using T = typename Wide<X>::type;
   for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total;
        i += int64_t{gridDim.x} * THREADS) {
-    const Place place(task, i);
+    const Place place(task.grid, i);
     const A* alpha = place.in<A>(task.alpha, N);
     A* grad_alpha = task.grad_alpha.data ? place.in<A>(task.grad_alpha, N) : nullptr;
-    const int64_t map_step = task.alpha.strides[1] * task.channels;
-    const int64_t grad_map_step = task.grad_alpha.strides[1] * task.channels;
+    const int64_t map_step = task.alpha.strides[1] * task.grid.channels;
+    const int64_t grad_map_step = task.grad_alpha.strides[1] * task.grid.channels;
     T x[N], grad[N], shared[N], grad_shared[N] = {};
     read<N>(place.in<X>(task.x, N), x);
     read<N>(place.in<X>(task.grad, N), grad);
@@ -187,51 +105,37 @@ __global__ void __launch_bounds__(THREADS) curve_backward_kernel(const Task task
   }
 }
 
-void check(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
-}
-
 template <class X, class A, bool SHARED, bool TANH, int N>
 void launch(const Task& task, bool backward, cudaStream_t stream) {
-  const int64_t total = task.batch * task.channels * task.height * task.width;
-  const int64_t blocks = (total + THREADS - 1) / THREADS;
-  const dim3 grid(static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff));
+  const Grid& grid = task.grid;
+  const int64_t total = grid.batch * grid.channels * grid.height * grid.width;
   if (backward) {
-    curve_backward_kernel<X, A, SHARED, TANH, N><<<grid, THREADS, 0, stream>>>(task, total);
+    curve_backward_kernel<X, A, SHARED, TANH, N><<<blocks_for(total), THREADS, 0, stream>>>(task, total);
   } else {
-    curve_forward_kernel<X, A, SHARED, TANH, N><<<grid, THREADS, 0, stream>>>(task, total);
+    curve_forward_kernel<X, A, SHARED, TANH, N><<<blocks_for(total), THREADS, 0, stream>>>(task, total);
   }
   check(cudaGetLastError());
-}
-
-bool rows_adjoin(const View& v, int64_t width) { return !v.data || v.strides[2] == width * v.strides[3]; }
-
-bool packs(const View& v, int64_t bytes, int pixels) {
-  if (!v.data) return true;
-  bool whole = v.strides[3] == 1 && reinterpret_cast<uintptr_t>(v.data) % (bytes * pixels) == 0;
-  for (int dim = 0; dim < 3; ++dim) whole = whole && v.strides[dim] % pixels == 0;
-  return whole;
 }
 
 template <class X, class A>
 void execute(Task task, const Curve& curve, bool backward, cudaStream_t stream) {
   View* const views[] = {&task.grad, &task.x, &task.alpha, &task.out, &task.grad_alpha};
   bool adjoin = true;
-  for (const View* v : views) adjoin = adjoin && rows_adjoin(*v, task.width);
+  for (const View* v : views) adjoin = adjoin && rows_adjoin(*v, task.grid.width);
   if (adjoin) {
-    task.width *= task.height;
-    task.height = 1;
+    task.grid.width *= task.grid.height;
+    task.grid.height = 1;
     for (View* v : views) v->strides[2] = 0;
   }
   constexpr int pixels = PIXELS<X>;
-  bool whole = task.width % pixels == 0;
+  bool whole = task.grid.width % pixels == 0;
   for (const View* v : {&task.grad, &task.x, &task.out}) whole = whole && packs(*v, sizeof(X), pixels);
   for (const View* v : {&task.alpha, &task.grad_alpha}) whole = whole && packs(*v, sizeof(A), pixels);
-  task.interleaved = !whole && task.x.strides[1] == 1 && task.x.strides[3] != 1;
+  task.grid.interleaved = !whole && task.x.strides[1] == 1 && task.x.strides[3] != 1;
 
   const auto with = [&](auto shared, auto tanh) {
     if (whole) {
-      task.width /= pixels;
+      task.grid.width /= pixels;
       launch<X, A, shared.value, tanh.value, pixels>(task, backward, stream);
     } else {
       launch<X, A, shared.value, tanh.value, 1>(task, backward, stream);
@@ -245,23 +149,6 @@ void execute(Task task, const Curve& curve, bool backward, cudaStream_t stream) 
     curve.tanh ? with(no, yes) : with(no, no);
   }
 }
-
-// Selects the device of the tensors for the time of one launch.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    check(cudaGetDevice(&before_));
-    if (device != before_) check(cudaSetDevice(device));
-    changed_ = device != before_;
-  }
-  ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
-  }
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 void dispatch(const Task& task, const Curve& curve, bool backward, int device, void* stream) {
   const OnDevice guard(device);
@@ -278,7 +165,7 @@ void dispatch(const Task& task, const Curve& curve, bool backward, int device, v
 Task task_of(const Curve& curve, const View& grad, const View& x, const View& alpha, const View& out,
              const View& grad_alpha) {
   const auto& [batch, channels, height, width] = curve.sizes;
-  return {grad, x, alpha, out, grad_alpha, batch, channels, height, width, curve.steps, false};
+  return {grad, x, alpha, out, grad_alpha, {batch, channels, height, width, false}, curve.steps};
 }
 
 }  // namespace

@@ -2,6 +2,16 @@
 
 from fastllie.ops.backend import Backend, backends
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
 
-__all__ = ["Backend", "SelfTest", "apply_curve", "backends", "default_backend", "self_test"]
+__all__ = [
+    "Backend",
+    "SelfTest",
+    "apply_curve",
+    "backends",
+    "default_backend",
+    "divide_illumination",
+    "illuminate",
+    "self_test",
+]

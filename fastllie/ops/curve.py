@@ -6,10 +6,10 @@ from torch import Tensor
 from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
+from fastllie.ops.tensors import check_images, cuda_place, views, wide
 
 # Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def apply_curve(
@@ -43,13 +43,7 @@ def apply_curve(
 
 
 def _check(x: Tensor, alpha: Tensor, steps: int) -> None:
-    for name, tensor in (("x", x), ("alpha", alpha)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}")
-        if tensor.dim() != 4:
-            raise ValueError(f"{name} must be [B, C, H, W], got shape {tuple(tensor.shape)}")
+    check_images(x=x, alpha=alpha)
     if isinstance(steps, bool) or not isinstance(steps, (int, torch.SymInt)):
         raise TypeError(f"steps must be an int, got {type(steps).__name__}")
     if steps < 1:
@@ -61,8 +55,6 @@ def _check(x: Tensor, alpha: Tensor, steps: int) -> None:
             f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "
             f"(one shared map) for x of shape {tuple(x.shape)} and {steps} steps, got {tuple(alpha.shape)}"
         )
-    if x.device != alpha.device:
-        raise ValueError(f"x and alpha must be on one device, got {x.device} and {alpha.device}")
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
@@ -77,7 +69,7 @@ def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> 
     name = backends.choose(backend, x)
     out = torch.empty_like(x)
     if name == "torch":
-        return out.copy_(reference.curve(_wide(x), _wide(alpha), steps, tanh))
+        return out.copy_(reference.curve(wide(x), wide(alpha), steps, tanh))
     if out.numel() == 0:
         return out
     if name == "triton":
@@ -86,11 +78,11 @@ def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> 
         triton_curve.curve_forward(x, alpha, out, steps, tanh)
     elif name == "cuda":
         assert _native.cuda is not None
-        _native.cuda.curve_forward(*_views(x, alpha, out), *_sizes(x, alpha), steps, tanh, *_cuda_place(x))
+        _native.cuda.curve_forward(*views(x, alpha, out), *_sizes(x, alpha), steps, tanh, *cuda_place(x))
     else:
         assert _native.cpu is not None
         _native.cpu.curve_forward(
-            *_views(x, alpha, out), *_sizes(x, alpha), steps, tanh, torch.get_num_threads()
+            *views(x, alpha, out), *_sizes(x, alpha), steps, tanh, torch.get_num_threads()
         )
     return out
 
@@ -108,8 +100,8 @@ def _backward(
     name = backends.choose(backend, x)
     grad_x, grad_alpha = _gradients(grad, x, alpha, steps, tanh, need_x, need_alpha, backend)
     if name == "torch":
-        wide = reference.curve_backward(_wide(grad), _wide(x), _wide(alpha), steps, tanh)
-        for out, value, needed in zip((grad_x, grad_alpha), wide, (need_x, need_alpha), strict=True):
+        exact = reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh)
+        for out, value, needed in zip((grad_x, grad_alpha), exact, (need_x, need_alpha), strict=True):
             if needed:
                 out.copy_(value)
         return grad_x, grad_alpha
@@ -123,15 +115,15 @@ def _backward(
         )
     elif name == "cuda":
         assert _native.cuda is not None
-        views = _views(grad, x, alpha, grad_x, grad_alpha)
+        handles = views(grad, x, alpha, grad_x, grad_alpha)
         _native.cuda.curve_backward(
-            *views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *_cuda_place(x)
+            *handles, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *cuda_place(x)
         )
     else:
         assert _native.cpu is not None
-        views = _views(grad, x, alpha, grad_x, grad_alpha)
+        handles = views(grad, x, alpha, grad_x, grad_alpha)
         _native.cpu.curve_backward(
-            *views, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, torch.get_num_threads()
+            *handles, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, torch.get_num_threads()
         )
     return grad_x, grad_alpha
 
@@ -153,22 +145,8 @@ def _gradients(
     )
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """The tensor in the dtype of the arithmetic: float64 as it is, everything else as float32."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _views(*tensors: Tensor) -> list[tuple[int, str, tuple[int, ...]]]:
-    """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
-    return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
-
-
 def _sizes(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
     return tuple(x.shape), alpha.shape[1] == x.shape[1]
-
-
-def _cuda_place(x: Tensor) -> tuple[int, int]:
-    return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
 
 
 _library.impl("curve_forward", _forward, "CompositeExplicitAutograd")
@@ -203,7 +181,7 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     """Second derivatives, through the reference: nothing in training asks for them, gradient penalties do."""
     inputs = grad, x, alpha = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
     with torch.enable_grad():
-        outputs = reference.curve_backward(_wide(grad), _wide(x), _wide(alpha), ctx.steps, ctx.tanh)
+        outputs = reference.curve_backward(wide(grad), wide(x), wide(alpha), ctx.steps, ctx.tanh)
         used = [
             (output, cotangent.to(output.dtype))
             for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)

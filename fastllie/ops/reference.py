@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+ILLUM_MIN = 1e-4  # of SCI's published code
+
 
 def curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool = False) -> Tensor:
     """LE(x) = x + alpha * x * (1 - x), `steps` times (Zero-DCE, eq. 3); `tanh` makes alpha of raw outputs."""
@@ -37,3 +39,34 @@ def curve_backward(
     if tanh:
         grad_alpha = grad_alpha * (1 - maps * maps)
     return grad, grad_alpha
+
+
+def divide_illumination(x: Tensor, illum: Tensor) -> Tensor:
+    """The enhanced image clamp(x / illum, 0, 1)  (SCI, Retinex)."""
+    return (x / illum).clamp(0, 1)
+
+
+def illuminate(raw: Tensor, v: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """illum = clamp(sigmoid(raw) + v, 1e-4, 1) and the image divided by it, clamp(y / illum, 0, 1)."""
+    illum = (torch.sigmoid(raw) + v).clamp(ILLUM_MIN, 1)
+    return illum, divide_illumination(y, illum)
+
+
+def divide_backward(grad: Tensor, x: Tensor, illum: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `divide_illumination`; they pass where 0 <= x / illum <= 1, the bounds included."""
+    quotient = x / illum
+    idle = (quotient >= 0) & (quotient <= 1)
+    grad_x = torch.where(idle, grad / illum, 0)
+    return grad_x, torch.where(idle, -grad_x * quotient, 0)
+
+
+def illuminate_backward(
+    grad_illum: Tensor, grad_out: Tensor, raw: Tensor, v: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `illuminate` with respect to raw, v and y; through the clamp as in `divide_backward`."""
+    sigmoid = torch.sigmoid(raw)
+    total = sigmoid + v
+    grad_y, through = divide_backward(grad_out, y, total.clamp(ILLUM_MIN, 1))
+    idle = (total >= ILLUM_MIN) & (total <= 1)
+    grad_v = torch.where(idle, grad_illum + through, 0)
+    return grad_v * sigmoid * (1 - sigmoid), grad_v, grad_y

@@ -1,12 +1,15 @@
 """Whether the kernels of this machine compute what the formulas say."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.illumination import divide_illumination, illuminate
 
 # float32 arithmetic against float64: eight steps with |alpha| <= 0.5 amplify rounding by at most 1.5^8 = 26
 TOLERANCE = 1e-5
@@ -34,35 +37,73 @@ def default_backend(device: str | torch.device = "cpu") -> str:
 
 def self_test() -> list[SelfTest]:
     """Compare every operator, forward and backward, on each available backend with the float64 reference."""
-    return [
-        _curve(
-            name, "cuda" if name == "cuda" or (name == "triton" and not backends.interpreting()) else "cpu"
-        )
-        for name, found in backends.backends().items()
-        if found and name != "torch"
-    ]
+    rows = []
+    for backend, found in backends.backends().items():
+        if found and backend != "torch":
+            on_gpu = backend == "cuda" or (backend == "triton" and not backends.interpreting())
+            rows += [_compare(op, backend, "cuda" if on_gpu else "cpu") for op in _OPS]
+    return rows
 
 
-def _curve(backend: str, device: str) -> SelfTest:
+@dataclass(frozen=True)
+class _Op:
+    """An operator, its formula, the formula of its gradients, and the ranges of its inputs by channels."""
+
+    function: Callable[..., Tensor | tuple[Tensor, ...]]
+    formula: Callable[..., Tensor | tuple[Tensor, ...]]
+    backward: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[tuple[int, float, float], ...]
+
+
+_OPS = {
+    "curve": _Op(
+        apply_curve,
+        lambda x, alpha: reference.curve(x, alpha, 8),
+        lambda grad, x, alpha: reference.curve_backward(grad, x, alpha, 8),
+        ((3, 0, 1), (24, -0.5, 0.5)),
+    ),
+    # away from the bounds of the clamps, where rounding decides whether a gradient passes
+    "illumination": _Op(
+        divide_illumination,
+        lambda x, illum: reference.divide_illumination(x, illum),
+        lambda grad, x, illum: reference.divide_backward(grad, x, illum),
+        ((3, 0.1, 0.4), (3, 0.5, 1)),
+    ),
+    "illuminate": _Op(
+        illuminate,
+        lambda raw, v, y: reference.illuminate(raw, v, y),
+        lambda *tensors: reference.illuminate_backward(*tensors),
+        ((3, -2, 0), (3, 0.1, 0.4), (3, 0.05, 0.2)),
+    ),
+}
+
+
+def _tuple(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (value,) if isinstance(value, Tensor) else value
+
+
+def _compare(name: str, backend: str, device: str) -> SelfTest:
+    op = _OPS[name]
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, 3, 17, 31, generator=generator)
-    alpha = torch.rand(2, 24, 17, 31, generator=generator) - 0.5
-    grad = torch.rand(2, 3, 17, 31, generator=generator)
-    expected = (
-        reference.curve(x.double(), alpha.double(), 8),
-        *reference.curve_backward(grad.double(), x.double(), alpha.double(), 8),
-    )
-    inputs = (x.to(device).requires_grad_(), alpha.to(device).requires_grad_())
+
+    def draw(channels: int, low: float, high: float) -> Tensor:
+        return torch.rand(2, channels, 17, 31, generator=generator) * (high - low) + low
+
+    tensors = [draw(*spec) for spec in op.inputs]
+    exact = [tensor.double() for tensor in tensors]
+    expected = _tuple(op.formula(*exact))
+    grads = [draw(3, 0, 1) for _ in expected]
+    expected += op.backward(*(grad.double() for grad in grads), *exact)
+    inputs = [tensor.to(device).requires_grad_() for tensor in tensors]
     try:
-        out = apply_curve(*inputs, steps=8, backend=backend)
-        got = (out, *torch.autograd.grad(out, inputs, grad.to(device)))
+        outs = _tuple(op.function(*inputs, backend=backend))
+        got = outs + torch.autograd.grad(outs, inputs, [grad.to(device) for grad in grads])
     except (RuntimeError, TypeError, ValueError) as error:
-        return SelfTest("curve", backend, False, f"{type(error).__name__}: {error}")
+        return SelfTest(name, backend, False, f"{type(error).__name__}: {error}")
     differences = [
         float((g.detach().cpu() - e).abs().max() / max(1.0, float(e.abs().max())))
         for g, e in zip(got, expected, strict=True)
     ]
-    detail = "differs from the reference by at most {:.1e} (output), {:.1e}, {:.1e} (gradients)".format(
-        *differences
-    )
-    return SelfTest("curve", backend, max(differences) <= TOLERANCE, detail)
+    values, gradients = differences[: len(outs)], differences[len(outs) :]
+    detail = f"off the reference by at most {max(values):.1e}, its gradients by {max(gradients):.1e}"
+    return SelfTest(name, backend, max(differences) <= TOLERANCE, detail)

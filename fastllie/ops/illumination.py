@@ -1,0 +1,246 @@
+"""The illumination division of SCI, fused with the end of its network: one pass, forward and backward."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastllie import _native
+from fastllie.ops import backend as backends
+from fastllie.ops import reference
+from fastllie.ops.tensors import check_images, cuda_place, views, wide
+
+
+def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> Tensor:
+    """Divide an image by its illumination: clamp(x / illum, 0, 1)  (Retinex, as in SCI).
+
+    Differentiable in both arguments, twice; the gradient passes where the quotient lies in [0, 1], the bounds
+    included. Arithmetic is float32 (float64 for float64 inputs). Any strides are read in place; the result
+    has the memory format of `x`.
+
+    Args:
+        x: Images, `[B, C, H, W]`; float64, float32, bfloat16 or float16.
+        illum: Illuminations of the same shape, positive. Where the dtypes differ the promoted one counts.
+        backend: "auto", or one of `fastllie.backends()`.
+
+    Raises:
+        TypeError: an argument that is not a floating-point tensor.
+        ValueError: different shapes or devices, an unknown backend.
+        RuntimeError: a backend asked for by name that cannot serve.
+    """
+    x, illum = _checked(backend, x=x, illum=illum)
+    return torch.ops.fastllie.illumination_forward(x, illum, backend)
+
+
+def illuminate(raw: Tensor, v: Tensor, y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """From a network's raw output to illumination and enhanced image, the end of a stage of SCI, in one pass.
+
+    illum = clamp(sigmoid(raw) + v, 1e-4, 1), out = clamp(y / illum, 0, 1). Differentiable as
+    `divide_illumination`.
+
+    Args:
+        raw: The output of the last convolution, `[B, C, H, W]`, before the sigmoid.
+        v: The input of the stage, which the network's output is added to.
+        y: The low-light image.
+        backend: "auto", or one of `fastllie.backends()`.
+
+    Returns:
+        The illumination and the enhanced image, both of the promoted dtype.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `divide_illumination`.
+    """
+    raw, v, y = _checked(backend, raw=raw, v=v, y=y)
+    return torch.ops.fastllie.illuminate_forward(raw, v, y, backend)
+
+
+def _checked(backend: str, **tensors: Tensor) -> list[Tensor]:
+    """The tensors in their common dtype."""
+    check_images(**tensors)
+    backends.check_name(backend)
+    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
+    if any(shape != shapes[0] for shape in shapes):
+        listed = ", ".join(f"{name} {shape}" for name, shape in zip(tensors, shapes, strict=True))
+        raise ValueError(f"all must have one shape, got {listed}")
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    return [tensor.to(dtype) for tensor in tensors.values()]
+
+
+def _run(
+    op: str,
+    formula: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    outs: Sequence[Tensor],
+    needs: Sequence[bool],
+    backend: str,
+) -> None:
+    """Fill the outputs that are needed by the backend's kernel for `op`, or by the formula."""
+    name = backends.choose(backend, inputs[0])
+    if name == "torch":
+        values = formula(*map(wide, inputs))
+        for out, value, needed in zip(
+            outs, (values,) if isinstance(values, Tensor) else values, needs, strict=True
+        ):
+            if needed:
+                out.copy_(value)
+        return
+    if inputs[0].numel() == 0:
+        return
+    if name == "triton":
+        from fastllie.kernels import illumination
+
+        wanted = [out if needed else None for out, needed in zip(outs, needs, strict=True)]
+        illumination.run(op, inputs, wanted)
+        return
+    module = _native.cuda if name == "cuda" else _native.cpu
+    place = cuda_place(inputs[0]) if name == "cuda" else (torch.get_num_threads(),)
+    optional = (tuple(needs),) if op.endswith("backward") else ()
+    getattr(module, op)(*views(*inputs, *outs), tuple(inputs[0].shape), *optional, *place)
+
+
+def _like(inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, ...]:
+    """A gradient for each input, with no elements where none is needed."""
+    return tuple(
+        torch.empty_like(tensor) if needed else tensor.new_empty(0)
+        for tensor, needed in zip(inputs, needs, strict=True)
+    )
+
+
+def _divide_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
+    out = torch.empty_like(x)
+    _run("divide_forward", reference.divide_illumination, (x, illum), (out,), (True,), backend)
+    return out
+
+
+def _divide_backward(
+    grad: Tensor, x: Tensor, illum: Tensor, need_x: bool, need_illum: bool, backend: str
+) -> tuple[Tensor, ...]:
+    needs = (need_x, need_illum)
+    outs = _like((x, illum), needs)
+    _run("divide_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend)
+    return outs
+
+
+def _illuminate_forward(raw: Tensor, v: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    outs = torch.empty_like(v), torch.empty_like(y)
+    _run("illuminate_forward", reference.illuminate, (raw, v, y), outs, (True, True), backend)
+    return outs
+
+
+def _illuminate_backward(
+    grad_illum: Tensor,
+    grad_out: Tensor,
+    raw: Tensor,
+    v: Tensor,
+    y: Tensor,
+    need_raw: bool,
+    need_v: bool,
+    need_y: bool,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    needs = (need_raw, need_v, need_y)
+    outs = _like((raw, v, y), needs)
+    inputs = (grad_illum, grad_out, raw, v, y)
+    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend)
+    return outs
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, operator, *grads):  # type: ignore[no-untyped-def]
+    needs = ctx.needs_input_grad[:-1]
+    found = operator(*grads, *ctx.saved_tensors, *needs, ctx.backend)
+    return *(grad if needed else None for grad, needed in zip(found, needs, strict=True)), None
+
+
+def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    ctx.needed = [value for value in inputs if isinstance(value, bool)]
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_twice(ctx, formula, cotangents):  # type: ignore[no-untyped-def]
+    """Second derivatives, through the formula of the first ones."""
+    inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+    with torch.enable_grad():
+        outputs = formula(*map(wide, inputs))
+        used = [
+            (output, cotangent.to(output.dtype))
+            for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)
+            if needed
+        ]
+        grads = torch.autograd.grad([u[0] for u in used], inputs, [u[1] for u in used], allow_unused=True)
+    return *grads, *(None for _ in ctx.needed), None
+
+
+_library = torch.library.Library("fastllie", "FRAGMENT")
+
+
+def _register(
+    name: str, inputs: str, grads: str, outputs: str, implementations: tuple, formula: Callable
+) -> None:
+    forward, backward = implementations
+    tensors = ", ".join(f"Tensor {word}" for word in inputs.split())
+    cotangents = ", ".join(f"Tensor {word}" for word in grads.split())
+    needs = ", ".join(f"bool need_{word}" for word in inputs.split())
+    gradients = ", ".join("Tensor" for _ in inputs.split())
+    _library.define(f"{name}_forward({tensors}, str backend) -> {outputs}")
+    _library.define(f"{name}_backward({cotangents}, {tensors}, {needs}, str backend) -> ({gradients})")
+    _library.impl(f"{name}_forward", forward, "CompositeExplicitAutograd")
+    _library.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    operator = getattr(torch.ops.fastllie, f"{name}_backward")
+    torch.library.register_autograd(
+        f"fastllie::{name}_forward",
+        lambda ctx, *grads: _differentiate(ctx, operator, *grads),
+        setup_context=_save,
+        lib=_library,
+    )
+    torch.library.register_autograd(
+        f"fastllie::{name}_backward",
+        lambda ctx, *cotangents: _differentiate_twice(ctx, formula, cotangents),
+        setup_context=_save_twice,
+        lib=_library,
+    )
+
+
+_register(
+    "illumination",
+    "x illum",
+    "grad",
+    "Tensor",
+    (_divide_forward, _divide_backward),
+    reference.divide_backward,
+)
+_register(
+    "illuminate",
+    "raw v y",
+    "grad_illum grad_out",
+    "(Tensor, Tensor)",
+    (_illuminate_forward, _illuminate_backward),
+    reference.illuminate_backward,
+)
+torch.library.register_fake(
+    "fastllie::illumination_forward", lambda x, illum, backend: torch.empty_like(x), lib=_library
+)
+torch.library.register_fake(
+    "fastllie::illumination_backward",
+    lambda grad, x, illum, need_x, need_illum, backend: _like((x, illum), (need_x, need_illum)),
+    lib=_library,
+)
+torch.library.register_fake(
+    "fastllie::illuminate_forward",
+    lambda raw, v, y, backend: (torch.empty_like(v), torch.empty_like(y)),
+    lib=_library,
+)
+torch.library.register_fake(
+    "fastllie::illuminate_backward",
+    lambda grad_illum, grad_out, raw, v, y, need_raw, need_v, need_y, backend: _like(
+        (raw, v, y), (need_raw, need_v, need_y)
+    ),
+    lib=_library,
+)
