@@ -155,6 +155,7 @@ ZERODCEPP = Recipe(
     average=0.99,
     clip=1.0,
     weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
 
 PUBLISHED = {"zerodce": ZERODCE_PUBLISHED, "zerodce++": ZERODCEPP_PUBLISHED}
