@@ -239,11 +239,12 @@ class Candidate:
 def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
     """The weights to compare; `ours` replaces those that ship."""
     rows = []
-    for method, title in (("zerodce", "Zero-DCE"), ("zerodce++", "Zero-DCE++")):
-        for scale in SCALES if method == "zerodce++" else (None,):
-            options = {} if scale is None else {"scale": scale}
-            suffix = "" if scale is None else f", scale {scale}"
-            for name, weights in (("published", shared / PUBLISHED[method]), ("ours", ours[method])):
+    for name in ("published", "ours"):
+        for method, title in (("zerodce", "Zero-DCE"), ("zerodce++", "Zero-DCE++")):
+            weights = shared / PUBLISHED[method] if name == "published" else ours[method]
+            for scale in SCALES if method == "zerodce++" else (None,):
+                options = {} if scale is None else {"scale": scale}
+                suffix = "" if scale is None else f", scale {scale}"
                 rows.append(Candidate(f"{title} {name}{suffix}", method, weights, options))
     return rows
 

@@ -1,7 +1,7 @@
 """Losses, tasks, data and the loop: on their own, and against the published code's results where at hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+import fastllie
 from fastllie.models import ZeroDCE, ZeroDCEPlusPlus
 from fastllie.training import card, data, losses, recipes, reproduce, trainer
 from fastllie.training.data import Batch
@@ -453,6 +454,17 @@ def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, mon
         weights.with_suffix(".md").name,
         weights.name,
     ]
+
+
+@pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
+def test_shipped_weights_are_of_the_recipe_here_and_have_a_card(method):
+    weights = Path(fastllie.__file__).parent / "weights" / f"{reproduce.STEMS[method]}.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["recipe"]) == json.loads(json.dumps(asdict(recipes.SHIPPED[method])))
+    text = weights.with_suffix(".md").read_text(encoding="utf-8")
+    assert text.count("| CC-BY") == json.loads(metadata["run"])["photographs"]
+    assert f"{card.TITLES[method]} ours" in text
 
 
 def test_reproduce_runs_the_published_recipe(photos, tmp_path):

@@ -49,7 +49,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         f"python -m fastllie.training.reproduce {method} --photos PHOTOS -o OUT --seed {run['seed']}"
         f" --threads {run['threads']}",
         "```",
-        f"{run['steps']} steps with PyTorch {run['torch']}, {run['threads']} threads, {run['machine']}."
+        f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
         " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
         " another processor or version gives weights that score alike.",
         "",

@@ -24,11 +24,11 @@ class Synthesis:
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
     """
 
-    exposures: tuple[float, float] = (-6.8, -2.2)
+    exposures: tuple[float, float] = (-6.6, -2.2)
     bright_exposures: tuple[float, float] = (-0.7, 0.7)
     bright_share: float = 0.2
     mixed_share: float = 0.5
-    lift: tuple[float, float] = (-1.2, -2.6)
+    lift: tuple[float, float] = (-1.5, -2.9)
     read_noise: tuple[float, float] = (1e-4, 1e-3)
     shot_noise: tuple[float, float] = (1e-5, 3e-4)
     grain: float = 1.0
@@ -155,6 +155,7 @@ ZERODCEPP = Recipe(
     average=0.99,
     clip=1.0,
     weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
 
 PUBLISHED = {"zerodce": ZERODCE_PUBLISHED, "zerodce++": ZERODCEPP_PUBLISHED}
