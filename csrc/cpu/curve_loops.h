@@ -34,6 +34,11 @@ FASTLLIE_INLINE void forward_at(const Row<T>& row, int64_t at) {
   if constexpr (SHARED) {
     const auto a = read_map<T, TANH>(row, 0, at, one);
     for (int64_t k = 0; k < row.steps; ++k) x = curve_step(x, a);
+  } else if (row.steps == CHUNK) {
+    // every load before the first step: the steps wait for each other, the loads need not
+    Vector<T> a[CHUNK];
+    for (int k = 0; k < CHUNK; ++k) a[k] = read_map<T, TANH>(row, k, at, one);
+    for (int k = 0; k < CHUNK; ++k) x = curve_step(x, a[k]);
   } else {
     for (int64_t k = 0; k < row.steps; ++k) x = curve_step(x, read_map<T, TANH>(row, k, at, one));
   }
