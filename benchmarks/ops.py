@@ -284,7 +284,8 @@ def line(row: dict) -> str:
     return (
         f"| {row['size']} | {row['op']} | {row['direction']} | {row['contender']} | {row['ms']:.2f} "
         f"| {row['bytes_moved'] / 1e6:.0f} | {row['gb_per_s']:.1f} | {row['share_of_copy']:.0%} "
-        f"| {ratio(row['times_eager'])} | {ratio(row['times_compile'])} | {row['allocated_over_outputs']:.2f} |"
+        f"| {ratio(row['times_eager'])} | {ratio(row['times_compile'])} "
+        f"| {row['allocated_over_outputs']:.2f} |"
     )
 
 

@@ -60,7 +60,7 @@ class MethodInfo:
         return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
 
 
-_OURS = "trained from scratch by fastllie on freely licensed photographs alone; the card beside the file lists them"
+_OURS = "trained from scratch by fastllie on freely licensed photographs; the card beside the file lists them"
 _UNPAIRED = "photographs alone, dark and well-exposed; no pairs, no labels"
 
 METHODS: Mapping[str, MethodInfo] = {

@@ -121,9 +121,9 @@ def test_unknown_instruction_set():
         _native.cpu.set_isa("sse9")
 
 
-def test_large_tensors_take_the_streaming_path():
+def test_large_tensors_on_several_threads():
     device_of("cpu")
-    # over 8 MiB an image: stores that pass the caches, on whole and on ragged rows, and several threads
+    # whole and ragged rows
     for width in (1024, 1021):
         inputs = curve_inputs(1, 1024, width, steps=2)
         got = differentiate(inputs, steps=2, tanh=False, backend="cpu")

@@ -88,6 +88,7 @@ static void run_map(const MapTask& task, int64_t from, int64_t to) {
       }
     }
   }
+  finish_streams();
 }
 
 template <class T>

@@ -1,5 +1,7 @@
 """Every formula once, in plain PyTorch: the oracle of the tests and the backend named "torch"."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,15 @@ def curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool = False) -> Tensor:
     """LE(x) = x + alpha * x * (1 - x), `steps` times (Zero-DCE, eq. 3); `tanh` makes alpha of raw outputs."""
     if tanh:
         alpha = torch.tanh(alpha)
-    channels = x.shape[1]
-    shared = alpha.shape[1] == channels
-    for k in range(steps):
-        a = alpha if shared else alpha[:, k * channels : (k + 1) * channels]
+    for a in _steps(x, alpha, steps):
         x = x + a * (x - x * x)
     return x
+
+
+def _steps(x: Tensor, maps: Tensor, steps: int) -> Sequence[Tensor]:
+    """The map of each step: consecutive ones, or the shared one."""
+    channels = x.shape[1]
+    return [maps] * steps if maps.shape[1] == channels else maps.split(channels, 1)
 
 
 def curve_backward(
@@ -23,9 +28,7 @@ def curve_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `curve`, from the last step back: d/da = g x (1 - x), d/dx = g (1 + a (1 - 2x))."""
     maps = torch.tanh(alpha) if tanh else alpha
-    channels = x.shape[1]
-    shared = alpha.shape[1] == channels
-    a = [maps if shared else maps[:, k * channels : (k + 1) * channels] for k in range(steps)]
+    a = _steps(x, maps, steps)
     states = [x]
     for k in range(steps - 1):
         states.append(states[k] + a[k] * (states[k] - states[k] * states[k]))
@@ -35,7 +38,7 @@ def curve_backward(
         grad_maps.append(grad * (state - state * state))
         grad = grad * (1 + a[k] * (1 - 2 * state))
     grad_maps.reverse()
-    grad_alpha = torch.stack(grad_maps).sum(0) if shared else torch.cat(grad_maps, 1)
+    grad_alpha = torch.stack(grad_maps).sum(0) if alpha.shape[1] == x.shape[1] else torch.cat(grad_maps, 1)
     if tanh:
         grad_alpha = grad_alpha * (1 - maps * maps)
     return grad, grad_alpha
