@@ -1,10 +1,15 @@
-"""Which backends a test runs on, and on which device."""
+"""Which backends a test runs on, on which device, and which copy of fastllie a process of its own finds."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
 import fastllie
 from fastllie.ops import backend as backend_module
+
+# A new process looks for modules in its working directory first: there the copy stands that is tested here
+HOME = Path(fastllie.__file__).resolve().parents[1]
 
 
 def on(backend):

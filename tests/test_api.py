@@ -4,20 +4,19 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import RGB, refused, same_levels, ship_random_weights, unit, write_weights
 from PIL import Image
+from serving import HOME
 
 import fastllie
 from fastllie import api
 from fastllie.tiles import tiled
 
 # the copy of fastllie that these tests run on, for processes of their own
-ROOT = Path(fastllie.__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -321,9 +320,9 @@ def test_threads_share_one_network(builds):
 
 
 def run_python(code):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=HOME, check=True
     )
     return done
 

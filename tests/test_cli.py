@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from helpers import RGB, ship_random_weights, write_weights
 from PIL import Image
+from serving import HOME
 
 import fastllie
 from fastllie import cli
 
 # the copy of fastllie that these tests run on, for processes of their own
-ROOT = Path(fastllie.__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -332,8 +332,9 @@ def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys):
 
 
 def run(*arguments, **settings):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "fastllie", *arguments]
+    settings = {"cwd": HOME} | settings
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **settings)
 
 

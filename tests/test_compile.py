@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serving import HOME
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURES = (80, 90)
@@ -75,7 +76,7 @@ def test_triton_kernels_compile(architecture, tmp_path):
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE_TRITON, str(architecture)],
-        env=environment, capture_output=True, text=True, check=False, timeout=600,
+        env=environment, cwd=HOME, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["compiled", "97", "32"]

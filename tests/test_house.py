@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serving import HOME
 
 from fastllie import _native
 
@@ -129,7 +130,7 @@ def test_import_is_lean():
         "assert not torch.cuda.is_initialized(); "
         "print([name for name in sys.modules if name.startswith('fastllie')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME)
     brought, ours = map(ast.literal_eval, done.stdout.splitlines())
     assert not {"PIL", "safetensors", "triton", "skimage", "numpy"} & {name.split(".")[0] for name in brought}
     assert ours == ["fastllie"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cases import DTYPES, LAYOUTS, SHAPES, TOLERANCES, curve_inputs
-from serving import EVERY, device_of
+from serving import EVERY, HOME, device_of
 
 import fastllie
 from fastllie import _native
@@ -318,7 +318,7 @@ assert works()
 
 def test_threads_survive_a_fork():
     device_of("cpu")
-    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120, cwd=HOME)
 
 
 def test_calls_from_several_threads():
