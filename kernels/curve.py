@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastllie.kernels.access import load, locate, offset
+
 # Pixels of a program: four a thread of four warps, so that a row of float32 is read by 16-byte loads
 BLOCK = 512
 
@@ -16,22 +18,8 @@ def _tanh(z):
 
 
 @triton.jit
-def _offset(pixels, width, stride_h, stride_w, ADJOIN: tl.constexpr):
-    if ADJOIN:
-        return pixels * stride_w
-    return (pixels // width) * stride_h + (pixels % width) * stride_w
-
-
-@triton.jit
-def _load(ptr, offset, mask):
-    # float64 is computed in float64, everything else in float32
-    wide: tl.constexpr = tl.float64 if ptr.dtype.element_ty == tl.float64 else tl.float32
-    return tl.load(ptr + offset, mask=mask, other=0).to(wide)
-
-
-@triton.jit
-def _map(alpha_ptr, offset, step, map_step, mask, TANH: tl.constexpr):
-    a = _load(alpha_ptr, offset + step * map_step, mask)
+def _map(alpha_ptr, at, mask, TANH: tl.constexpr):
+    a = load(alpha_ptr, at, mask)
     if TANH:
         a = _tanh(a)
     return a
@@ -43,21 +31,18 @@ def curve_forward_kernel(
     x_b, x_c, x_h, x_w, alpha_b, alpha_c, alpha_h, alpha_w, out_b, out_c, out_h, out_w,
     STEPS: tl.constexpr, SHARED: tl.constexpr, TANH: tl.constexpr, ADJOIN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    plane = program // blocks
-    b = plane // channels
-    c = plane % channels
-    p = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
-    mask = p < pixels
-    x = _load(x_ptr, b * x_b + c * x_c + _offset(p, width, x_h, x_w, ADJOIN), mask)
-    at = b * alpha_b + c * alpha_c + _offset(p, width, alpha_h, alpha_w, ADJOIN)
-    a = _map(alpha_ptr, at, 0, 0, mask, TANH)
+    b, c, p, mask = locate(channels, pixels, blocks, BLOCK)
+    x = load(x_ptr, offset(b, c, p, width, x_b, x_c, x_h, x_w, ADJOIN), mask)
+    at = offset(b, c, p, width, alpha_b, alpha_c, alpha_h, alpha_w, ADJOIN)
+    # 64 bits: the last maps of an image of 10^8 pixels lie beyond 2^31 elements
+    map_step = tl.full((), channels, tl.int64) * alpha_c
+    a = _map(alpha_ptr, at, mask, TANH)
     x += a * (x - x * x)
     for k in tl.static_range(1, STEPS):
         if not SHARED:
-            a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+            a = _map(alpha_ptr, at + k * map_step, mask, TANH)
         x += a * (x - x * x)
-    tl.store(out_ptr + b * out_b + c * out_c + _offset(p, width, out_h, out_w, ADJOIN), x, mask=mask)
+    tl.store(out_ptr + offset(b, c, p, width, out_b, out_c, out_h, out_w, ADJOIN), x, mask=mask)
 
 
 @triton.jit
@@ -68,17 +53,15 @@ def curve_backward_kernel(
     STEPS: tl.constexpr, SHARED: tl.constexpr, TANH: tl.constexpr, NEED_X: tl.constexpr,
     NEED_ALPHA: tl.constexpr, ADJOIN: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr = 8,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    plane = program // blocks
-    b = plane // channels
-    c = plane % channels
-    p = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
-    mask = p < pixels
-    x = _load(x_ptr, b * x_b + c * x_c + _offset(p, width, x_h, x_w, ADJOIN), mask)
-    grad = _load(grad_ptr, b * grad_b + c * grad_c + _offset(p, width, grad_h, grad_w, ADJOIN), mask)
-    at = b * alpha_b + c * alpha_c + _offset(p, width, alpha_h, alpha_w, ADJOIN)
-    to = b * grad_alpha_b + c * grad_alpha_c + _offset(p, width, grad_alpha_h, grad_alpha_w, ADJOIN)
-    shared = _map(alpha_ptr, at, 0, 0, mask, TANH)
+    b, c, p, mask = locate(channels, pixels, blocks, BLOCK)
+    x = load(x_ptr, offset(b, c, p, width, x_b, x_c, x_h, x_w, ADJOIN), mask)
+    grad = load(grad_ptr, offset(b, c, p, width, grad_b, grad_c, grad_h, grad_w, ADJOIN), mask)
+    at = offset(b, c, p, width, alpha_b, alpha_c, alpha_h, alpha_w, ADJOIN)
+    to = offset(b, c, p, width, grad_alpha_b, grad_alpha_c, grad_alpha_h, grad_alpha_w, ADJOIN)
+    # 64 bits, as in the forward
+    map_step = tl.full((), channels, tl.int64) * alpha_c
+    grad_map_step = tl.full((), channels, tl.int64) * grad_alpha_c
+    shared = _map(alpha_ptr, at, mask, TANH)
     grad_shared = tl.zeros_like(grad)
     # a chunk's states are recomputed into registers; the state before it from the image, at no memory
     for chunk in tl.static_range((STEPS + CHUNK - 1) // CHUNK - 1, -1, -1):
@@ -86,7 +69,7 @@ def curve_backward_kernel(
         for k in tl.static_range(0, chunk * CHUNK):
             a = shared
             if not SHARED:
-                a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+                a = _map(alpha_ptr, at + k * map_step, mask, TANH)
             state += a * (state - state * state)
         states = ()
         maps = ()
@@ -94,7 +77,7 @@ def curve_backward_kernel(
             if k < STEPS:
                 a = shared
                 if not SHARED:
-                    a = _map(alpha_ptr, at, k, channels * alpha_c, mask, TANH)
+                    a = _map(alpha_ptr, at + k * map_step, mask, TANH)
                 states = states + (state,)
                 maps = maps + (a,)
                 state += a * (state - state * state)
@@ -109,10 +92,10 @@ def curve_backward_kernel(
                 elif NEED_ALPHA:
                     if TANH:
                         grad_a *= 1 - a * a
-                    tl.store(grad_alpha_ptr + to + k * channels * grad_alpha_c, grad_a, mask=mask)
+                    tl.store(grad_alpha_ptr + to + k * grad_map_step, grad_a, mask=mask)
     if NEED_X:
         tl.store(
-            grad_x_ptr + b * grad_x_b + c * grad_x_c + _offset(p, width, grad_x_h, grad_x_w, ADJOIN),
+            grad_x_ptr + offset(b, c, p, width, grad_x_b, grad_x_c, grad_x_h, grad_x_w, ADJOIN),
             grad,
             mask=mask,
         )

@@ -60,7 +60,7 @@ tensors |= {"illuminate_forward": (3, 2), "illuminate_backward": (5, 3)}
 for (op, (inputs, outs)), dtype, adjoin in itertools.product(
     tensors.items(), ("fp64", "fp32", "bf16", "fp16"), (False, True)
 ):
-    constants = dict(OP=op, NEEDS=(True,) * outs, ADJOIN=adjoin, BLOCK=illumination.BLOCK)
+    constants = dict(OP=op, NEED_0=True, NEED_1=True, NEED_2=True, ADJOIN=adjoin, BLOCK=illumination.BLOCK)
     signature = {"pointers": ("*" + dtype,) * (inputs + outs), "strides": (("i64",) * 4,) * (inputs + outs)}
     signature |= {name: "i32" for name in SIZES} | {name: "constexpr" for name in constants}
     source = ASTSource(illumination.illumination_kernel, signature, constants)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # room -> the parts of fastllie that it may import
 MAY_IMPORT = {
-    "kernels": (),
+    "kernels": ("fastllie.kernels",),
     "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
     "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
