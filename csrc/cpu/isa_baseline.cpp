@@ -1,7 +1,9 @@
 // The CPU kernels for whatever the compiler's target has: SSE2 on x86-64, NEON on arm64.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -9,11 +11,14 @@
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/smoothness_task.h"
 #include "illumination.h"
+#include "smoothness.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/smoothness_loops.h"
 }  // namespace fastllie::baseline

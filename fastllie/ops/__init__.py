@@ -4,6 +4,7 @@ from fastllie.ops.backend import Backend, backends
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
+from fastllie.ops.smoothness import smoothness_loss
 
 __all__ = [
     "Backend",
@@ -14,4 +15,5 @@ __all__ = [
     "divide_illumination",
     "illuminate",
     "self_test",
+    "smoothness_loss",
 ]

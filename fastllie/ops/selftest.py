@@ -10,6 +10,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
+from fastllie.ops.smoothness import smoothness_loss
 
 # float32 arithmetic against float64: eight steps with |alpha| <= 0.5 amplify rounding by at most 1.5^8 = 26
 TOLERANCE = 1e-5
@@ -75,6 +76,12 @@ _OPS = {
         lambda *tensors: reference.illuminate_backward(*tensors),
         ((3, -2, 0), (3, 0.1, 0.4), (3, 0.05, 0.2)),
     ),
+    "smoothness": _Op(
+        lambda illum, guide, backend: smoothness_loss(illum, guide, sigma=0.3, backend=backend),
+        lambda illum, guide: reference.smoothness(illum, guide, 0.3, "ycbcr", "pixel"),
+        lambda grad, illum, guide: reference.smoothness_backward(grad, illum, guide, 0.3, "ycbcr", "pixel"),
+        ((3, 0, 1), (3, 0, 1)),
+    ),
 }
 
 
@@ -92,7 +99,7 @@ def _compare(name: str, backend: str, device: str) -> SelfTest:
     tensors = [draw(*spec) for spec in op.inputs]
     exact = [tensor.double() for tensor in tensors]
     expected = _tuple(op.formula(*exact))
-    grads = [draw(3, 0, 1) for _ in expected]
+    grads = [draw(3, 0, 1) if value.dim() else torch.tensor(1.0) for value in expected]
     expected += op.backward(*(grad.double() for grad in grads), *exact)
     inputs = [tensor.to(device).requires_grad_() for tensor in tensors]
     try:
