@@ -129,12 +129,9 @@ class Enhancer:
     ):
         self._method = method
         self._options = methods.options_of(method, options)
-        self._halo = methods.halo_of(method, self._options)
         self._path = checkpoint.find(method, weights)
         self._device = None if device is None else _device(device)
         self._dtype = _dtype(dtype)
-        check_tile(tile, self._halo)
-        self._tile = tile
         self._strength = _strength(strength)
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
@@ -143,7 +140,12 @@ class Enhancer:
         self._compiled: dict[torch.device, Any] = {}
         self._lock = threading.Lock()
         # now, so that a weight file that does not fit is reported here and not at the first image
-        self._model(self._device or torch.device("cpu"))
+        first_device = self._device or torch.device("cpu")
+        model: Any = _cached(method, self._path, first_device, self._dtype, self._options)
+        # the network's own: a deeper one than the default sees further
+        self._halo: int | None = model.halo if methods.tiles_exact(method, self._options) else None
+        check_tile(tile, self._halo)
+        self._tile = tile
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self._options.items())

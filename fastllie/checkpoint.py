@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fastllie.methods import METHODS, info, model_class, unknown
@@ -16,15 +17,24 @@ from fastllie.methods import METHODS, info, model_class, unknown
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _WRAPPERS = ("state_dict", "model", "params")
-_PUBLISHED = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)")
+_PUBLISHED_CURVES = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)")
+_SCI_COPIES = re.compile(r"(enhance|calibrate)\.blocks\.(\d+)\.(.+)")
+_SCI_PLAIN = {"out_conv.0": "in_conv.0", "out_conv.2": "conv.0", "out_conv.4": "out_conv.0"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict in our layout and sign, float32, and the padding that its network was trained with."""
+    """A file of weights in our layout.
+
+    Attributes:
+        state: The state dict, in our spelling and sign; float32, counters aside.
+        options: What the network's constructor has to be given for it.
+        names: Our key -> the key in the file.
+    """
 
     state: dict[str, Tensor]
-    padding: str
+    options: dict[str, Any]
+    names: dict[str, str]
 
 
 def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
@@ -64,10 +74,7 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
 
 
 def read(path: Path, method: str) -> Checkpoint:
-    """Read weights for `method`: our layout, or the one of the published repository (renamed, sign folded).
-
-    The published networks emit -alpha. tanh is odd, so negating the last convolution folds the sign exactly.
-    They pad every layer with zeros; ours say how they pad in the metadata, and replicate where there is none.
+    """Read weights for `method`: our layout, or the one of the published repository.
 
     Raises:
         ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
@@ -77,27 +84,123 @@ def read(path: Path, method: str) -> Checkpoint:
     prefix = "module."
     if found and all(key.startswith(prefix) for key in found):
         found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
-    published = any(_PUBLISHED.fullmatch(key) for key in found)
-    state = {_our_key(key): tensor.float() for key, tensor in found.items()}
-    _check_fits(path, method, state, {_our_key(key): key for key in found})
-    for key, tensor in state.items():
+    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
+    checkpoint = _LAYOUTS[method](found, metadata)
+    _check_fits(path, method, checkpoint, found, metadata)
+    for key, tensor in checkpoint.state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise ValueError(f"{path}: {key} holds {bad} values that are NaN or infinite")
-    if published:
-        last = "conv7.point." if any(".point." in key for key in state) else "conv7."
-        state = {key: -tensor if key.startswith(last) else tensor for key, tensor in state.items()}
-        return Checkpoint(state, "zeros")
-    return Checkpoint(state, metadata.get("padding", "replicate"))
+    return checkpoint
 
 
-def _our_key(published: str) -> str:
+def _curve_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """Zero-DCE and Zero-DCE++, ours or published.
+
+    The published networks emit -alpha. tanh is odd, so negating the last convolution folds the sign exactly.
+    They pad every layer with zeros; ours say how they pad in the metadata, and replicate where there is none.
+    """
+    names = {_our_curve_key(key): key for key in found}
+    state = {key: found[name] for key, name in names.items()}
+    if not any(_PUBLISHED_CURVES.fullmatch(key) for key in found):
+        return Checkpoint(state, {"padding": metadata.get("padding", "replicate")}, names)
+    last = "conv7.point." if any(".point." in key for key in state) else "conv7."
+    state = {key: -tensor if key.startswith(last) else tensor for key, tensor in state.items()}
+    return Checkpoint(state, {"padding": "zeros"}, names)
+
+
+def _our_curve_key(published: str) -> str:
     """A published key in our spelling; any other as it is."""
-    match = _PUBLISHED.fullmatch(published)
+    match = _PUBLISHED_CURVES.fullmatch(published)
     if match is None:
         return published
     layer, part, kind = match.groups()
     return f"conv{layer}.{part}.{kind}" if part else f"conv{layer}.{kind}"
+
+
+def _sci_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """SCI, ours or published; the keys are the same.
+
+    The published files hold the shared blocks once more for each time that they run: `*.blocks.*`. The
+    network of March 2022 has neither residual nor batch norm, and its convolutions all stand in
+    `enhance.out_conv`. Files of ours say in the metadata how they pad and how often the block runs; all
+    others pad with zeros.
+    """
+    names = {}
+    runs = int(metadata.get("blocks", 1))
+    plain = any(key.startswith("enhance.out_conv.4.") for key in found)
+    for name, tensor in found.items():
+        copy = _SCI_COPIES.fullmatch(name)
+        if copy is None:
+            network, _, rest = name.partition(".")
+            layer, _, kind = rest.rpartition(".")
+            renamed = plain and network == "enhance" and layer in _SCI_PLAIN
+            names[f"enhance.{_SCI_PLAIN[layer]}.{kind}" if renamed else name] = name
+            continue
+        network, place, rest = copy.groups()
+        original = found.get(f"{network}.{'conv' if network == 'enhance' else 'convs'}.{rest}")
+        if original is None or not torch.equal(original, tensor):
+            # not the published scheme of shared blocks: let it be listed
+            names[name] = name
+        elif network == "enhance":
+            runs = max(runs, int(place) + 1)
+    state = {key: found[name] for key, name in names.items()}
+    first = state.get("enhance.in_conv.0.weight", torch.empty(3))
+    block = "basic"
+    if any(key.startswith("enhance.cell.") for key in state):
+        block = "ruas"
+    elif "enhance.conv.0.weight" in state and "enhance.conv.1.weight" not in state:
+        block = "plain"
+    options = {
+        "block": block,
+        "blocks": runs,
+        "channels": max(1, first.shape[0]) if first.dim() else 1,
+        "padding": metadata.get("padding", "zeros"),
+        "calibrate": any(key.startswith("calibrate.") for key in state),
+    }
+    return Checkpoint(state, options, names)
+
+
+_LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
+    "zerodce": _curve_layout,
+    "zerodce++": _curve_layout,
+    "sci": _sci_layout,
+}
+
+
+def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write SCI's weights as its published code does: a .pt with the shared blocks repeated under `blocks`.
+
+    The published scripts load such a file: the one that enhances needs the enhance network alone, the one
+    that trains the calibration network too. They pad with zeros, whatever the network was trained with.
+
+    Raises:
+        TypeError: another network than SCI.
+        ValueError: a block that the published code does not have.
+    """
+    from fastllie.models.sci import CALIBRATE_BLOCKS, SCI
+
+    if not isinstance(network, SCI):
+        raise TypeError(f"network must be an SCI, got {type(network).__name__}")
+    if network.block != "basic":
+        raise ValueError(f"the published code has the block 'basic' alone, the network has {network.block!r}")
+    state = {}
+    for key, tensor in network.state_dict().items():
+        state[key] = tensor.detach().cpu().clone()
+        for shared, copies in (("enhance.conv.", network.blocks), ("calibrate.convs.", CALIBRATE_BLOCKS)):
+            if key.startswith(shared):
+                rest = key.removeprefix(shared)
+                prefix = shared.split(".")[0]
+                state |= {f"{prefix}.blocks.{place}.{rest}": state[key] for place in range(copies)}
+    torch.save(state, path)
+
+
+def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file in our layout, whole or not at all, readable as any new file is."""
+    temporary = path.with_name(path.name + ".part")
+    # not save_file: what it writes only its owner may read
+    temporary.write_bytes(to_bytes(dict(state), metadata={"format": "fastllie", **metadata}))
+    os.replace(temporary, path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -139,14 +242,22 @@ def _looks_like(path: Path) -> str:
     return ""
 
 
-def _check_fits(path: Path, method: str, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-    """Raise a ValueError unless keys and shapes are the method's; `names` has the keys as in the file."""
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    wanted = _shapes(method)
+def _check_fits(
+    path: Path,
+    method: str,
+    checkpoint: Checkpoint,
+    content: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Raise a ValueError unless keys and shapes are the method's."""
+    names = checkpoint.names
+    found = _shapes(checkpoint.state)
+    wanted = _wanted(method, checkpoint)
     if found == wanted:
         return
     for other in METHODS:
-        if other != method and found == _shapes(other):
+        read_as = _LAYOUTS[other](content, metadata)
+        if other != method and _shapes(read_as.state) == _wanted(other, read_as):
             raise ValueError(f"{path} holds weights of {other!r}, wanted weights of {method!r}")
     missing = [f"{key} {wanted[key]}" for key in wanted if key not in found]
     unexpected = [f"{names[key]} {found[key]}" for key in found if key not in wanted]
@@ -163,9 +274,18 @@ def _check_fits(path: Path, method: str, state: Mapping[str, Tensor], names: Map
     raise ValueError("\n".join(lines))
 
 
-def _shapes(method: str) -> dict[str, tuple[int, ...]]:
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _wanted(method: str, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of a network with the options that the file tells.
+
+    The padding does not matter to them, and one method may not know another's.
+    """
+    options = {name: value for name, value in checkpoint.options.items() if name != "padding"}
     with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in model_class(method)().state_dict().items()}
+        return _shapes(model_class(method)(**options).state_dict())
 
 
 def _listed(entries: list[str], most: int = 8) -> str:
@@ -174,12 +294,16 @@ def _listed(entries: list[str], most: int = 8) -> str:
 
 
 def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
-    """The method's network with the weights of `path`, on the CPU in float32, in eval mode."""
+    """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
+
+    Of `options` those that are None leave the choice to the file.
+    """
     checkpoint = read(path, method)
+    given = {name: value for name, value in options.items() if value is not None}
     try:
         # without memory: drawing initial weights would cost time and move the caller's random state
         with torch.device("meta"):
-            model = model_class(method)(padding=checkpoint.padding, **options)
+            model = model_class(method)(**{**checkpoint.options, **given})
     except ValueError as error:
         raise ValueError(f"{method} with weights {path}: {error}") from error
     model.load_state_dict(checkpoint.state, assign=True)

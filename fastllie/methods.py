@@ -19,7 +19,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword of the network's constructor that `enhance`, `load` and `Enhancer` accept."""
+    """A keyword of the network's constructor that `enhance`, `load` and `Enhancer` accept.
+
+    A default of None leaves the choice to the file of weights.
+    """
 
     name: str
     default: Any
@@ -35,7 +38,7 @@ class MethodInfo:
     Attributes:
         name: The spelling that every function and the command line take.
         model: The network's class as "module:class", imported on first use.
-        halo: Pixels around an output pixel that its value depends on, with default options.
+        halo: Pixels around an output pixel that its value depends on, with default options and weights.
         weights: The variants that ship; the first one is the default.
         training: What training the method takes.
     """
@@ -98,6 +101,28 @@ METHODS: Mapping[str, MethodInfo] = {
             ),
             training=_UNPAIRED,
         ),
+        MethodInfo(
+            name="sci",
+            title="SCI",
+            paper="Ma et al., Toward Fast, Flexible, and Robust Low-Light Image Enhancement, CVPR 2022,"
+            " arXiv 2204.10137",
+            model="fastllie.models:SCI",
+            parameters=258,
+            halo=3,
+            weights=(
+                Variant("strong", "sci-strong.safetensors", _OURS, "Apache-2.0"),
+                Variant("mild", "sci-mild.safetensors", _OURS, "Apache-2.0"),
+            ),
+            options=(
+                Option(
+                    "padding",
+                    None,
+                    "'zeros' as the published network, 'reflect' leaves no coloured frame;"
+                    " None is what the weights were trained with",
+                ),
+            ),
+            training="dark photographs alone; no pairs, no labels",
+        ),
     )
 }
 
@@ -144,11 +169,9 @@ def options_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {option.name: given.get(option.name, option.default) for option in row.options}
 
 
-def halo_of(method: str, options: Mapping[str, Any]) -> int | None:
-    """The halo with which tiles give the untiled result, or None where no halo does."""
-    row = info(method)
-    exact = all(option.tiles or options[option.name] == option.default for option in row.options)
-    return row.halo if exact else None
+def tiles_exact(method: str, options: Mapping[str, Any]) -> bool:
+    """Whether tiles with the network's halo give the untiled result with these options."""
+    return all(option.tiles or options[option.name] == option.default for option in info(method).options)
 
 
 def model_class(method: str) -> Any:

@@ -13,9 +13,12 @@ from fastllie import checkpoint, methods
 RGB = np.random.default_rng(0).integers(0, 120, (13, 18, 3), dtype=np.uint8)
 
 
-def random_network(method, *, padding="replicate", seed=0, **options):
+def random_network(method, *, padding=None, seed=0, **options):
     torch.manual_seed(seed)
+    padding = padding or ("reflect" if method == "sci" else "replicate")
     network = methods.model_class(method)(padding=padding, **options).eval()
+    if method == "sci":
+        return network
     last = network.conv7 if method == "zerodce" else network.conv7.point
     with torch.no_grad():
         # maps that vary and brighten on the whole, so that no test compares an image with itself
@@ -28,6 +31,8 @@ def write_weights(path, method, **settings):
     """Random weights in our layout; returns the path."""
     network = random_network(method, **settings)
     metadata = {"format": "fastllie", "method": method, "padding": network.padding}
+    if method == "sci":
+        metadata["blocks"] = str(network.blocks)
     save_file(network.state_dict(), path, metadata)
     return path
 

@@ -21,6 +21,7 @@ needs_shared = pytest.mark.skipif(
     not (GOLDEN.is_dir() and PUBLISHED.is_dir()), reason="../shared/golden and ../shared/weights are not here"
 )
 METHODS = ("zerodce", "zerodce++")
+SHIPPED = [(name, row.name) for name in methods.METHODS for row in fastllie.info(name).weights]
 FORWARD = (
     ("zerodce", "zerodce_forward_a", {}),
     ("zerodce", "zerodce_forward_b", {}),
@@ -87,25 +88,27 @@ def test_published_weights_only_brighten(method):
 # --- the weights that ship
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_shipped_weights_brighten_a_dark_image(method):
-    row, variant = fastllie.info(method), fastllie.info(method).weights[0]
-    with safe_open(checkpoint.FOLDER / variant.file, "pt") as file:
-        assert file.metadata()["format"] == "fastllie"
-        assert file.metadata()["method"] == method
-    assert fastllie.load(method).padding == "replicate"
-    assert sum(tensor.numel() for tensor in fastllie.load(method).state_dict().values()) == row.parameters
+@pytest.mark.parametrize(("method", "variant"), SHIPPED)
+def test_shipped_weights_brighten_a_dark_image(method, variant):
+    row = fastllie.info(method)
+    file = next(entry.file for entry in row.weights if entry.name == variant)
+    with safe_open(checkpoint.FOLDER / file, "pt") as opened:
+        assert opened.metadata()["format"] == "fastllie"
+        assert opened.metadata()["method"] == method
+    network = fastllie.load(method, variant)
+    assert network.padding == ("reflect" if method == "sci" else "replicate")
+    assert sum(parameter.numel() for parameter in network.parameters()) == row.parameters
     ramp = np.linspace(0, 60, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
-    got = fastllie.enhance(ramp, method)
+    got = fastllie.enhance(ramp, method, weights=variant)
     assert got.mean() > 1.5 * ramp.mean()
-    # by name too
-    assert np.array_equal(fastllie.enhance(ramp, method, weights=variant.name), got)
+    if variant == row.weights[0].name:
+        assert np.array_equal(fastllie.enhance(ramp, method), got)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_shipped_weights_leave_no_frame(method):
+@pytest.mark.parametrize(("method", "variant"), SHIPPED)
+def test_shipped_weights_leave_no_frame(method, variant):
     """A flat image stays flat up to its border."""
-    got = fastllie.enhance(np.full((40, 50, 3), 20, np.uint8), method).reshape(-1, 3)
+    got = fastllie.enhance(np.full((40, 50, 3), 20, np.uint8), method, weights=variant).reshape(-1, 3)
     assert (got == got[0]).all()
 
 
@@ -346,18 +349,18 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
 
 
 def test_list_methods_is_sorted_and_whole():
-    assert fastllie.list_methods() == sorted(methods.METHODS) == ["zerodce", "zerodce++"]
+    assert fastllie.list_methods() == sorted(methods.METHODS) == ["sci", "zerodce", "zerodce++"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 def test_info_tells_the_truth(method):
     row = fastllie.info(method)
     model = methods.model_class(method)()
     assert row.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert row.halo == model.halo
-    assert row.weights[0].name == "fastllie"
+    assert row.weights[0].name == ("strong" if method == "sci" else "fastllie")
     for option in row.options:
-        assert getattr(model, option.name) == option.default
+        assert option.default in (None, getattr(model, option.name))
     text = str(row)
     for part in (method, row.paper, f"{row.parameters:,}", "Apache-2.0", *(o.name for o in row.options)):
         assert part in text
@@ -368,13 +371,14 @@ def test_info_tells_the_truth(method):
     [
         (
             "zero-dce",
-            "unknown method 'zero-dce'; did you mean 'zerodce' or 'zerodce++'? known: zerodce, zerodce++",
+            "unknown method 'zero-dce'; did you mean 'zerodce' or 'zerodce++'?"
+            " known: sci, zerodce, zerodce++",
         ),
         (
             "ZERODCE",
-            "unknown method 'ZERODCE'; did you mean 'zerodce' or 'zerodce++'? known: zerodce, zerodce++",
+            "unknown method 'ZERODCE'; did you mean 'zerodce' or 'zerodce++'? known: sci, zerodce, zerodce++",
         ),
-        ("gamma", "unknown method 'gamma'; known: zerodce, zerodce++"),
+        ("gamma", "unknown method 'gamma'; known: sci, zerodce, zerodce++"),
     ],
 )
 def test_unknown_method(name, told):

@@ -40,7 +40,7 @@ TINY = Recipe(
     cosine=True,
     average=0.9,
     clip=1.0,
-    weights=LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    losses=LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
 )
 
 
@@ -133,6 +133,14 @@ def test_supervised_losses_measure_what_they_say():
     assert losses.dissimilarity(darker, target).item() > 0.1
 
 
+def test_a_grey_illumination_costs_nothing():
+    grey = torch.rand(2, 1, 4, 4).expand(2, 3, 4, 4)
+    assert losses.grey_illumination(grey).item() == pytest.approx(0, abs=1e-12)
+    coloured = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert losses.grey_illumination(coloured).item() == pytest.approx((0.25 + 0.25) / 3, rel=1e-5)
+    assert losses.grey_illumination(0.5 * coloured).item() == pytest.approx((0.25 + 0.25) / 3, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("loss", "size"),
     [("spatial_consistency", 3), ("exposure", 15), ("map_smoothness", 1), ("dissimilarity", 6)],
@@ -168,7 +176,7 @@ def test_paired_losses_have_true_gradients(name):
 @pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
 def test_ten_steps_match_the_published(method):
     arrays = golden("zerodce_train10" if method == "zerodce" else "zerodcepp_train10")
-    task = CurveTask(recipes.PUBLISHED[method], total_steps=10)
+    task = CurveTask(recipes.RECIPES[method]["official"], total_steps=10)
     task.network.load_state_dict(published_layout(method, arrays, "init."))
     x = arrays["batch_u8"].permute(0, 3, 1, 2).float() / 255
     columns = ("total", "map_smoothness", "spatial_consistency", "colour_constancy", "exposure", "gradient")
@@ -185,9 +193,9 @@ def test_published_recipes_keep_the_published_numbers():
         ("zerodce", 200, 256, 200, 0.02),
         ("zerodce++", 1600, 512, 100, None),
     ):
-        recipe = recipes.PUBLISHED[method]
+        recipe = recipes.RECIPES[method]["official"]
         assert (recipe.size, recipe.epochs, recipe.normal_init, recipe.batch) == (size, epochs, init, 8)
-        assert recipe.weights == LossWeights(weight, 1, 5, 10)
+        assert recipe.losses == LossWeights(weight, 1, 5, 10)
         assert (recipe.learning_rate, recipe.weight_decay, recipe.clip) == (1e-4, 1e-4, 0.1)
         assert (recipe.padding, recipe.cosine, recipe.average, recipe.synthesis) == (
             "zeros",
@@ -296,6 +304,23 @@ def test_mixed_frames_have_two_exposures_and_one_target():
     assert (spread > 0.1).sum() >= 4
     lifted = frames.target[frames.x < 0.15]
     torch.testing.assert_close(lifted, torch.full_like(lifted, 128 / 255), rtol=0, atol=1e-3)
+
+
+def test_casts_colour_the_frame_and_its_target_alike():
+    grey = [np.full((64, 64, 3), 90, np.uint8)]
+    synthesis = replace(
+        Synthesis(), bright_share=0.0, mixed_share=0.0, exposures=(-1.0, -1.0), lift=(0.0, -0.5), **NOISELESS
+    )
+    plain, cast = (
+        data.SyntheticExposures(grey, replace(synthesis, target_mean=0.0, cast=amount), 64, 8, 0).batch(0)
+        for amount in (0.0, 0.5)
+    )
+    assert (plain.target.amax(1) - plain.target.amin(1)).max() < 1e-6
+    assert (cast.target.amax(1) - cast.target.amin(1)).mean() > 0.05
+    frame, target = (((values + 0.055) / 1.055) ** 2.4 for values in cast)
+    seen = cast.x > 0.1  # below, the encoding is another one, and 8 bits are coarse
+    torch.testing.assert_close((2 * frame)[seen], target[seen], rtol=0.03, atol=0)
+    assert seen.float().mean() > 0.5
 
 
 def test_noise_grows_with_the_light_and_is_seen(photos):
@@ -422,7 +447,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 @pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
 def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, monkeypatch):
-    monkeypatch.setitem(recipes.SHIPPED, method, replace(recipes.SHIPPED[method], size=48, batch=2))
+    shipped = recipes.SHIPPED[method]
+    name = next(iter(shipped))
+    monkeypatch.setitem(shipped, name, replace(shipped[name], size=48, batch=2))
     scores = tmp_path / "scores.json"
     title = card.TITLES[method]
     scores.write_text(
@@ -435,7 +462,7 @@ def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, mon
     finally:
         torch.set_num_threads(before)
     assert "step 2/2" in capsys.readouterr().out
-    weights = tmp_path / "out" / f"{reproduce.STEMS[method]}.safetensors"
+    weights = tmp_path / "out" / fastllie.info(method).weights[0].file
     with safe_open(weights, "pt") as file:
         assert {file.metadata()[key] for key in ("format", "method", "padding")} == {
             "fastllie",
@@ -456,20 +483,33 @@ def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, mon
     ]
 
 
-@pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
-def test_shipped_weights_are_of_the_recipe_here_and_have_a_card(method):
-    weights = Path(fastllie.__file__).parent / "weights" / f"{reproduce.STEMS[method]}.safetensors"
+@pytest.mark.parametrize(
+    ("method", "variant"), [(method, name) for method in recipes.SHIPPED for name in recipes.SHIPPED[method]]
+)
+def test_shipped_weights_are_of_the_recipe_here_and_have_a_card(method, variant):
+    file = next(entry.file for entry in fastllie.info(method).weights if entry.name == variant)
+    weights = Path(fastllie.__file__).parent / "weights" / file
     with safe_open(weights, "pt") as file:
         metadata = file.metadata()
-    assert json.loads(metadata["recipe"]) == json.loads(json.dumps(asdict(recipes.SHIPPED[method])))
+    expected = asdict(recipes.SHIPPED[method][variant])
+    assert json.loads(metadata["recipe"]) == json.loads(json.dumps(expected))
     text = weights.with_suffix(".md").read_text(encoding="utf-8")
     assert text.count("| CC-BY") == json.loads(metadata["run"])["photographs"]
-    assert f"{card.TITLES[method]} ours" in text
+    assert method == "sci" or f"{card.TITLES[method]} ours" in text
+
+
+def test_every_variant_that_ships_has_its_recipe():
+    for method in fastllie.list_methods():
+        names = [variant.name for variant in fastllie.info(method).weights]
+        assert list(recipes.SHIPPED[method]) == names
+        assert set(recipes.RECIPES[method]) >= {"official", *names}
+        assert "official" in recipes.FINETUNES[method]
 
 
 def test_reproduce_runs_the_published_recipe(photos, tmp_path):
     recipe = replace(recipes.ZERODCE_PUBLISHED, size=32, epochs=2)
-    weights = reproduce.reproduce(recipe, photos, tmp_path / "out", threads=torch.get_num_threads())
+    threads = torch.get_num_threads()
+    weights = reproduce.reproduce(recipe, photos, tmp_path / "out", stem="published", threads=threads)
     with safe_open(weights, "pt") as file:
         assert json.loads(file.metadata()["run"])["steps"] == 2
         assert file.metadata()["padding"] == "zeros"

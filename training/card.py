@@ -15,9 +15,21 @@ from typing import Any
 
 from safetensors import safe_open
 
+from fastllie.methods import info
 from fastllie.training.data import Photograph, list_photographs
 
-TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++"}
+TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++", "sci": "SCI"}
+CHOICE = {
+    "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
+    " of which was trained on, and by looking at the pictures."
+}
+LIMITS = {
+    "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
+    " removed.",
+    "sci": "The network sees 7x7 pixels and has 258 parameters: nearly a tone curve. It brightens noise with"
+    " the picture, does not correct colours, and treats a dark object as it treats a dark scene.",
+}
+LIMITS["zerodce++"] = LIMITS["zerodce"]
 
 
 def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | None) -> Path:
@@ -46,12 +58,13 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         "",
         "## How it was made",
         "```",
-        f"python -m fastllie.training.reproduce {method} --photos PHOTOS -o OUT --seed {run['seed']}"
-        f" --threads {run['threads']}",
+        f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
+        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}",
         "```",
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
         " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
         " another processor or version gives weights that score alike.",
+        *([CHOICE[method]] if method in CHOICE else []),
         "",
         "The recipe (`training/recipes.py` says what each entry means):",
         "",
@@ -61,8 +74,8 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         *_score_lines(TITLES[method], scores),
         "",
         "## Limits",
-        "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not removed."
-        " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
+        LIMITS[method]
+        + " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
         "",
         "## Photographs",
         f"{run['photographs']} photographs, each cropped, reduced, darkened and given noise during training.",
@@ -76,6 +89,13 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def _variant(method: str, file: str) -> str:
+    """The flag that asks for this file where a method ships several."""
+    variants = info(method).weights
+    named = [f" --variant {variant.name}" for variant in variants if variant.file == file]
+    return named[0] if named and len(variants) > 1 else ""
 
 
 def _recipe_lines(recipe: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastllie.training.recipes import Synthesis
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SMALLEST_SIDE = 3  # what the smoothness loss needs
 LARGEST_GAIN = 4.0  # two stops: a night photograph is a good target only if it stays one
 
 Pixels = NDArray[np.uint8]
@@ -69,8 +70,49 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
     return photographs
 
 
-def decode(path: Path, *, short_side: int | None = None, square: int | None = None) -> Pixels:
-    """An image file as `[H, W, 3]`, reduced to a short side, or squeezed to a square whatever its shape.
+def find_images(data: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
+    """The image files of a folder and its folders, in order of their paths, or those of a list as they stand.
+
+    Each is opened, to find out now and not in the middle of a run that one is no image.
+
+    Raises:
+        TypeError: neither a path nor a list of paths.
+        ValueError: no folder, no images, or a file that is not a readable image, by its name.
+        FileNotFoundError: a file of a list that is not there.
+    """
+    if isinstance(data, (str, PathLike)):
+        folder = Path(data)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder; wanted a folder of photographs, or a list of files")
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    elif isinstance(data, Sequence) and all(isinstance(path, (str, PathLike)) for path in data):
+        folder = Path("the list")
+        paths = [Path(path) for path in data]
+    else:
+        raise TypeError(f"data must be a folder or a list of image files, got {type(data).__name__}")
+    if not paths:
+        raise ValueError(f"{folder} holds no images; wanted files that end in {', '.join(EXTENSIONS)}")
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"no such image file: {path}")
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        if min(width, height) < SMALLEST_SIDE:
+            raise ValueError(f"{path} is {width}x{height}; the smallest side must be {SMALLEST_SIDE} or more")
+    return paths
+
+
+def decode(
+    path: Path,
+    *,
+    short_side: int | None = None,
+    long_side: int | None = None,
+    square: int | None = None,
+) -> Pixels:
+    """An image file as `[H, W, 3]`, at a short side, within a long side, or squeezed to a square.
 
     Raises:
         ValueError: a file that is not a readable image, by its name.
@@ -88,6 +130,11 @@ def decode(path: Path, *, short_side: int | None = None, square: int | None = No
         size = (
             max(short_side, round(image.width * short_side / min(image.size))),
             max(short_side, round(image.height * short_side / min(image.size))),
+        )
+    elif long_side is not None and max(image.size) > long_side:
+        size = (
+            max(SMALLEST_SIDE, round(image.width * long_side / max(image.size))),
+            max(SMALLEST_SIDE, round(image.height * long_side / max(image.size))),
         )
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
@@ -110,6 +157,58 @@ class Squares:
         chosen = order[place * self._batch : (place + 1) * self._batch]
         x = _tensor(_floats(np.stack([self._photographs[i] for i in chosen])))
         return Batch(x, x)
+
+
+class Photographs:
+    """Batches of photographs as they are, of any sizes, decoded when their turn comes, shuffled in each pass.
+
+    Args:
+        size: Side of a square crop at a random place; photographs smaller than it are enlarged. None takes
+            whole photographs, one a batch.
+        long_side: Larger photographs are reduced to this long side.
+
+    Raises:
+        ValueError: whole photographs in batches of several; a file that cannot be read, by its name, when its
+            turn comes.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        batch: int,
+        seed: int,
+        *,
+        size: int | None = None,
+        long_side: int | None = None,
+    ):
+        if batch > 1 and size is None:
+            raise ValueError(f"whole photographs go one a batch, got batch={batch}: give a size to crop to")
+        self._paths = paths
+        self._batch = batch
+        self._seed = seed
+        self._size = size
+        self._long_side = long_side
+        self.steps_per_epoch = -(-len(paths) // batch)
+
+    def batch(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        random = np.random.default_rng((self._seed, epoch))
+        order = random.permutation(len(self._paths))
+        chosen = order[place * self._batch : (place + 1) * self._batch]
+        random = np.random.default_rng((self._seed, epoch, place))
+        pixels = [self._pixels(self._paths[index], random) for index in chosen]
+        x = _tensor(_floats(np.stack(pixels)))
+        return Batch(x, x)
+
+    def _pixels(self, path: Path, random: np.random.Generator) -> Pixels:
+        pixels = decode(path, long_side=self._long_side)
+        size = self._size
+        if size is None:
+            return pixels
+        if min(pixels.shape[:2]) < size:
+            pixels = decode(path, short_side=size)
+        top, left = (int(random.integers(side - size + 1)) for side in pixels.shape[:2])
+        return pixels[top : top + size, left : left + size]
 
 
 class SyntheticExposures:
@@ -139,6 +238,9 @@ class SyntheticExposures:
         index = int(random.integers(len(self._photographs)))
         light = _linear(_crop(self._photographs[index], self._size, synthesis.zoom, random))
         light = light * np.float32(self._gains[index])
+        if synthesis.cast:
+            gains = np.exp2(random.normal(0, synthesis.cast, 3))
+            light = light * (gains / gains.mean()).astype(np.float32)
         stops = _exposures(self._size, synthesis, random)
         clean = light * np.exp2(stops)
         nothing, full = synthesis.lift

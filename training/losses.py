@@ -109,6 +109,14 @@ def dissimilarity(y: Tensor, target: Tensor) -> Tensor:
     return 1 - (luminance * structure).mean()
 
 
+def grey_illumination(illum: Tensor) -> Tensor:
+    """Mean squared deviation of the channels of an illumination from their mean, relative to it.
+
+    An illumination that is the same in all channels leaves the ratios of red, green and blue as they are.
+    """
+    return (illum / illum.mean(1, keepdim=True) - 1).square().mean()
+
+
 def _need(images: Tensor, size: int, loss: str) -> None:
     if images.dim() != 4 or min(images.shape[-2:]) < size:
         raise ValueError(f"{loss} needs [B, C, H, W] with H, W >= {size}, got shape {tuple(images.shape)}")

@@ -1,6 +1,6 @@
 """The recipes: the published numbers with their sources, and those of our own weights."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Synthesis:
         target_mean: Photographs darker than this mean are exposed up to it before anything else.
         target_ceiling: Highlights of the target are compressed to stay under this linear value.
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
+        cast: Standard deviation in stops of the gain of each colour, in the frame and in its target alike:
+            saturated colours, which the photographs have few of, are to be kept as they are.
     """
 
     exposures: tuple[float, float] = (-6.6, -2.2)
@@ -37,11 +39,12 @@ class Synthesis:
     target_mean: float = 0.5
     target_ceiling: float = 0.9
     zoom: float = 3.75
+    cast: float = 0.0
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weight of each loss in `fastllie.training.losses`; a zero leaves it out."""
+    """The weight of each loss of a curve network, see `fastllie.training.losses`; a zero leaves it out."""
 
     map_smoothness: float = 0.0
     spatial_consistency: float = 0.0
@@ -72,7 +75,7 @@ class Recipe:
         clip: Largest norm of the gradient over all parameters.
         average: Decay of the moving average of the weights that is the result; 0 keeps the last weights.
         exposure_level: `level` of the exposure loss.
-        weights: The losses.
+        losses: Their weights.
         synthesis: How training frames are made; None takes the photographs as they are, squeezed to squares.
     """
 
@@ -83,7 +86,7 @@ class Recipe:
     epochs: int | None
     steps: int | None
     learning_rate: float
-    weights: LossWeights
+    losses: LossWeights
     scales: tuple[int, ...] = (1,)
     normal_init: float | None = None
     warmup: int = 0
@@ -108,7 +111,7 @@ ZERODCE_PUBLISHED = Recipe(
     weight_decay=1e-4,
     clip=0.1,
     normal_init=0.02,
-    weights=LossWeights(map_smoothness=200, spatial_consistency=1, colour_constancy=5, exposure=10),
+    losses=LossWeights(map_smoothness=200, spatial_consistency=1, colour_constancy=5, exposure=10),
     synthesis=None,
 )
 
@@ -123,7 +126,7 @@ ZERODCEPP_PUBLISHED = Recipe(
     learning_rate=1e-4,
     weight_decay=1e-4,
     clip=0.1,
-    weights=LossWeights(map_smoothness=1600, spatial_consistency=1, colour_constancy=5, exposure=10),
+    losses=LossWeights(map_smoothness=1600, spatial_consistency=1, colour_constancy=5, exposure=10),
     synthesis=None,
 )
 
@@ -139,7 +142,7 @@ ZERODCE = Recipe(
     cosine=True,
     average=0.99,
     clip=1.0,
-    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    losses=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
 )
 
 ZERODCEPP = Recipe(
@@ -154,9 +157,152 @@ ZERODCEPP = Recipe(
     cosine=True,
     average=0.99,
     clip=1.0,
-    weights=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    losses=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
     synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
 
-PUBLISHED = {"zerodce": ZERODCE_PUBLISHED, "zerodce++": ZERODCEPP_PUBLISHED}
-SHIPPED = {"zerodce": ZERODCE, "zerodce++": ZERODCEPP}
+
+@dataclass(frozen=True)
+class SCILossWeights:
+    """The weight of each loss of a stage of SCI; a zero leaves it out.
+
+    The first two are the published ones: the mean squared difference of illumination and input, and the
+    smoothness of the illumination. They know no target for the brightness, which hangs on their balance, on
+    the batch norm's mode and on the number of steps. The others are ours and give it one: `exposure` pulls
+    patches of the result to `exposure_level`, the rest compare the result with the target of a synthetic dark
+    frame, and `grey_illumination` keeps the colours; see `fastllie.training.losses`.
+    """
+
+    fidelity: float = 1.5
+    smoothness: float = 1.0
+    grey_illumination: float = 0.0
+    exposure: float = 0.0
+    reconstruction: float = 0.0
+    scaled_reconstruction: float = 0.0
+    dissimilarity: float = 0.0
+
+
+@dataclass(frozen=True)
+class SCIRecipe:
+    """Everything that decides a training run of SCI but the photographs and the seed.
+
+    Args:
+        block, blocks, channels, padding: As for `fastllie.models.SCI`.
+        stages: Stages of the cascade.
+        calibrate_last: Calibrate the last stage too, as published: it moves unread statistics only.
+        normal_init: Standard deviation of the convolution and batch norm weights at the start, the biases
+            being zero; None keeps PyTorch's default.
+        size: Side of the square crops, one from each photograph; None takes whole photographs.
+        long_side: Larger photographs are reduced to this long side; None leaves them as they are.
+        batch: Images a step; more than one only with a `size`.
+        epochs, steps, learning_rate, warmup, cosine, weight_decay, clip, average: As for `Recipe`.
+        losses: Their weights, the same at each stage.
+        sigma, color, norm: Of the smoothness, as for `fastllie.ops.smoothness_loss`.
+        exposure_level: `level` of the exposure loss.
+        freeze_bn_after: Passes over the photographs after which batch norm stays in eval mode; None never.
+        freeze_bn_after_steps: The same in steps.
+        synthesis: How training frames are made, in squares of `size`; None takes photographs as they are.
+    """
+
+    method: str = "sci"
+    block: str = "basic"
+    blocks: int = 1
+    channels: int = 3
+    padding: str = "zeros"
+    stages: int = 3
+    calibrate_last: bool = False
+    normal_init: float | None = 0.02
+    size: int | None = None
+    long_side: int | None = None
+    batch: int = 1
+    epochs: int | None = 1000
+    steps: int | None = None
+    learning_rate: float = 3e-4
+    warmup: int = 0
+    cosine: bool = False
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+    average: float = 0.0
+    losses: SCILossWeights = field(default_factory=SCILossWeights)
+    sigma: float = 10.0
+    color: str = "memory"
+    norm: str = "pixel"
+    exposure_level: float = 0.6
+    freeze_bn_after: int | None = None
+    freeze_bn_after_steps: int | None = None
+    synthesis: Synthesis | None = None
+
+    def __post_init__(self) -> None:
+        if self.freeze_bn_after is not None and self.freeze_bn_after_steps is not None:
+            raise ValueError("give freeze_bn_after or freeze_bn_after_steps, not both")
+
+
+# train.py, model.py and loss.py of vis-opt-group/SCI @9d28a3f
+SCI_OFFICIAL = SCIRecipe()
+
+# What the history of that repository and the released files themselves tell of their making, in April 2022:
+# the loss before its change of June (colours unconverted, a scalar norm), and a loop that left batch norm in
+# eval mode from the second pass on (the files' counters stand at three times the number of photographs).
+SCI_RELEASED = SCIRecipe(color="rgb", norm="scalar", freeze_bn_after=1)
+
+# finetune.py @9d28a3f: one stage; its first preview, after ten steps, leaves batch norm in eval mode for good
+SCI_FINETUNE = SCIRecipe(stages=1, normal_init=None, epochs=100, learning_rate=5e-4, freeze_bn_after_steps=10)
+
+# Ours: supervised by synthetic dark frames. One stage, because the target says what a cascade would have to
+# find out; a curve that rises everywhere, because few frames are to be left as they are; colours kept by a
+# grey illumination and by casts that the photographs do not have.
+SCI_STRONG = SCIRecipe(
+    padding="reflect",
+    stages=1,
+    normal_init=None,
+    size=64,
+    batch=8,
+    epochs=None,
+    steps=2500,
+    learning_rate=5e-3,
+    warmup=50,
+    cosine=True,
+    weight_decay=0.0,
+    clip=1.0,
+    average=0.99,
+    losses=SCILossWeights(
+        fidelity=0,
+        smoothness=0,
+        grey_illumination=15,
+        reconstruction=3,
+        scaled_reconstruction=1,
+        dissimilarity=1,
+    ),
+    synthesis=Synthesis(
+        exposures=(-8.0, -1.6), lift=(-0.2, -1.8), bright_share=0.08, mixed_share=0.15, cast=1.0
+    ),
+)
+
+# the same for frames that are less dark: photographs at dusk more than at night
+SCI_MILD = replace(
+    SCI_STRONG,
+    synthesis=Synthesis(
+        exposures=(-4.5, -0.8), lift=(0.0, -1.6), bright_share=0.15, mixed_share=0.15, cast=1.0
+    ),
+)
+
+AnyRecipe = Recipe | SCIRecipe
+OFFICIAL = "official"
+# method -> the name of a variant in fastllie.info(method) -> how its weights were made; the default first
+SHIPPED: dict[str, dict[str, AnyRecipe]] = {
+    "zerodce": {"fastllie": ZERODCE},
+    "zerodce++": {"fastllie": ZERODCEPP},
+    "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
+}
+# method -> the name of a recipe -> the recipe
+RECIPES: dict[str, dict[str, AnyRecipe]] = {
+    "zerodce": {OFFICIAL: ZERODCE_PUBLISHED, **SHIPPED["zerodce"]},
+    "zerodce++": {OFFICIAL: ZERODCEPP_PUBLISHED, **SHIPPED["zerodce++"]},
+    "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
+}
+# likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
+FINETUNES: dict[str, dict[str, AnyRecipe]] = {
+    "zerodce": RECIPES["zerodce"],
+    "zerodce++": RECIPES["zerodce++"],
+    "sci": {OFFICIAL: SCI_FINETUNE},
+}

@@ -1,5 +1,6 @@
 """The networks. Each takes and returns images `[B, 3, H, W]` in [0, 1]."""
 
+from fastllie.models.sci import SCI
 from fastllie.models.zerodce import ZeroDCE, ZeroDCEPlusPlus
 
-__all__ = ["ZeroDCE", "ZeroDCEPlusPlus"]
+__all__ = ["SCI", "ZeroDCE", "ZeroDCEPlusPlus"]

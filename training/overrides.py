@@ -1,0 +1,101 @@
+"""Recipes with other values: from keywords, and from the flags of a command line."""
+
+import ast
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastllie.training.recipes import RECIPES
+
+R = TypeVar("R")
+
+
+def override(recipe: R, changes: Mapping[str, Any]) -> R:
+    """The recipe with other values; a part that is a dataclass may be given as a dict of its own changes.
+
+    Raises:
+        TypeError: a name that the recipe does not have, with the close match, or a value of the wrong type.
+    """
+    types_of = get_type_hints(type(recipe))
+    names = [entry.name for entry in fields(recipe) if entry.name != "method"]  # type: ignore[arg-type]
+    values = {}
+    for name, value in changes.items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names)
+            guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise TypeError(f"unknown field {name!r}; {guess}there are: {', '.join(names)}")
+        part = getattr(recipe, name)
+        if isinstance(value, Mapping):
+            made: Any = next((kind for kind in kinds(types_of[name]) if is_dataclass(kind)), None)
+            if made is None:
+                raise TypeError(f"{name} must be {_spelled(types_of[name])}, got a {type(value).__name__}")
+            value = override(part if part is not None else made(), value)
+        values[name] = _typed(name, value, types_of[name])
+    return replace(recipe, **values)  # type: ignore[type-var]
+
+
+def kinds(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _typed(name: str, value: Any, annotation: Any) -> Any:
+    """The value, a list as a tuple and an integer as a float where that is meant."""
+    for kind in kinds(annotation):
+        if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+            return tuple(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        # a bool is an int to Python, never to a reader
+        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            return value
+    raise TypeError(f"{name} must be {_spelled(annotation)}, got {value!r}")
+
+
+def _spelled(annotation: Any) -> str:
+    return " or ".join("None" if kind is type(None) else _name(kind) for kind in kinds(annotation))
+
+
+def _name(kind: Any) -> str:
+    return str(kind) if get_origin(kind) else kind.__name__
+
+
+def field_names() -> list[str]:
+    """Every field of any recipe, those of its parts as `losses.exposure`."""
+    found: dict[str, None] = {}
+    for recipes in RECIPES.values():
+        for recipe in recipes.values():
+            found |= dict.fromkeys(_names(type(recipe)))
+    return list(found)
+
+
+def _names(kind: Any, prefix: str = "") -> Iterator[str]:
+    for name, annotation in get_type_hints(kind).items():
+        part = next((kind for kind in kinds(annotation) if is_dataclass(kind)), None)
+        if part is not None:
+            yield from _names(part, f"{prefix}{name}.")
+        if name != "method":
+            yield prefix + name
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"losses.exposure": 10}` as `{"losses": {"exposure": 10}}`."""
+    found: dict[str, Any] = {}
+    for path, value in changes.items():
+        *parts, name = path.split(".")
+        into = found
+        for part in parts:
+            into = into.setdefault(part, {})
+        into[name] = value
+    return found
+
+
+def value_of(text: str) -> Any:
+    """A number, a tuple, True, False or None where the text is one; the text itself otherwise."""
+    spelled = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
+    try:
+        return ast.literal_eval(spelled)
+    except (SyntaxError, ValueError):
+        return text
