@@ -36,6 +36,7 @@ PUBLISHED = {
     "zerodce": "weights/zerodce/zerodce_official.safetensors",
     "zerodce++": "weights/zerodce/zerodcepp_official.safetensors",
 }
+PUBLISHED_SCI = {name: f"weights/sci/{name}.safetensors" for name in ("easy", "medium", "difficult")}
 SCALES = (1, 4, 12)  # of Zero-DCE++; 12 is the published test's
 COLUMNS = {
     "lol_psnr": "LOL PSNR",
@@ -232,7 +233,7 @@ class Candidate:
 
     name: str
     method: str
-    weights: Path | None
+    weights: Path | str | None
     options: dict[str, int]
 
 
@@ -246,6 +247,16 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
                 options = {} if scale is None else {"scale": scale}
                 suffix = "" if scale is None else f", scale {scale}"
                 rows.append(Candidate(f"{title} {name}{suffix}", method, weights, options))
+        if name == "published":
+            rows += [
+                Candidate(f"SCI published, {variant}", "sci", shared / path, {})
+                for variant, path in PUBLISHED_SCI.items()
+            ]
+        else:
+            rows += [
+                Candidate(f"SCI ours, {variant.name}", "sci", ours.get(variant.name) or variant.name, {})
+                for variant in fastllie.info("sci").weights
+            ]
     return rows
 
 
@@ -300,13 +311,21 @@ def main() -> None:
     )
     parser.add_argument("--zerodce", type=Path, help="weights to score instead of those that ship")
     parser.add_argument("--zerodcepp", type=Path, help="likewise for Zero-DCE++")
+    parser.add_argument("--sci-strong", type=Path, help="likewise for SCI's strong variant")
+    parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
     parser.add_argument(
         "-o", "--output", type=Path, default=RESULTS, help="the folder for quality.json and .md"
     )
     options = parser.parse_args()
-    compared = candidates(options.shared, {"zerodce": options.zerodce, "zerodce++": options.zerodcepp})
+    ours = {
+        "zerodce": options.zerodce,
+        "zerodce++": options.zerodcepp,
+        "strong": options.sci_strong,
+        "mild": options.sci_mild,
+    }
+    compared = candidates(options.shared, ours)
     rows = {}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         results = pool.map(measure, compared, repeat(options.shared), repeat(options.every))

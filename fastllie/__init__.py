@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
     from fastllie.ops.backend import backends as backends
+    from fastllie.training.run import TrainResult as TrainResult
+    from fastllie.training.run import finetune as finetune
+    from fastllie.training.run import train as train
 
 __version__ = "0.1.0"
 
@@ -29,6 +32,9 @@ _WHERE = {
     "info": "fastllie.methods",
     "MethodInfo": "fastllie.methods",
     "backends": "fastllie.ops.backend",
+    "train": "fastllie.training.run",
+    "finetune": "fastllie.training.run",
+    "TrainResult": "fastllie.training.run",
 }
 _ROOMS = ("models", "ops", "training")
 

@@ -18,6 +18,7 @@ from fastllie.files import SUFFIXES, save_image
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR = 30
+FIELD = "recipe field "  # before the name of a recipe's field in the parsed arguments
 BAR_AFTER = 1.0  # seconds
 
 
@@ -27,7 +28,8 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (some of it failed) or 2 (a wrong command line)."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(words[0] if words else "").parse_args(words)
     try:
         return arguments.run(arguments)
     except UsageError as error:
@@ -37,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """The parser; the verb that is `chosen` gets the flags that take time to find out."""
     parser = argparse.ArgumentParser(prog="fastllie", description="Brighten dark photographs.")
     parser.add_argument("--version", action="version", version=f"fastllie {fastllie.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -61,6 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     enhance.add_argument("--compare", action="store_true", help="write the input and the result side by side")
     enhance.set_defaults(run=_enhance)
+
+    for verb, text in (("train", "train a method on your photographs"), ("finetune", "go on from weights")):
+        learn = verbs.add_parser(verb, help=text, allow_abbrev=False)
+        learn.add_argument("method", metavar="METHOD", help="see `fastllie methods`")
+        learn.add_argument("data", metavar="DATA", help="a folder of photographs, searched with its folders")
+        learn.add_argument("-o", "--output", required=True, metavar="RUN", help="the folder to write to")
+        if verb == "finetune":
+            learn.add_argument("--weights", required=True, help="a variant's name, or a file")
+        learn.add_argument("--recipe", default="official", help="by name (default: %(default)s)")
+        learn.add_argument("--seed", type=int, default=0)
+        learn.add_argument("--every", type=int, default=200, help="steps between checkpoints (default: 200)")
+        learn.set_defaults(run=_learn)
+        if verb == chosen:
+            _add_recipe_fields(learn)
 
     methods = verbs.add_parser("methods", help="list the methods, or tell all about some")
     methods.add_argument("names", nargs="*", metavar="METHOD")
@@ -232,6 +249,39 @@ class Progress:
         if self.shown:
             print("\r" + " " * (BAR + 40) + "\r", end="", file=sys.stderr, flush=True)
             self.shown = False
+
+
+def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
+    from fastllie.training.overrides import field_names, value_of
+
+    group = parser.add_argument_group("the recipe", "fields of the recipe, see fastllie.training.recipes")
+    for name in field_names():
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(flag, type=value_of, dest=FIELD + name, default=argparse.SUPPRESS, metavar="VALUE")
+
+
+def _learn(arguments: argparse.Namespace) -> int:
+    from fastllie.training.overrides import nested
+
+    settings = {name: getattr(arguments, name) for name in ("output", "recipe", "seed", "every")}
+    if arguments.verb == "finetune":
+        settings["weights"] = arguments.weights
+    given = vars(arguments).items()
+    fields = nested({name.removeprefix(FIELD): value for name, value in given if name.startswith(FIELD)})
+    run = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
+    try:
+        result = run(arguments.method, arguments.data, progress=_say, **settings, **fields)
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    except (OSError, RuntimeError) as error:
+        print(f"fastllie {arguments.verb}: {error}", file=sys.stderr)
+        return FAILED
+    print(f"wrote {result.weights}")
+    return OK
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _methods(arguments: argparse.Namespace) -> int:

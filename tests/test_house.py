@@ -80,6 +80,16 @@ def test_room_imports_only_what_it_may(room):
                 assert not any(within(name, private) for private in PRIVATE), f"{path}: {name}"
 
 
+def test_training_is_imported_when_it_is_asked_for():
+    for path in python_files("fastllie"):
+        if path.is_relative_to(ROOT / "fastllie" / "training"):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                module = getattr(node, "module", None) or node.names[0].name
+                assert not within(module, "fastllie.training"), f"{path}: import it inside the function"
+
+
 def test_every_module_has_a_room():
     for path in python_files("fastllie"):
         relative = path.relative_to(ROOT).as_posix()
