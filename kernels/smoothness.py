@@ -17,30 +17,9 @@ def _value(ptr, b, c, y, x, strides, mask):
 
 
 @triton.jit
-def _converted(ptr, start, m, mask):
-    """Value `m` of an image in memory order, converted with the two beside it, as the published code does."""
-    role = m % 3
-    at = start + m - role
-    red, green, blue = load(ptr, at, mask), load(ptr, at + 1, mask), load(ptr, at + 2, mask)
-    luma = red * 0.257 + green * 0.564 + blue * 0.098 + 16.0 / 255.0
-    blueness = -0.148 * red - green * 0.291 + blue * 0.439 + 128.0 / 255.0
-    redness = red * 0.439 - green * 0.368 - blue * 0.071 + 128.0 / 255.0
-    return tl.where(role == 0, luma, tl.where(role == 1, blueness, redness))
-
-
-@triton.jit
-def _colour(ptr, b, c, y, x, height, width, strides, mask, COLOR: tl.constexpr):
-    if COLOR == "memory":
-        value = _converted(ptr, b * 3 * height * width, (c * height + y) * width + x, mask)
-    else:
-        value = _value(ptr, b, c, y, x, strides, mask)
-    return value
-
-
-@triton.jit
-def _metric(e0, e1, e2, COLOR: tl.constexpr):
+def _metric(e0, e1, e2, CONVERT: tl.constexpr):
     """G e: for YCbCr the conversion's matrix times its transpose, so that nothing has to be converted."""
-    if COLOR == "ycbcr":
+    if CONVERT:
         g0 = 0.280674 * e0 + 0.026464 * e1 - 0.070955 * e2
         g1 = 0.026464 * e0 + 0.538201 * e1 - 0.046349 * e2
         g2 = 0.207366 * e2 - 0.046349 * e1 - 0.070955 * e0
@@ -58,56 +37,52 @@ def _pixels(height, width, blocks, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _share(batch, height, width, dy: tl.constexpr, dx: tl.constexpr):
+def _share(batch, height, width, dy, dx):
     """One over the number of pairs; float64."""
-    rows = height - dy
-    if dy < 0:
-        rows = height + dy
-    columns = width - dx
-    if dx < 0:
-        columns = width + dx
-    return 1.0 / (batch.to(tl.int64) * rows * columns).to(tl.float64)
+    rows, columns = height - tl.abs(dy), width - tl.abs(dx)
+    return 1.0 / (tl.full((), 1, tl.int64) * batch * rows * columns).to(tl.float64)
 
 
 @triton.jit
 def smoothness_forward_kernel(
     illum_ptr, guide_ptr, parts_ptr, illum_strides, guide_strides, batch, height, width, blocks, kappa,
     kappa_rest,
-    COLOR: tl.constexpr, SCALAR: tl.constexpr, BLOCK: tl.constexpr,
+    CONVERT: tl.constexpr, SCALAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, y, x, mask = _pixels(height, width, blocks, BLOCK)
     o0 = _value(illum_ptr, b, 0, y, x, illum_strides, mask)
     o1 = _value(illum_ptr, b, 1, y, x, illum_strides, mask)
     o2 = _value(illum_ptr, b, 2, y, x, illum_strides, mask)
-    f0 = _colour(guide_ptr, b, 0, y, x, height, width, guide_strides, mask, COLOR)
-    f1 = _colour(guide_ptr, b, 1, y, x, height, width, guide_strides, mask, COLOR)
-    f2 = _colour(guide_ptr, b, 2, y, x, height, width, guide_strides, mask, COLOR)
+    f0 = _value(guide_ptr, b, 0, y, x, guide_strides, mask)
+    f1 = _value(guide_ptr, b, 1, y, x, guide_strides, mask)
+    f2 = _value(guide_ptr, b, 2, y, x, guide_strides, mask)
     # two parts: a number that is passed has the precision of float32
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
     program = tl.program_id(0).to(tl.int64)
     total = tl.zeros((), tl.float64)
-    for dy in tl.static_range(3):
+    # a loop over rows: all partners one after the other take Triton 40 s to compile
+    for dy in range(3):
         for column in tl.static_range(5):
-            if dy * 5 + column > 2:
-                r, s = y + dy, x + (column - 2)
-                there = mask & (r < height) & (s >= 0) & (s < width)
-                e0 = f0 - _colour(guide_ptr, b, 0, r, s, height, width, guide_strides, there, COLOR)
-                e1 = f1 - _colour(guide_ptr, b, 1, r, s, height, width, guide_strides, there, COLOR)
-                e2 = f2 - _colour(guide_ptr, b, 2, r, s, height, width, guide_strides, there, COLOR)
-                g0, g1, g2 = _metric(e0, e1, e2, COLOR)
-                weight = tl.where(there, tl.exp(-factor * (e0 * g0 + e1 * g1 + e2 * g2)), 0.0)
-                size = tl.abs(o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there))
-                size += tl.abs(o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there))
-                size += tl.abs(o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there))
-                share = _share(batch, height, width, dy, column - 2)
-                if SCALAR:
-                    at = parts_ptr + program * 24 + (dy * 5 + column - 3)
-                    tl.store(at, tl.sum(weight.to(tl.float64)) * share)
-                    size = tl.where(there, size, 0.0)
-                    tl.store(at + 12, tl.sum(size.to(tl.float64)) * share / 3)
-                else:
-                    # 0 * NaN: a pixel outside must not count
-                    total += tl.sum(tl.where(there, weight * size, 0.0).to(tl.float64)) * share
+            number = dy * 5 + column - 3
+            r, s = y + dy, x + (column - 2)
+            there = mask & (number >= 0) & (r < height) & (s >= 0) & (s < width)
+            e0 = f0 - _value(guide_ptr, b, 0, r, s, guide_strides, there)
+            e1 = f1 - _value(guide_ptr, b, 1, r, s, guide_strides, there)
+            e2 = f2 - _value(guide_ptr, b, 2, r, s, guide_strides, there)
+            g0, g1, g2 = _metric(e0, e1, e2, CONVERT)
+            weight = tl.exp(-factor * (e0 * g0 + e1 * g1 + e2 * g2))
+            size = tl.abs(o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there))
+            size += tl.abs(o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there))
+            size += tl.abs(o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there))
+            share = _share(batch, height, width, dy, column - 2)
+            if SCALAR:
+                at = parts_ptr + program * 24 + number
+                weights = tl.sum(tl.where(there, weight, 0.0).to(tl.float64))
+                tl.store(at, weights * share, mask=number >= 0)
+                sizes = tl.sum(tl.where(there, size, 0.0).to(tl.float64))
+                tl.store(at + 12, sizes * share / 3, mask=number >= 0)
+            else:
+                total += tl.sum(tl.where(there, weight * size, 0.0).to(tl.float64)) * share
     if not SCALAR:
         tl.store(parts_ptr + program, total)
 
@@ -116,53 +91,49 @@ def smoothness_forward_kernel(
 def smoothness_backward_kernel(
     illum_ptr, guide_ptr, grad_illum_ptr, grad_guide_ptr, grad_ptr, means_ptr, illum_strides, guide_strides,
     grad_illum_strides, grad_guide_strides, batch, height, width, blocks, kappa, kappa_rest,
-    COLOR: tl.constexpr, SCALAR: tl.constexpr, NEED_ILLUM: tl.constexpr, NEED_GUIDE: tl.constexpr,
+    CONVERT: tl.constexpr, SCALAR: tl.constexpr, NEED_ILLUM: tl.constexpr, NEED_GUIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, y, x, mask = _pixels(height, width, blocks, BLOCK)
     o0 = _value(illum_ptr, b, 0, y, x, illum_strides, mask)
     o1 = _value(illum_ptr, b, 1, y, x, illum_strides, mask)
     o2 = _value(illum_ptr, b, 2, y, x, illum_strides, mask)
-    f0 = _colour(guide_ptr, b, 0, y, x, height, width, guide_strides, mask, COLOR)
-    f1 = _colour(guide_ptr, b, 1, y, x, height, width, guide_strides, mask, COLOR)
-    f2 = _colour(guide_ptr, b, 2, y, x, height, width, guide_strides, mask, COLOR)
+    f0 = _value(guide_ptr, b, 0, y, x, guide_strides, mask)
+    f1 = _value(guide_ptr, b, 1, y, x, guide_strides, mask)
+    f2 = _value(guide_ptr, b, 2, y, x, guide_strides, mask)
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
     twice = 2 * tl.load(grad_ptr)
     slope_o0, slope_o1, slope_o2 = tl.zeros_like(o0), tl.zeros_like(o0), tl.zeros_like(o0)
     slope_f0, slope_f1, slope_f2 = tl.zeros_like(f0), tl.zeros_like(f0), tl.zeros_like(f0)
-    for row in tl.static_range(5):
+    for dy in range(-2, 3):
         for column in tl.static_range(5):
-            if row * 5 + column != 12:
-                r, s = y + (row - 2), x + (column - 2)
-                there = mask & (r >= 0) & (r < height) & (s >= 0) & (s < width)
-                e0 = f0 - _colour(guide_ptr, b, 0, r, s, height, width, guide_strides, there, COLOR)
-                e1 = f1 - _colour(guide_ptr, b, 1, r, s, height, width, guide_strides, there, COLOR)
-                e2 = f2 - _colour(guide_ptr, b, 2, r, s, height, width, guide_strides, there, COLOR)
-                g0, g1, g2 = _metric(e0, e1, e2, COLOR)
-                weight = tl.exp(-factor * (e0 * g0 + e1 * g1 + e2 * g2))
-                d0 = o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there)
-                d1 = o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there)
-                d2 = o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there)
-                scale = twice * _share(batch, height, width, row - 2, column - 2)
-                if SCALAR:
-                    # number of the unordered pair
-                    if row * 5 + column > 12:
-                        pair = means_ptr + (row * 5 + column - 13)
-                    else:
-                        pair = means_ptr + (11 - row * 5 - column)
-                    slope = there.to(o0.dtype) * (scale * tl.load(pair) / 3).to(o0.dtype)
-                    height_of = weight * (scale * tl.load(pair + 12)).to(o0.dtype)
-                else:
-                    slope = weight * scale.to(o0.dtype)
-                    height_of = slope * (tl.abs(d0) + tl.abs(d1) + tl.abs(d2))
-                slope = tl.where(there, slope, 0.0)
-                height_of = tl.where(there, height_of, 0.0)
-                slope_o0 += tl.where(d0 > 0, slope, tl.where(d0 < 0, -slope, 0.0))
-                slope_o1 += tl.where(d1 > 0, slope, tl.where(d1 < 0, -slope, 0.0))
-                slope_o2 += tl.where(d2 > 0, slope, tl.where(d2 < 0, -slope, 0.0))
-                slope_f0 += tl.where(there, height_of * g0, 0.0)
-                slope_f1 += tl.where(there, height_of * g1, 0.0)
-                slope_f2 += tl.where(there, height_of * g2, 0.0)
+            # the pixel itself adds nothing: its differences are zero
+            r, s = y + dy, x + (column - 2)
+            there = mask & (r >= 0) & (r < height) & (s >= 0) & (s < width)
+            e0 = f0 - _value(guide_ptr, b, 0, r, s, guide_strides, there)
+            e1 = f1 - _value(guide_ptr, b, 1, r, s, guide_strides, there)
+            e2 = f2 - _value(guide_ptr, b, 2, r, s, guide_strides, there)
+            g0, g1, g2 = _metric(e0, e1, e2, CONVERT)
+            weight = tl.exp(-factor * (e0 * g0 + e1 * g1 + e2 * g2))
+            d0 = o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there)
+            d1 = o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there)
+            d2 = o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there)
+            scale = twice * _share(batch, height, width, dy, column - 2)
+            if SCALAR:
+                # an unordered pair has one mean, from whichever of its ends it is seen
+                pair = means_ptr + tl.maximum(tl.abs(dy * 5 + (column - 2)) - 1, 0)
+                slope = tl.zeros_like(o0) + (scale * tl.load(pair) / 3).to(o0.dtype)
+                steep = weight * (scale * tl.load(pair + 12)).to(o0.dtype)
+            else:
+                slope = weight * scale.to(o0.dtype)
+                steep = slope * (tl.abs(d0) + tl.abs(d1) + tl.abs(d2))
+            slope = tl.where(there, slope, 0.0)
+            slope_o0 += tl.where(d0 > 0, slope, tl.where(d0 < 0, -slope, 0.0))
+            slope_o1 += tl.where(d1 > 0, slope, tl.where(d1 < 0, -slope, 0.0))
+            slope_o2 += tl.where(d2 > 0, slope, tl.where(d2 < 0, -slope, 0.0))
+            slope_f0 += tl.where(there, steep * g0, 0.0)
+            slope_f1 += tl.where(there, steep * g1, 0.0)
+            slope_f2 += tl.where(there, steep * g2, 0.0)
     if NEED_ILLUM:
         at = (
             grad_illum_ptr + b * grad_illum_strides[0] + y * grad_illum_strides[2] + x * grad_illum_strides[3]
@@ -180,25 +151,42 @@ def smoothness_backward_kernel(
 
 
 @triton.jit
-def smoothness_colours_kernel(from_ptr, to_ptr, triples, BLOCK: tl.constexpr):
+def memory_order_kernel(from_ptr, to_ptr, triples, BACKWARD: tl.constexpr, BLOCK: tl.constexpr):
+    """Three consecutive values converted as if they were one pixel, as the published code does, or back."""
     k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = k < triples
-    g0, g1, g2 = load(from_ptr, 3 * k, mask), load(from_ptr, 3 * k + 1, mask), load(from_ptr, 3 * k + 2, mask)
-    tl.store(to_ptr + 3 * k, 0.257 * g0 - 0.148 * g1 + 0.439 * g2, mask=mask)
-    tl.store(to_ptr + 3 * k + 1, 0.564 * g0 - 0.291 * g1 - 0.368 * g2, mask=mask)
-    tl.store(to_ptr + 3 * k + 2, 0.098 * g0 + 0.439 * g1 - 0.071 * g2, mask=mask)
+    v0, v1, v2 = load(from_ptr, 3 * k, mask), load(from_ptr, 3 * k + 1, mask), load(from_ptr, 3 * k + 2, mask)
+    if BACKWARD:
+        tl.store(to_ptr + 3 * k, 0.257 * v0 - 0.148 * v1 + 0.439 * v2, mask=mask)
+        tl.store(to_ptr + 3 * k + 1, 0.564 * v0 - 0.291 * v1 - 0.368 * v2, mask=mask)
+        tl.store(to_ptr + 3 * k + 2, 0.098 * v0 + 0.439 * v1 - 0.071 * v2, mask=mask)
+    else:
+        # unlike components meet in a difference, so that the bias counts
+        tl.store(to_ptr + 3 * k, 0.257 * v0 + 0.564 * v1 + 0.098 * v2 + 16.0 / 255, mask=mask)
+        tl.store(to_ptr + 3 * k + 1, 0.439 * v2 - 0.148 * v0 - 0.291 * v1 + 128.0 / 255, mask=mask)
+        tl.store(to_ptr + 3 * k + 2, 0.439 * v0 - 0.368 * v1 - 0.071 * v2 + 128.0 / 255, mask=mask)
 
 
-_COLORS = ("ycbcr", "memory", "rgb")
-
-
-def _constants(color: int, scalar: bool) -> dict[str, object]:
-    return {"COLOR": _COLORS[color], "SCALAR": scalar, "BLOCK": BLOCK}
+YCBCR, MEMORY = 0, 1  # of the colours in the order of fastllie.ops.smoothness
 
 
 def _split(kappa: float) -> tuple[float, float]:
     first = float(torch.tensor(kappa, dtype=torch.float32))
     return first, kappa - first
+
+
+def _colours(guide: Tensor, color: int) -> Tensor:
+    """What the kernels take for the guide. In memory order a value's colour hangs on two others that lie
+    anywhere: that conversion is a pass of its own here, and takes the memory of an image.
+    """
+    if color != MEMORY:
+        return guide
+    colours = torch.empty_like(guide, dtype=torch.promote_types(guide.dtype, torch.float32))
+    triples = guide.numel() // 3
+    memory_order_kernel[(triton.cdiv(triples, COLOURS),)](
+        guide, colours, triples, BACKWARD=False, BLOCK=COLOURS
+    )
+    return colours
 
 
 def smoothness_blocks(sizes: tuple[int, ...]) -> int:
@@ -219,9 +207,10 @@ def smoothness_forward(
     batch, _, height, width = sizes
     blocks = triton.cdiv(height * width, BLOCK)
     with torch.cuda.device_of(illum):
+        colours = _colours(guide, color)
         smoothness_forward_kernel[(batch * blocks,)](
-            illum, guide, parts, illum.stride(), guide.stride(), batch, height, width, blocks, *_split(kappa),
-            **_constants(color, scalar),
+            illum, colours, parts, illum.stride(), colours.stride(), batch, height, width, blocks,
+            *_split(kappa), CONVERT=color == YCBCR, SCALAR=scalar, BLOCK=BLOCK,
         )  # fmt: skip
 
 
@@ -233,21 +222,20 @@ def smoothness_backward(
     batch, _, height, width = sizes
     blocks = triton.cdiv(height * width, BLOCK)
     # a gradient that nobody needs is never touched: its strides are any
-    strides = [
-        g.stride() if needed else illum.stride()
-        for g, needed in zip((grad_illum, grad_guide), needs, strict=True)
-    ]
+    outs = zip((grad_illum, grad_guide), needs, strict=True)
+    strides = [out.stride() if needed else illum.stride() for out, needed in outs]
     with torch.cuda.device_of(illum):
+        colours = _colours(guide, color)
         smoothness_backward_kernel[(batch * blocks,)](
-            illum, guide, grad_illum, grad_guide, grad, means, illum.stride(), guide.stride(), *strides,
-            batch, height, width, blocks, *_split(kappa),
-            NEED_ILLUM=needs[0], NEED_GUIDE=needs[1], **_constants(color, scalar),
+            illum, colours, grad_illum, grad_guide, grad, means, illum.stride(), colours.stride(), *strides,
+            batch, height, width, blocks, *_split(kappa), CONVERT=color == YCBCR, SCALAR=scalar,
+            NEED_ILLUM=needs[0], NEED_GUIDE=needs[1], BLOCK=BLOCK,
         )  # fmt: skip
 
 
 def smoothness_colours(grad_colours: Tensor, grad_guide: Tensor, triples: int) -> None:
     """From the gradient of `triples` colours in memory order to that of three values each."""
     with torch.cuda.device_of(grad_colours):
-        smoothness_colours_kernel[(triton.cdiv(triples, COLOURS),)](
-            grad_colours, grad_guide, triples, BLOCK=COLOURS
+        memory_order_kernel[(triton.cdiv(triples, COLOURS),)](
+            grad_colours, grad_guide, triples, BACKWARD=True, BLOCK=COLOURS
         )

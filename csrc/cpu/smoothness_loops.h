@@ -187,19 +187,15 @@ template <class T, bool SCALAR>
 static void smoothness_pairs(SmoothnessRows<T>& rows, int64_t row, int d, int64_t first, int64_t last,
                              double* sums) {
   using V = Vector<T>;
-  const T *o[3], *f[3], *oq[3], *fq[3];
-  for (int c = 0; c < 3; ++c) {
-    o[c] = rows.plane(row, SmoothnessRows<T>::ILLUM + c);
-    f[c] = rows.plane(row, SmoothnessRows<T>::COLOUR + c);
-    oq[c] = rows.plane(row + offset_y(d), SmoothnessRows<T>::ILLUM + c) + offset_x(d);
-    fq[c] = rows.plane(row + offset_y(d), SmoothnessRows<T>::COLOUR + c) + offset_x(d);
-  }
+  const T *const p = rows.plane(row, 0), *const q = rows.plane(row + offset_y(d), 0) + offset_x(d);
   V weights{}, magnitudes{};
   for (int64_t i = first; i < last; i += LANES<T>) {
     V e[3], a[3];
     for (int c = 0; c < 3; ++c) {
-      e[c] = load<V>(f[c] + i) - load<V>(fq[c] + i);
-      a[c] = load<V>(o[c] + i) - load<V>(oq[c] + i);
+      const int64_t colour = (SmoothnessRows<T>::COLOUR + c) * SmoothnessRows<T>::PITCH + i;
+      const int64_t illum = (SmoothnessRows<T>::ILLUM + c) * SmoothnessRows<T>::PITCH + i;
+      e[c] = load<V>(p + colour) - load<V>(q + colour);
+      a[c] = load<V>(p + illum) - load<V>(q + illum);
     }
     V w = exp2_of_minus(squared(e));
     V magnitude = absolute(a);
@@ -266,61 +262,61 @@ static void smoothness_pairs_backward(const SmoothnessTask& task, SmoothnessRows
   constexpr int ORDER[COUNT] = {D...};
   const int64_t n = rows.count();
   int64_t first = 0, whole = n, most = 0, ends[COUNT];
-  T* p[Rows::PLANES];
-  T* q[COUNT][Rows::PLANES];
-  for (int k = 0; k < Rows::PLANES; ++k) p[k] = rows.plane(row, k);
+  // planes lie a constant apart: one pointer a row, and no store makes the compiler read it again
+  T* const p = rows.plane(row, 0);
+  const T* q[COUNT];
+  T* grad_q[COUNT];
+  V illum_factors[COUNT], guide_factors[COUNT];
   for (int g = 0; g < COUNT; ++g) {
     const int dy = offset_y(ORDER[g]), dx = offset_x(ORDER[g]);
     if (-dx > first) first = -dx;
     ends[g] = dx > 0 ? n - dx : n;
     whole = ends[g] < whole ? ends[g] : whole;
     most = ends[g] > most ? ends[g] : most;
-    for (int k = 0; k < Rows::PLANES; ++k) {
-      q[g][k] =
-          (dy == 0 && k >= Rows::GRAD_ILLUM ? rows.aside(k - Rows::GRAD_ILLUM) : rows.plane(row + dy, k)) +
-          dx;
-    }
+    q[g] = rows.plane(row + dy, 0) + dx;
+    grad_q[g] = (dy == 0 ? rows.aside(0) : rows.plane(row + dy, Rows::GRAD_ILLUM)) + dx;
+    illum_factors[g] = V{} + T(task.illum_factors[ORDER[g]]);
+    guide_factors[g] = V{} + T(task.guide_factors[ORDER[g]]);
   }
   const auto step = [&](int64_t i, auto full) __attribute__((always_inline)) {
     V o[3], f[3], grad_o[3], grad_f[3];
     for (int c = 0; c < 3; ++c) {
-      o[c] = load<V>(p[Rows::ILLUM + c] + i);
-      f[c] = load<V>(p[Rows::COLOUR + c] + i);
-      grad_o[c] = load<V>(p[Rows::GRAD_ILLUM + c] + i);
-      if constexpr (GUIDE) grad_f[c] = load<V>(p[Rows::GRAD_COLOUR + c] + i);
+      o[c] = load<V>(p + (Rows::ILLUM + c) * Rows::PITCH + i);
+      f[c] = load<V>(p + (Rows::COLOUR + c) * Rows::PITCH + i);
+      grad_o[c] = load<V>(p + (Rows::GRAD_ILLUM + c) * Rows::PITCH + i);
+      if constexpr (GUIDE) grad_f[c] = load<V>(p + (Rows::GRAD_COLOUR + c) * Rows::PITCH + i);
     }
     for (int g = 0; g < COUNT; ++g) {
-      V illum_factor = V{} + T(task.illum_factors[ORDER[g]]),
-        guide_factor = V{} + T(task.guide_factors[ORDER[g]]);
+      V illum_factor = illum_factors[g], guide_factor = guide_factors[g];
       if constexpr (!full.value) {
         illum_factor = keep(illum_factor, ends[g] - i);
         guide_factor = keep(guide_factor, ends[g] - i);
       }
       V e[3], a[3];
       for (int c = 0; c < 3; ++c) {
-        e[c] = f[c] - load<V>(q[g][Rows::COLOUR + c] + i);
-        a[c] = o[c] - load<V>(q[g][Rows::ILLUM + c] + i);
+        e[c] = f[c] - load<V>(q[g] + (Rows::COLOUR + c) * Rows::PITCH + i);
+        a[c] = o[c] - load<V>(q[g] + (Rows::ILLUM + c) * Rows::PITCH + i);
       }
       const V w = !SCALAR || GUIDE ? exp2_of_minus(squared(e)) : V{};
       const V slope = SCALAR ? illum_factor : illum_factor * w;
       for (int c = 0; c < 3; ++c) {
         const V s = with_sign(slope, a[c]);
-        T* const at = q[g][Rows::GRAD_ILLUM + c] + i;
+        T* const at = grad_q[g] + c * Rows::PITCH + i;
         grad_o[c] += s;
         store(at, load<V>(at) - s, false);
       }
       if constexpr (GUIDE) {
         const V t = SCALAR ? guide_factor * w : slope * absolute(a);
         for (int c = 0; c < 3; ++c) {
-          T* const at = q[g][Rows::GRAD_COLOUR + c] + i;
+          T* const at = grad_q[g] + (3 + c) * Rows::PITCH + i;
           grad_f[c] += t * e[c];
           store(at, load<V>(at) - t * e[c], false);
         }
       }
     }
     for (int c = 0; c < 3; ++c) {
-      store(p[Rows::GRAD_ILLUM + c] + i, grad_o[c], false);
-      if constexpr (GUIDE) store(p[Rows::GRAD_COLOUR + c] + i, grad_f[c], false);
+      store(p + (Rows::GRAD_ILLUM + c) * Rows::PITCH + i, grad_o[c], false);
+      if constexpr (GUIDE) store(p + (Rows::GRAD_COLOUR + c) * Rows::PITCH + i, grad_f[c], false);
     }
   };
   int64_t i = first;
