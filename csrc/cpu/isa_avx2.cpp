@@ -6,10 +6,12 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/sci_task.h"
 
 #define FASTLLIE_AVX2
 #if defined(__clang__)
@@ -19,13 +21,16 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include "illumination.h"
+#include "sci.h"
 
 namespace fastllie::avx2 {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 }  // namespace fastllie::avx2
 
 #if defined(__clang__)

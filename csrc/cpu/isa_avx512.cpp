@@ -6,10 +6,12 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/sci_task.h"
 
 #define FASTLLIE_AVX512
 #if defined(__clang__)
@@ -20,13 +22,16 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,prefer-vector-width=512")
 #endif
 
-#include "illumination.h"
+#include "sci.h"
 
 namespace fastllie::avx512 {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 }  // namespace fastllie::avx512
 
 #if defined(__clang__)

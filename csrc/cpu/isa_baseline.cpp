@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -9,11 +10,15 @@
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
-#include "illumination.h"
+#include "cpu/sci_task.h"
+#include "sci.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 }  // namespace fastllie::baseline
