@@ -103,7 +103,7 @@ def test_cuda_sources_compile(architecture, tmp_path):
         assert target.stat().st_size > 0
         # float64 serves gradient checks: its registers may spill
         functions = re.findall(r"Function properties for (\S+)\n(.*)\n", done.stderr)
-        assert len(functions) > 20
+        assert len(functions) >= 5  # one a dtype at least
         fast = {name: spill for name, spill in functions if "kernelId" not in name}
         assert len(fast) < len(functions)
         assert not {name: spill for name, spill in fast.items() if " 0 bytes spill stores" not in spill}

@@ -42,4 +42,9 @@ PYBIND11_MODULE(_cuda, m) {
                                    view_if(needs[0], grad_raw), view_if(needs[1], grad_v),
                                    view_if(needs[2], grad_y), sizes, device, reinterpret_cast<void*>(stream));
         });
+  m.def("sci_forward", [](const Handle& x, const Handle& weights, const Handle& biases, const Handle& out,
+                          Sizes sizes, bool residual, bool reflect, int device, uintptr_t stream) {
+    sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
+                     reinterpret_cast<void*>(stream));
+  });
 }
