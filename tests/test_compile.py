@@ -19,7 +19,7 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fastllie.kernels import curve, illumination
+from fastllie.kernels import curve, illumination, sci
 
 SIZES = ("channels", "pixels", "width", "blocks")
 
@@ -66,7 +66,20 @@ for (op, (inputs, outs)), dtype, adjoin in itertools.product(
     source = ASTSource(illumination.illumination_kernel, signature, constants)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
     assert compiled.asm["cubin"] and ".local" not in compiled.asm["ptx"], (op, dtype)
-print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2)
+
+networks = list(itertools.product(("fp64", "fp32", "bf16", "fp16", "u8"), (False, True), (False, True)))
+for dtype, residual, reflect in networks:
+    constants = dict(RESIDUAL=residual, REFLECT=reflect, BYTES=dtype == "u8", SIZE=sci.SIZE, HALO=sci.HALO)
+    wide = "fp64" if dtype == "fp64" else "fp32"
+    kinds = {name: "*" + dtype for name in ("x_ptr", "out_ptr")}
+    kinds |= {name: "*" + wide for name in ("weights_ptr", "biases_ptr")}
+    kinds |= {name: "constexpr" for name in constants}
+    kinds |= {name: "i32" for name in ("height", "width", "tiles_y", "tiles_x")}
+    signature = {name: kinds.get(name, "i64") for name in sci.sci_forward_kernel.arg_names}
+    source = ASTSource(sci.sci_forward_kernel, signature, constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert compiled.asm["cubin"] and ".local" not in compiled.asm["ptx"], (dtype, residual, reflect)
+print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2, len(networks))
 """
 
 
@@ -79,7 +92,7 @@ def test_triton_kernels_compile(architecture, tmp_path):
         env=environment, cwd=HOME, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["compiled", "97", "32"]
+    assert done.stdout.split() == ["compiled", "97", "32", "20"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
