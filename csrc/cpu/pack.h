@@ -34,13 +34,49 @@ FASTLLIE_INLINE u16v narrow_f16(f32v v) {
   return __builtin_convertvector(half | ((bits >> 16) & 0x8000), u16v);
 }
 
+// Sixteen bytes to integers and back; GCC would convert them lane after lane.
+FASTLLIE_INLINE i32v widen_bytes(u8v stored) {
+#if defined(FASTLLIE_AVX512)
+  return (i32v)_mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)stored);
+#elif defined(FASTLLIE_AVX2)
+  const __m128i bytes = (__m128i)stored;
+  const __m256i parts[] = {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+  return load<i32v>(parts);
+#elif defined(__SSE2__)
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i low = _mm_unpacklo_epi8((__m128i)stored, zero),
+                high = _mm_unpackhi_epi8((__m128i)stored, zero);
+  const __m128i parts[] = {_mm_unpacklo_epi16(low, zero), _mm_unpackhi_epi16(low, zero),
+                           _mm_unpacklo_epi16(high, zero), _mm_unpackhi_epi16(high, zero)};
+  return load<i32v>(parts);
+#else
+  return __builtin_convertvector(stored, i32v);
+#endif
+}
+FASTLLIE_INLINE u8v narrow_bytes(i32v v) {
+#if defined(FASTLLIE_AVX512)
+  return (u8v)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
+#elif defined(FASTLLIE_AVX2)
+  __m256i parts[2];
+  __builtin_memcpy(parts, &v, sizeof v);
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(parts[0], parts[1]), 0xd8);
+  return (u8v)_mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+#elif defined(__SSE2__)
+  __m128i parts[4];
+  __builtin_memcpy(parts, &v, sizeof v);
+  return (u8v)_mm_packus_epi16(_mm_packs_epi32(parts[0], parts[1]), _mm_packs_epi32(parts[2], parts[3]));
+#else
+  return __builtin_convertvector(v, u8v);
+#endif
+}
+
 // 0 to 255 become 0 to 1, and back to nearest, ties to even.
 FASTLLIE_INLINE f32v widen_u8(u8v stored) {
-  return __builtin_convertvector(__builtin_convertvector(stored, i32v), f32v) * (1.0f / 255);
+  return __builtin_convertvector(widen_bytes(stored), f32v) * (1.0f / 255);
 }
 FASTLLIE_INLINE u8v narrow_u8(f32v v) {
   // adding 2^23 leaves the nearest integer in the low bits
-  return __builtin_convertvector((u32v)(v * 255.0f + 8388608.0f) & 0xff, u8v);
+  return narrow_bytes((i32v)(v * 255.0f + 8388608.0f) & 0xff);
 }
 
 // How each type is stored, a vector of the arithmetic's lanes at a time.

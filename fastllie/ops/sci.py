@@ -88,11 +88,13 @@ def _forward(
 
         sci.sci_forward(x, weights, biases, out, residual, padding == "reflect")
         return out
-    module = _native.cuda if name == "cuda" else _native.cpu
-    place = cuda_place(x) if name == "cuda" else (torch.get_num_threads(),)
-    module.sci_forward(
-        *views(x, weights, biases, out), tuple(x.shape), residual, padding == "reflect", *place
-    )
+    arguments = (*views(x, weights, biases, out), tuple(x.shape), residual, padding == "reflect")
+    if name == "cuda":
+        assert _native.cuda is not None
+        _native.cuda.sci_forward(*arguments, *cuda_place(x))
+    else:
+        assert _native.cpu is not None
+        _native.cpu.sci_forward(*arguments, torch.get_num_threads())
     return out
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_images(dtypes: Sequence[torch.dtype] = FLOATS, **tensors: Tensor) -> None:
+def check_images(dtypes: Sequence[torch.dtype] = FLOATS, /, **tensors: Tensor) -> None:
     """Raise a TypeError or ValueError unless all are `[B, C, H, W]` of one of the dtypes, on one device."""
     *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
     for name, tensor in tensors.items():
