@@ -6,14 +6,9 @@
 // three columns left of the strip in the image, two and one in the hidden layers: so each layer's column i is
 // made of columns i to i + 2 of the layer before.
 
-// Vectors of one row that are computed together: three sums each, and the weights are loaded once for all.
-#if defined(FASTLLIE_AVX512)
-constexpr int SCI_BLOCK = 4;
-#elif defined(FASTLLIE_AVX2)
-constexpr int SCI_BLOCK = 2;
-#else
-constexpr int SCI_BLOCK = 1;
-#endif
+// Vectors of one row that are computed together, four registers: three sums each, and the weights are loaded
+// once for all.
+constexpr int SCI_BLOCK = 4 * NATIVE_BYTES / 64;
 
 constexpr int64_t SCI_ROWS[] = {4, 3, 3};  // kept of the image and of the two hidden layers
 
@@ -33,6 +28,8 @@ FASTLLIE_INLINE V load_once(const S* from) {
   V v = load<V>(from);
 #if defined(FASTLLIE_AVX512)
   asm("" : "+v"(v));
+#elif defined(FASTLLIE_AVX2)
+  asm("" : "+x"(v));
 #endif
   return v;
 }
@@ -41,19 +38,23 @@ FASTLLIE_INLINE V load_once(const S* from) {
 // the weights are those of one output after the other for each tap.
 template <class T, int N>
 FASTLLIE_INLINE void convolve(const T* const* rows, int64_t at, const T* weights, const T* bias,
-                              Vector<T> (&sums)[SCI_CHANNELS][N]) {
+                              T (&sums)[SCI_CHANNELS][N * LANES<T>]) {
+  using V = Native<T>;
+  constexpr int WIDTH = sizeof(V) / sizeof(T), COUNT = N * LANES<T> / WIDTH;
+  V registers[SCI_CHANNELS][COUNT];
   for (int o = 0; o < SCI_CHANNELS; ++o)
-    for (int n = 0; n < N; ++n) sums[o][n] = bias[o] - Vector<T>{};
+    for (int n = 0; n < COUNT; ++n) registers[o][n] = bias[o] - V{};
   for (int row = 0; row < SCI_TAPS; ++row) {
     const T* from = rows[row] + at;
     const T* w = weights + row * SCI_TAPS;
     for (int kx = 0; kx < 3; ++kx) {
-      for (int n = 0; n < N; ++n) {
-        const Vector<T> v = load_once<Vector<T>>(from + kx + n * LANES<T>);
-        for (int o = 0; o < SCI_CHANNELS; ++o) sums[o][n] += v * w[kx * SCI_CHANNELS + o];
+      for (int n = 0; n < COUNT; ++n) {
+        const V v = load_once<V>(from + kx + n * WIDTH);
+        for (int o = 0; o < SCI_CHANNELS; ++o) registers[o][n] += v * w[kx * SCI_CHANNELS + o];
       }
     }
   }
+  __builtin_memcpy(sums, registers, sizeof sums);
 }
 
 // A layer over `vectors` vectors of a row; finish(c, at, sum) makes of a sum what is stored at to[c] + at.
@@ -62,12 +63,12 @@ FASTLLIE_INLINE void sci_row(const T* const* rows, const T* weights, const T* bi
                              T* const* to, const Finish& finish) {
   const auto block = [&](int64_t first, auto count) {
     constexpr int N = decltype(count)::value;
-    Vector<T> sums[SCI_CHANNELS][N];
+    alignas(64) T sums[SCI_CHANNELS][N * LANES<T>];
     convolve<T, N>(rows, first * LANES<T>, weights, bias, sums);
     for (int c = 0; c < SCI_CHANNELS; ++c) {
       for (int n = 0; n < N; ++n) {
         const int64_t at = (first + n) * LANES<T>;
-        store(to[c] + at, finish(c, at, sums[c][n]), false);
+        store(to[c] + at, finish(c, at, load<Vector<T>>(sums[c] + n * LANES<T>)), false);
       }
     }
   };

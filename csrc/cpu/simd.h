@@ -24,31 +24,46 @@ using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int LANES = sizeof(Vector<T>) / sizeof(T);
 
-// What of the two is larger, or smaller; a NaN in v stays one. GCC would compare 64 bytes lane after lane
-// where the machine's vectors are narrower, and in two steps where they are not.
+// Vectors of one register. GCC takes wider ones apart lane by lane where it compares them or fills them with
+// one number, and keeps few of them in registers.
+#if defined(FASTLLIE_AVX512)
+constexpr int NATIVE_BYTES = 64;
+#elif defined(FASTLLIE_AVX2)
+constexpr int NATIVE_BYTES = 32;
+#else
+constexpr int NATIVE_BYTES = 16;
+#endif
+template <class T>
+struct NativeOf;
+template <>
+struct NativeOf<float> {
+  typedef float type __attribute__((vector_size(NATIVE_BYTES)));
+};
+template <>
+struct NativeOf<double> {
+  typedef double type __attribute__((vector_size(NATIVE_BYTES)));
+};
+template <class T>
+using Native = typename NativeOf<T>::type;
+
+// What of the two is larger, or smaller; a NaN in v stays one.
 struct Bounds {
 #if defined(FASTLLIE_AVX512)
+  // one instruction each, of which GCC would make a comparison and a choice
   FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return (f32v)_mm512_max_ps((__m512)low, (__m512)v); }
   FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return (f64v)_mm512_max_pd((__m512d)low, (__m512d)v); }
   FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return (f32v)_mm512_min_ps((__m512)high, (__m512)v); }
   FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return (f64v)_mm512_min_pd((__m512d)high, (__m512d)v); }
 #else
-#if defined(FASTLLIE_AVX2)
-  typedef float f32part __attribute__((vector_size(32)));
-  typedef double f64part __attribute__((vector_size(32)));
-#else
-  typedef float f32part __attribute__((vector_size(16)));
-  typedef double f64part __attribute__((vector_size(16)));
-#endif
-  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return choose<f32part, true>(v, low); }
-  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return choose<f64part, true>(v, low); }
-  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return choose<f32part, false>(v, high); }
-  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return choose<f64part, false>(v, high); }
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return choose<float, true>(v, low); }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return choose<double, true>(v, low); }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return choose<float, false>(v, high); }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return choose<double, false>(v, high); }
 
-  template <class Part, bool LARGER, class V>
-  FASTLLIE_INLINE V choose(V v, V bound) {
-    constexpr int COUNT = sizeof(V) / sizeof(Part);
-    Part parts[COUNT], bounds[COUNT];
+  template <class T, bool LARGER>
+  FASTLLIE_INLINE Vector<T> choose(Vector<T> v, Vector<T> bound) {
+    constexpr int COUNT = sizeof(v) / NATIVE_BYTES;
+    Native<T> parts[COUNT], bounds[COUNT];
     __builtin_memcpy(parts, &v, sizeof v);
     __builtin_memcpy(bounds, &bound, sizeof bound);
     for (int i = 0; i < COUNT; ++i) {
