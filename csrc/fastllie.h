@@ -72,4 +72,40 @@ void sci_forward_cpu(const View& x, const View& weights, const View& biases, con
 void sci_forward_cuda(const View& x, const View& weights, const View& biases, const View& out, const Sci& sci,
                       int device, void* stream);
 
+// The smoothness loss; see fastllie.ops.smoothness_loss.
+constexpr int OFFSETS = 12;  // from a pixel to its partners
+constexpr int REACH = 2;     // of an offset, in each direction
+
+enum class Color { ycbcr, memory, rgb };
+
+struct Smoothness {
+  Sizes sizes;  // three channels
+  Color color;  // `memory` wants a contiguous guide
+  bool scalar;  // the mean weight times the mean difference, not the mean of products
+  double kappa;
+};
+
+// Parts that the forward leaves to be added up: each one mean of w |d|, or twelve of w and twelve of |d|.
+int64_t smoothness_blocks_cpu(const Sizes& sizes);
+int64_t smoothness_blocks_cuda(const Sizes& sizes);
+
+void smoothness_forward_cpu(const View& illum, const View& guide, double* parts, const Smoothness& settings,
+                            int threads);
+// `grad` and the `means` (the sum of the parts, used where `scalar`) are one and 24 numbers. Where `color` is
+// `memory` the gradient of the guide is that of its colours, contiguous, in the type of the arithmetic, until
+// smoothness_colours takes it back.
+void smoothness_backward_cpu(const View& illum, const View& guide, const View& grad_illum,
+                             const View& grad_guide, const double* grad, const double* means,
+                             const Smoothness& settings, int threads);
+// From the gradient of `triples` colours to that of three values each; in place where both are one.
+void smoothness_colours_cpu(const View& grad_colours, const View& grad_guide, int64_t triples, int threads);
+
+void smoothness_forward_cuda(const View& illum, const View& guide, double* parts, const Smoothness& settings,
+                             int device, void* stream);
+void smoothness_backward_cuda(const View& illum, const View& guide, const View& grad_illum,
+                              const View& grad_guide, const double* grad, const double* means,
+                              const Smoothness& settings, int device, void* stream);
+void smoothness_colours_cuda(const View& grad_colours, const View& grad_guide, int64_t triples, int device,
+                             void* stream);
+
 }  // namespace fastllie

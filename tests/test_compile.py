@@ -19,7 +19,7 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fastllie.kernels import curve, illumination, sci
+from fastllie.kernels import curve, illumination, sci, smoothness
 
 SIZES = ("channels", "pixels", "width", "blocks")
 
@@ -79,7 +79,34 @@ for dtype, residual, reflect in networks:
     source = ASTSource(sci.sci_forward_kernel, signature, constants)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
     assert compiled.asm["cubin"] and ".local" not in compiled.asm["ptx"], (dtype, residual, reflect)
-print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2, len(networks))
+
+count = 0
+for dtype, color, scalar in itertools.product(
+    ("fp64", "fp32", "bf16", "fp16"), ("ycbcr", "memory", "rgb"), (False, True)
+):
+    constants = dict(COLOR=color, SCALAR=scalar, NEED_ILLUM=True, NEED_GUIDE=True, BLOCK=smoothness.BLOCK)
+    for kernel in (smoothness.smoothness_forward_kernel, smoothness.smoothness_backward_kernel):
+        def kind(name):
+            if name in constants:
+                return "constexpr"
+            if name.endswith("strides"):
+                return ("i64",) * 4
+            if name in ("parts_ptr", "grad_ptr", "means_ptr"):
+                return "*fp64"
+            if name.endswith("_ptr"):
+                wide = "fp64" if dtype == "fp64" else "fp32"
+                return "*" + (wide if name == "grad_guide_ptr" and color == "memory" else dtype)
+            return "fp32" if name.startswith("kappa") else "i32"
+        used = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, used)
+        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+        assert compiled.asm["cubin"], (dtype, color, scalar)
+        assert dtype == "fp64" or ".local" not in compiled.asm["ptx"], (dtype, color, scalar)
+        count += 1
+signature = {"from_ptr": "*fp32", "to_ptr": "*bf16", "triples": "i32", "BLOCK": "constexpr"}
+source = ASTSource(smoothness.smoothness_colours_kernel, signature, {"BLOCK": smoothness.COLOURS})
+assert triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"]
+print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2, len(networks), count + 1)
 """
 
 
@@ -92,7 +119,7 @@ def test_triton_kernels_compile(architecture, tmp_path):
         env=environment, cwd=HOME, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["compiled", "97", "32", "20"]
+    assert done.stdout.split() == ["compiled", "97", "32", "20", "49"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -62,4 +62,32 @@ PYBIND11_MODULE(_cpu, m) {
     py::gil_scoped_release release;
     sci_forward_cpu(x_view, weights_view, biases_view, out_view, {sizes, residual, reflect}, threads);
   });
+  m.def("smoothness_blocks", smoothness_blocks_cpu);
+  m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,
+                                 int color, bool scalar, double kappa, int threads) {
+    const View illum_view = view(illum), guide_view = view(guide), parts_view = view(parts);
+    const Smoothness settings{sizes, static_cast<Color>(color), scalar, kappa};
+    py::gil_scoped_release release;
+    smoothness_forward_cpu(illum_view, guide_view, static_cast<double*>(parts_view.data), settings, threads);
+  });
+  m.def("smoothness_backward",
+        [](const Handle& illum, const Handle& guide, const Handle& grad_illum, const Handle& grad_guide,
+           const Handle& grad, const Handle& means, Sizes sizes, int color, bool scalar, double kappa,
+           std::array<bool, 2> needs, int threads) {
+          const View illum_view = view(illum), guide_view = view(guide),
+                     grad_illum_view = view_if(needs[0], grad_illum),
+                     grad_guide_view = view_if(needs[1], grad_guide), grad_view = view(grad),
+                     means_view = view(means);
+          const Smoothness settings{sizes, static_cast<Color>(color), scalar, kappa};
+          py::gil_scoped_release release;
+          smoothness_backward_cpu(illum_view, guide_view, grad_illum_view, grad_guide_view,
+                                  static_cast<const double*>(grad_view.data),
+                                  static_cast<const double*>(means_view.data), settings, threads);
+        });
+  m.def("smoothness_colours",
+        [](const Handle& grad_colours, const Handle& grad_guide, int64_t triples, int threads) {
+          const View colours_view = view(grad_colours), guide_view = view(grad_guide);
+          py::gil_scoped_release release;
+          smoothness_colours_cpu(colours_view, guide_view, triples, threads);
+        });
 }

@@ -3,15 +3,18 @@
 // Standard headers stand before the target changes: what they define is shared with code for every machine.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
+#include "cpu/smoothness_task.h"
 
 #define FASTLLIE_AVX512
 #if defined(__clang__)
@@ -23,6 +26,7 @@
 #endif
 
 #include "sci.h"
+#include "smoothness.h"
 
 namespace fastllie::avx512 {
 #include "cpu/simd.h"
@@ -32,6 +36,7 @@ namespace fastllie::avx512 {
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
+#include "cpu/smoothness_loops.h"
 }  // namespace fastllie::avx512
 
 #if defined(__clang__)

@@ -1,7 +1,9 @@
 // The CPU kernels for whatever the compiler's target has: SSE2 on x86-64, NEON on arm64.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 #if defined(__x86_64__)
@@ -11,7 +13,9 @@
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
+#include "cpu/smoothness_task.h"
 #include "sci.h"
+#include "smoothness.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
@@ -21,4 +25,5 @@ namespace fastllie::baseline {
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
+#include "cpu/smoothness_loops.h"
 }  // namespace fastllie::baseline

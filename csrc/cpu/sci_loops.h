@@ -158,7 +158,8 @@ struct SciTile {
     }
     sci_row(rows, weights + 2 * SCI_WEIGHTS, bias + 2 * SCI_CHANNELS,
             (right - left + LANES<T> - 1) / LANES<T>, to, [&](int c, int64_t at, Vector<T> sum) {
-              return sci_quotient<Bounds>(load<Vector<T>>(x[c] + at), exp2_of(sum, one), one);
+              return sci_quotient<Bounds>(load<Vector<T>>(x[c] + at),
+                                          exp2_of_minus(Bounds::at_least(sum, one * -126.0f)), one);
             });
     const int64_t offset = b * task.out.strides[0] + h * task.out.strides[2] + left * task.out.strides[3];
     unpack_rgb(to, task.out, offset, right - left, task.stream);
@@ -195,11 +196,11 @@ static void run_sci(const SciTask& task, int64_t from, int64_t to) {
   tile.none = tile.out + SCI_CHANNELS * columns;
   T* const weights = tile.out + (SCI_CHANNELS + 1) * columns;
   T* const bias = weights + SCI_LAYERS * SCI_WEIGHTS;
-  // from layer, output, input, row, column to layer, input, row, column, output; the last layer so that its
-  // sum is the exponent of 2 in e^-z
+  // from layer, output, input, row, column to layer, input, row, column, output; the last layer by log2(e),
+  // so that e^-z is a power of two
   const T *given = static_cast<const T*>(task.weights), *given_bias = static_cast<const T*>(task.biases);
   for (int layer = 0; layer < SCI_LAYERS; ++layer) {
-    const T scale = layer + 1 < SCI_LAYERS ? T(1) : T(-1.4426950408889634);
+    const T scale = layer + 1 < SCI_LAYERS ? T(1) : T(1.4426950408889634);
     for (int o = 0; o < SCI_CHANNELS; ++o) {
       for (int tap = 0; tap < SCI_WEIGHTS / SCI_CHANNELS; ++tap)
         weights[layer * SCI_WEIGHTS + tap * SCI_CHANNELS + o] = *given++ * scale;

@@ -6,6 +6,7 @@ typedef float f32v __attribute__((vector_size(64)));
 typedef double f64v __attribute__((vector_size(64)));
 typedef uint32_t u32v __attribute__((vector_size(64)));
 typedef int32_t i32v __attribute__((vector_size(64)));
+typedef uint64_t u64v __attribute__((vector_size(64)));
 typedef uint16_t u16v __attribute__((vector_size(32)));
 typedef uint8_t u8v __attribute__((vector_size(16)));
 
@@ -152,22 +153,53 @@ FASTLLIE_INLINE f64v exp_of(f64v z, f64v) {
   return z;
 }
 
-// 2^z = 2^k 2^r with |r| <= 1/2 and a fit of 2^r: a relative error of 2e-7 on [-126, 126], beyond which the
-// result stays at that bound's.
-FASTLLIE_INLINE f32v exp2_of(f32v z, f32v one) {
-  z = Bounds::at_least(Bounds::at_most(z, one * 126.0f), one * -126.0f);
+// 2^-z for z >= -126, with a relative error of 1e-7; 0, or next to it, where that is no normal number.
+FASTLLIE_INLINE f32v exp2_of_minus(f32v z) {
+#if defined(FASTLLIE_AVX512)
+  const f32v k =
+      (f32v)_mm512_maskz_roundscale_ps(0xffff, (__m512)z, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  z = Bounds::at_most(z, f32v{} + 127.0f);
   // adding 1.5 * 2^23 leaves the nearest integer in the low bits
   const f32v shifted = z + 12582912.0f;
-  const f32v r = z - (shifted - 12582912.0f);
-  f32v p = r * 0.00132647273f + 0.00967151299f;
-  p = p * r + 0.0555073358f;
-  p = p * r + 0.240222424f;
-  p = p * r + 0.693147004f;
+  const f32v k = shifted - 12582912.0f;
+#endif
+  const f32v r = k - z;
+  f32v p = r * 0.00132647275f + 0.00967151271f;
+  p = p * r + 0.0555073374f;
+  p = p * r + 0.240222421f;
+  p = p * r + 0.693146978f;
   p = p * r + 1.0f;
-  return (f32v)((u32v)p + ((u32v)shifted << 23));
+#if defined(FASTLLIE_AVX512)
+  return (f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)-k);
+#else
+  return (f32v)((u32v)p - ((u32v)shifted << 23));
+#endif
 }
-FASTLLIE_INLINE f64v exp2_of(f64v z, f64v one) {
-  z = Bounds::at_most(z, one * 1000.0);
-  for (int i = 0; i < LANES<double>; ++i) z[i] = std::exp2(z[i]);
+FASTLLIE_INLINE f64v exp2_of_minus(f64v z) {
+  for (int i = 0; i < LANES<double>; ++i) z[i] = std::exp2(-z[i]);
   return z;
+}
+
+// The first `count` lanes, zeros in the others.
+FASTLLIE_INLINE f32v keep(f32v v, int64_t count) {
+  typedef int32_t mask __attribute__((vector_size(64)));
+  const mask lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return lanes < int32_t(count) ? v : f32v{};
+}
+FASTLLIE_INLINE f64v keep(f64v v, int64_t count) {
+  typedef int64_t mask __attribute__((vector_size(64)));
+  const mask lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  return lanes < count ? v : f64v{};
+}
+
+// |v|, and v with the sign of d, or zero where d is zero: by their bits, in one and two instructions of
+// AVX-512.
+FASTLLIE_INLINE f32v magnitude(f32v v) { return (f32v)((u32v)v & 0x7fffffffu); }
+FASTLLIE_INLINE f64v magnitude(f64v v) { return (f64v)((u64v)v & 0x7fffffffffffffffu); }
+FASTLLIE_INLINE f32v with_sign(f32v v, f32v d) {
+  return d != f32v{} ? (f32v)((u32v)v ^ ((u32v)d & 0x80000000u)) : f32v{};
+}
+FASTLLIE_INLINE f64v with_sign(f64v v, f64v d) {
+  return d != f64v{} ? (f64v)((u64v)v ^ ((u64v)d & 0x8000000000000000u)) : f64v{};
 }

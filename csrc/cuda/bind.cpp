@@ -47,4 +47,26 @@ PYBIND11_MODULE(_cuda, m) {
     sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
                      reinterpret_cast<void*>(stream));
   });
+  m.def("smoothness_blocks", smoothness_blocks_cuda);
+  m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,
+                                 int color, bool scalar, double kappa, int device, uintptr_t stream) {
+    const Smoothness settings{sizes, static_cast<Color>(color), scalar, kappa};
+    smoothness_forward_cuda(view(illum), view(guide), static_cast<double*>(view(parts).data), settings,
+                            device, reinterpret_cast<void*>(stream));
+  });
+  m.def("smoothness_backward",
+        [](const Handle& illum, const Handle& guide, const Handle& grad_illum, const Handle& grad_guide,
+           const Handle& grad, const Handle& means, Sizes sizes, int color, bool scalar, double kappa,
+           std::array<bool, 2> needs, int device, uintptr_t stream) {
+          const Smoothness settings{sizes, static_cast<Color>(color), scalar, kappa};
+          smoothness_backward_cuda(view(illum), view(guide), view_if(needs[0], grad_illum),
+                                   view_if(needs[1], grad_guide), static_cast<const double*>(view(grad).data),
+                                   static_cast<const double*>(view(means).data), settings, device,
+                                   reinterpret_cast<void*>(stream));
+        });
+  m.def("smoothness_colours", [](const Handle& grad_colours, const Handle& grad_guide, int64_t triples,
+                                 int device, uintptr_t stream) {
+    smoothness_colours_cuda(view(grad_colours), view(grad_guide), triples, device,
+                            reinterpret_cast<void*>(stream));
+  });
 }

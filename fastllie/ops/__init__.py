@@ -8,6 +8,7 @@ from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
+from fastllie.ops.smoothness import smoothness_loss
 
 __all__ = [
     "Backend",
@@ -19,4 +20,5 @@ __all__ = [
     "enhance_sci",
     "illuminate",
     "self_test",
+    "smoothness_loss",
 ]

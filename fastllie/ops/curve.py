@@ -6,7 +6,7 @@ from torch import Tensor
 from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import check_images, cuda_place, views, wide
+from fastllie.ops.tensors import check_images, cuda_place, differentiate_formula, views, wide
 
 # Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
@@ -178,17 +178,10 @@ def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
-    """Second derivatives, through the reference: nothing in training asks for them, gradient penalties do."""
-    inputs = grad, x, alpha = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-    with torch.enable_grad():
-        outputs = reference.curve_backward(wide(grad), wide(x), wide(alpha), ctx.steps, ctx.tanh)
-        used = [
-            (output, cotangent.to(output.dtype))
-            for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)
-            if needed
-        ]
-        grads = torch.autograd.grad([u[0] for u in used], inputs, [u[1] for u in used], allow_unused=True)
-    return *grads, None, None, None, None, None
+    def formula(grad: Tensor, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        return reference.curve_backward(grad, x, alpha, ctx.steps, ctx.tanh)
+
+    return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 5
 
 
 torch.library.register_autograd("fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library)

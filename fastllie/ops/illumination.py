@@ -10,7 +10,7 @@ from torch import Tensor
 from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import check_images, cuda_place, views, wide
+from fastllie.ops.tensors import check_images, cuda_place, differentiate_formula, views, wide
 
 
 def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> Tensor:
@@ -165,16 +165,7 @@ def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _differentiate_twice(ctx, formula, cotangents):  # type: ignore[no-untyped-def]
-    """Second derivatives, through the formula of the first ones."""
-    inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-    with torch.enable_grad():
-        outputs = formula(*map(wide, inputs))
-        used = [
-            (output, cotangent.to(output.dtype))
-            for output, cotangent, needed in zip(outputs, cotangents, ctx.needed, strict=True)
-            if needed
-        ]
-        grads = torch.autograd.grad([u[0] for u in used], inputs, [u[1] for u in used], allow_unused=True)
+    grads = differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents)
     return *grads, *(None for _ in ctx.needed), None
 
 

@@ -8,6 +8,12 @@ from torch import Tensor
 
 ILLUM_MIN = 1e-4  # of SCI's published code
 
+# SCI's 24 neighbours as 12 unordered pairs (dy, dx), in the published order
+PAIRS = ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2))
+# SCI's conversion: rows R, G, B, columns Y, Cb, Cr; its 0.564 stands where BT.601 has 0.504
+YCBCR = ((0.257, -0.148, 0.439), (0.564, -0.291, -0.368), (0.098, 0.439, -0.071))
+YCBCR_BIAS = (16 / 255, 128 / 255, 128 / 255)
+
 
 def curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool = False) -> Tensor:
     """LE(x) = x + alpha * x * (1 - x), `steps` times (Zero-DCE, eq. 3); `tanh` makes alpha of raw outputs."""
@@ -91,3 +97,80 @@ def _convolve(f: Tensor, weight: Tensor, bias: Tensor, padding: str) -> Tensor:
     for dim, around in ((3, (1, 1, 0, 0)), (2, (0, 0, 1, 1))):
         f = F.pad(f, around, mode="reflect" if f.shape[dim] > 1 else "replicate")
     return F.conv2d(f, weight, bias)
+
+
+def colours(guide: Tensor, color: str) -> Tensor:
+    """The features whose distances are the weights': of each pixel, or of three values in memory order."""
+    if color == "rgb":
+        return guide
+    matrix = guide.new_tensor(YCBCR)
+    if color == "ycbcr":
+        return torch.einsum("bihw,ij->bjhw", guide, matrix)
+    # unlike components meet in a difference, so that the bias counts
+    return (guide.reshape(-1, 3) @ matrix + guide.new_tensor(YCBCR_BIAS)).reshape(guide.shape)
+
+
+def _colours_backward(grad: Tensor, color: str) -> Tensor:
+    if color == "rgb":
+        return grad
+    matrix = grad.new_tensor(YCBCR)
+    if color == "ycbcr":
+        return torch.einsum("bjhw,ij->bihw", grad, matrix)
+    return (grad.reshape(-1, 3) @ matrix.T).reshape(grad.shape)
+
+
+def _ends(x: Tensor, dy: int, dx: int) -> tuple[Tensor, Tensor]:
+    """Both pixels of every pair (p, p + (dy, dx)) inside the image."""
+    height, width = x.shape[2:]
+    first = x[:, :, : height - dy, max(-dx, 0) : width - max(dx, 0)]
+    return first, x[:, :, dy:, max(dx, 0) : width + min(dx, 0)]
+
+
+def _spread(pairs: Tensor, dy: int, dx: int) -> Tensor:
+    """From values of the pairs to the pixels: added at the first one, subtracted at the second."""
+    left, right = max(-dx, 0), max(dx, 0)
+    return F.pad(pairs, (left, right, 0, dy)) - F.pad(pairs, (right, left, dy, 0))
+
+
+def kappa(sigma: float) -> float:
+    """The factor of the squared colour distance in the exponent of a weight."""
+    return 0.5 / (sigma * sigma)
+
+
+def smoothness(illum: Tensor, guide: Tensor, sigma: float, color: str, norm: str) -> Tensor:
+    """SCI's smoothness of `illum`, weighted by the colour distances of `guide`; see `smoothness_loss`."""
+    features = colours(guide, color)
+    total = illum.new_zeros(())
+    for dy, dx in PAIRS:
+        p, q = _ends(features, dy, dx)
+        weight = torch.exp(-kappa(sigma) * (p - q).square().sum(1, keepdim=True))
+        p, q = _ends(illum, dy, dx)
+        if norm == "pixel":
+            total = total + 2 * (weight * (p - q).abs().sum(1, keepdim=True)).mean()
+        else:
+            total = total + 2 * weight.mean() * (p - q).abs().mean()
+    return total
+
+
+def smoothness_backward(
+    grad: Tensor, illum: Tensor, guide: Tensor, sigma: float, color: str, norm: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `smoothness`: |d| by its sign, a weight w by -2 kappa w times the colour difference."""
+    factor = kappa(sigma)
+    features = colours(guide, color)
+    grad_illum, grad_features = torch.zeros_like(illum), torch.zeros_like(features)
+    for dy, dx in PAIRS:
+        p, q = _ends(features, dy, dx)
+        apart = p - q
+        weight = torch.exp(-factor * apart.square().sum(1, keepdim=True))
+        p, q = _ends(illum, dy, dx)
+        difference = p - q
+        if norm == "pixel":
+            slope = weight / weight.numel()
+            height = slope * difference.abs().sum(1, keepdim=True)
+        else:
+            slope = weight.mean() / difference.numel()
+            height = weight * difference.abs().mean() / weight.numel()
+        grad_illum = grad_illum + _spread(2 * slope * difference.sign(), dy, dx)
+        grad_features = grad_features + _spread(-4 * factor * height * apart, dy, dx)
+    return grad * grad_illum, grad * _colours_backward(grad_features, color)

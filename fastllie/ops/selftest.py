@@ -11,6 +11,7 @@ from fastllie.ops import reference
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
+from fastllie.ops.smoothness import smoothness_loss
 
 # float32 arithmetic against float64: eight steps with |alpha| <= 0.5 amplify rounding by at most 1.5^8 = 26
 TOLERANCE = 1e-5
@@ -82,6 +83,12 @@ _OPS = {
         None,
         ((3, 0, 1),),
     ),
+    "smoothness": _Op(
+        lambda illum, guide, backend: smoothness_loss(illum, guide, sigma=0.3, backend=backend),
+        lambda illum, guide: reference.smoothness(illum, guide, 0.3, "ycbcr", "pixel"),
+        lambda grad, illum, guide: reference.smoothness_backward(grad, illum, guide, 0.3, "ycbcr", "pixel"),
+        ((3, 0, 1), (3, 0, 1)),
+    ),
 }
 
 
@@ -110,7 +117,7 @@ def _compare(name: str, backend: str, device: str) -> SelfTest:
         if op.backward is None:
             outs = got = _tuple(op.function(*inputs, backend=backend))
         else:
-            grads = [draw(3, 0, 1) for _ in expected]
+            grads = [draw(3, 0, 1) if value.dim() else torch.tensor(1.0) for value in expected]
             expected += op.backward(*(grad.double() for grad in grads), *exact)
             leaves = [tensor.requires_grad_() for tensor in inputs]
             outs = _tuple(op.function(*leaves, backend=backend))

@@ -1,6 +1,6 @@
 """What the operators share: checks of their tensors, and what native code gets to know of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,3 +36,27 @@ def views(*tensors: Tensor) -> list[tuple[int, str, tuple[int, ...]]]:
 def cuda_place(x: Tensor) -> tuple[int, int]:
     """The device and the current stream of a CUDA tensor."""
     return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+
+
+def differentiate_formula(
+    formula: Callable[..., Sequence[Tensor]],
+    saved: Sequence[Tensor],
+    needed: Sequence[bool],
+    cotangents: Sequence[Tensor],
+) -> tuple[Tensor | None, ...]:
+    """Second derivatives, through the formula of the first ones: gradient penalties ask for them.
+
+    Args:
+        saved: The inputs of the formula.
+        needed: Which of its outputs count.
+        cotangents: The gradients of all its outputs.
+    """
+    inputs = [tensor.detach().requires_grad_() for tensor in saved]
+    with torch.enable_grad():
+        outputs = formula(*map(wide, inputs))
+        used = [
+            (output, cotangent.to(output.dtype))
+            for output, cotangent, wanted in zip(outputs, cotangents, needed, strict=True)
+            if wanted
+        ]
+        return torch.autograd.grad([u[0] for u in used], inputs, [u[1] for u in used], allow_unused=True)
