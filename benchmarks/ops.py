@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -52,13 +52,14 @@ def contenders(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator with inputs: ours by backend, the formula, its gradients, and what comes back to it."""
+    """An operator with inputs: ours by backend, the formula, its gradients, what comes back to it, rivals."""
 
     ours: Callable
     formula: Callable
     backward: Callable
     inputs: list
     grads: list
+    others: dict[str, Callable] = field(default_factory=dict)
 
     def bytes_moved(self) -> dict[str, int]:
         """What each direction has to read and write at least: every input and output once."""
@@ -102,12 +103,30 @@ def illuminate_case(size: tuple[int, int, int], device: str) -> Case:
     return Case(illuminate, formula, backward, inputs, [grad_illum, grad_out])
 
 
+def smoothness_case(size: tuple[int, int, int], device: str) -> Case:
+    import published
+    import torch
+
+    from fastllie.ops import reference, smoothness_loss
+
+    illum, guide = tests_cases().images([(0.1, 0.9), (0, 0.5)], *size, device=device)
+    return Case(
+        lambda illum, guide, backend: smoothness_loss(illum, guide, color="memory", backend=backend),
+        lambda illum, guide: reference.smoothness(illum, guide, 10.0, "memory", "pixel"),
+        lambda grad, illum, guide: reference.smoothness_backward(grad, illum, guide, 10.0, "memory", "pixel"),
+        [illum, guide],
+        [torch.ones((), device=device)],
+        {"as published": published.sci_smoothness},
+    )
+
+
 OPS = {
     "curve": curve_case(shared=False, tanh=False),
     "curve, raw maps (tanh inside)": curve_case(shared=False, tanh=True),
     "curve, shared map": curve_case(shared=True, tanh=False),
     "divide_illumination": divide_case,
     "illuminate": illuminate_case,
+    "smoothness_loss": smoothness_case,
 }
 
 
@@ -148,7 +167,7 @@ def calls_of(case: Case, device: str) -> dict[str, dict[str, Callable]]:
 
         return both
 
-    functions = {name: function_of(backend) for name, backend in contenders(device).items()}
+    functions = case.others | {name: function_of(backend) for name, backend in contenders(device).items()}
     return {
         "forward": {name: forward_of(function) for name, function in functions.items()},
         "forward+backward": {name: both_of(function) for name, function in functions.items()},

@@ -23,6 +23,8 @@ inline View view(const Handle& handle) {
     v.dtype = Dtype::bf16;
   else if (name == "float16")
     v.dtype = Dtype::f16;
+  else if (name == "uint8")
+    v.dtype = Dtype::u8;
   else
     throw pybind11::type_error("no kernel reads " + name);
   for (size_t i = 0; i < strides.size() && i < 4; ++i) v.strides[i] = strides[i];

@@ -5,7 +5,7 @@
 
 namespace fastllie {
 
-enum class Dtype { f64, f32, bf16, f16 };
+enum class Dtype { f64, f32, bf16, f16, u8 };
 
 // A [B, C, H, W] tensor: where it is, what it holds, and its strides in elements.
 struct View {
@@ -57,6 +57,20 @@ void illuminate_forward_cuda(const View& raw, const View& v, const View& y, cons
 void illuminate_backward_cuda(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
                               const View& y, const View& grad_raw, const View& grad_v, const View& grad_y,
                               const Sizes& sizes, int device, void* stream);
+
+// SCI's enhancement network on images of three channels: three convolutions of 3 x 3 with ReLU, the residual
+// of the second one, sigmoid, clamp and division in one pass. The image may hold bytes; weights [3, 3, 3, 3,
+// 3] and biases [3, 3] are contiguous, float64 for a float64 image and else float32.
+struct Sci {
+  Sizes sizes;
+  bool residual;
+  bool reflect;  // each layer's input is mirrored at the image's edges; else zero outside
+};
+
+void sci_forward_cpu(const View& x, const View& weights, const View& biases, const View& out, const Sci& sci,
+                     int threads);
+void sci_forward_cuda(const View& x, const View& weights, const View& biases, const View& out, const Sci& sci,
+                      int device, void* stream);
 
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners

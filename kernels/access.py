@@ -29,3 +29,10 @@ def load(ptr, at, mask, OTHER: tl.constexpr = 0):
     """float64 as it is, everything else as float32: the dtype of the arithmetic."""
     wide: tl.constexpr = tl.float64 if ptr.dtype.element_ty == tl.float64 else tl.float32
     return tl.load(ptr + at, mask=mask, other=OTHER).to(wide)
+
+
+@triton.jit
+def clamp(value, low, high):
+    """The value cut to [low, high]; comparisons keep a NaN, which tl.minimum would not."""
+    value = tl.where(value < low, low, value)
+    return tl.where(value > high, high, value)

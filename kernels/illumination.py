@@ -7,16 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastllie.kernels.access import load, locate, offset
+from fastllie.kernels.access import clamp, load, locate, offset
 
 BLOCK = 512
-
-
-@triton.jit
-def _clamp(value, low, high):
-    # comparisons keep a NaN, which tl.minimum would not
-    value = tl.where(value < low, low, value)
-    return tl.where(value > high, high, value)
 
 
 @triton.jit
@@ -41,7 +34,7 @@ def illumination_kernel(
     first = load(pointers[0], _at(b, c, p, width, strides[0], ADJOIN), mask, 1)
     second = load(pointers[1], _at(b, c, p, width, strides[1], ADJOIN), mask, 1)
     if OP == "divide_forward":
-        out = _clamp(first / second, 0.0, 1.0)
+        out = clamp(first / second, 0.0, 1.0)
         tl.store(pointers[2] + _at(b, c, p, width, strides[2], ADJOIN), out, mask=mask)
     else:
         third = load(pointers[2], _at(b, c, p, width, strides[2], ADJOIN), mask, 1)
@@ -52,16 +45,16 @@ def illumination_kernel(
             if NEED_1:
                 tl.store(pointers[4] + _at(b, c, p, width, strides[4], ADJOIN), grad_illum, mask=mask)
         elif OP == "illuminate_forward":
-            illum = _clamp(1 / (1 + tl.exp(-first)) + second, 1e-4, 1.0)
+            illum = clamp(1 / (1 + tl.exp(-first)) + second, 1e-4, 1.0)
             tl.store(pointers[3] + _at(b, c, p, width, strides[3], ADJOIN), illum, mask=mask)
-            out = _clamp(third / illum, 0.0, 1.0)
+            out = clamp(third / illum, 0.0, 1.0)
             tl.store(pointers[4] + _at(b, c, p, width, strides[4], ADJOIN), out, mask=mask)
         else:
             v = load(pointers[3], _at(b, c, p, width, strides[3], ADJOIN), mask, 1)
             y = load(pointers[4], _at(b, c, p, width, strides[4], ADJOIN), mask, 1)
             sigmoid = 1 / (1 + tl.exp(-third))
             total = sigmoid + v
-            grad_y, through = _divide_backward(second, y, _clamp(total, 1e-4, 1.0))
+            grad_y, through = _divide_backward(second, y, clamp(total, 1e-4, 1.0))
             grad_v = tl.where((total >= 1e-4) & (total <= 1), first + through, 0.0)
             if NEED_0:
                 grad_raw = grad_v * sigmoid * (1 - sigmoid)

@@ -5,7 +5,7 @@ import torch
 from cases import curve_inputs
 
 import fastllie
-from fastllie.ops import apply_curve, reference
+from fastllie.ops import apply_curve, enhance_sci, reference
 
 pytestmark = pytest.mark.gpu
 BACKENDS = ("cuda", "triton")
@@ -58,6 +58,58 @@ def test_curve_indexes_beyond_32_bits(backend):
     assert torch.equal(out[:, :, :-1], x[:, :, :-1])
     last = x[:, :, -1].float()
     torch.testing.assert_close(out[:, :, -1].float(), last + 0.5 * last * (1 - last), rtol=0, atol=1e-3)
+
+
+def sci_network():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 3, 3, 3, 3, generator=generator) * 0.3
+    return weights.cuda(), (torch.randn(3, 3, generator=generator) * 0.2).cuda()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8], ids=["f32", "f16", "u8"])
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sci_on_a_whole_frame(backend, padding, dtype):
+    frame = torch.rand(1080, 1920, 3, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    frame = (frame * 255).to(dtype) if dtype == torch.uint8 else frame.to(dtype)
+    for x in (frame.permute(2, 0, 1)[None], frame.permute(2, 0, 1)[None].contiguous()):
+        exact = x.double() / (255 if dtype == torch.uint8 else 1)
+        network = sci_network()
+        expected = reference.sci(exact, *(tensor.double() for tensor in network), True, padding)
+        got = enhance_sci(x, *network, padding=padding, backend=serving(backend))
+        got = got.double() / (255 if dtype == torch.uint8 else 1)
+        atol = {torch.float32: 5e-6, torch.float16: 1e-3, torch.uint8: 0.501 / 255}[dtype]
+        torch.testing.assert_close(got, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sci_is_captured_in_a_graph(backend):
+    x, network = torch.rand(1, 3, 64, 80, device="cuda"), sci_network()
+    enhance_sci(x, *network, backend=serving(backend))
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = enhance_sci(x, *network, backend=backend)
+    x.mul_(0.5)
+    graph.replay()
+    expected = reference.sci(x.double(), *(tensor.double() for tensor in network), True, "zeros")
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sci_indexes_beyond_32_bits(backend):
+    if torch.cuda.mem_get_info()[0] < 8 << 30:
+        pytest.skip("needs 8 GiB of free GPU memory")
+    x = torch.zeros(1, 3, 30000, 26000, device="cuda", dtype=torch.uint8)
+    assert x.numel() > 2**31
+    x[..., -50:, -50:] = torch.randint(0, 256, (3, 50, 50), device="cuda", dtype=torch.uint8)
+    network = sci_network()
+    out = enhance_sci(x, *network, backend=serving(backend))
+    corner = reference.sci(
+        x[..., -60:, -60:].double() / 255, *(tensor.double() for tensor in network), True, "zeros"
+    )
+    got = out[..., -50:, -50:].double() / 255
+    torch.testing.assert_close(got, corner[..., -50:, -50:], rtol=0, atol=0.501 / 255)
 
 
 @pytest.mark.parametrize("method", ["zerodce", "zerodce++"])

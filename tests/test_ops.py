@@ -391,6 +391,7 @@ def test_self_test_sees_a_wrong_kernel(monkeypatch):
         ("curve", "curve"),
         ("illumination", "divide_illumination"),
         ("illuminate", "illuminate"),
+        ("sci", "sci"),
     ):
         with monkeypatch.context() as patch:
             right = getattr(reference, formula)

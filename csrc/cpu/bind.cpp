@@ -55,6 +55,13 @@ PYBIND11_MODULE(_cpu, m) {
           illuminate_backward_cpu(grad_illum_view, grad_out_view, raw_view, v_view, y_view, grad_raw_view,
                                   grad_v_view, grad_y_view, sizes, threads);
         });
+  m.def("sci_forward", [](const Handle& x, const Handle& weights, const Handle& biases, const Handle& out,
+                          Sizes sizes, bool residual, bool reflect, int threads) {
+    const View x_view = view(x), weights_view = view(weights), biases_view = view(biases),
+               out_view = view(out);
+    py::gil_scoped_release release;
+    sci_forward_cpu(x_view, weights_view, biases_view, out_view, {sizes, residual, reflect}, threads);
+  });
   m.def("smoothness_blocks", smoothness_blocks_cpu);
   m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,
                                  int color, bool scalar, double kappa, int threads) {

@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
 
 #define FASTLLIE_AVX2
@@ -22,14 +24,17 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include "illumination.h"
+#include "sci.h"
 #include "smoothness.h"
 
 namespace fastllie::avx2 {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"
 }  // namespace fastllie::avx2
 

@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
 
 #define FASTLLIE_AVX512
@@ -23,14 +25,17 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,prefer-vector-width=512")
 #endif
 
-#include "illumination.h"
+#include "sci.h"
 #include "smoothness.h"
 
 namespace fastllie::avx512 {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"
 }  // namespace fastllie::avx512
 

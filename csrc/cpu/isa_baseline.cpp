@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -11,14 +12,18 @@
 
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
+#include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
-#include "illumination.h"
+#include "sci.h"
 #include "smoothness.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
 
+#include "cpu/pack.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"
 }  // namespace fastllie::baseline

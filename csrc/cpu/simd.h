@@ -1,12 +1,14 @@
-// Vectors of one cache line, and how each storage type is read into them and written back.
-// Included once for each instruction set, inside that set's namespace: nothing here has linkage beyond it.
-// The compiler lowers a 64-byte vector to one AVX-512, two AVX2 or four SSE/NEON registers.
+// Vectors of one cache line, and the arithmetic that has no operator. Included once for each instruction set,
+// inside that set's namespace: nothing here has linkage beyond it. The compiler lowers a 64-byte vector to
+// one AVX-512, two AVX2 or four SSE/NEON registers.
 
 typedef float f32v __attribute__((vector_size(64)));
 typedef double f64v __attribute__((vector_size(64)));
 typedef uint32_t u32v __attribute__((vector_size(64)));
+typedef int32_t i32v __attribute__((vector_size(64)));
 typedef uint64_t u64v __attribute__((vector_size(64)));
 typedef uint16_t u16v __attribute__((vector_size(32)));
+typedef uint8_t u8v __attribute__((vector_size(16)));
 
 template <class T>
 struct VectorOf;
@@ -23,6 +25,58 @@ using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int LANES = sizeof(Vector<T>) / sizeof(T);
 
+// Vectors of one register. GCC takes wider ones apart lane by lane where it compares them or fills them with
+// one number, and keeps few of them in registers.
+#if defined(FASTLLIE_AVX512)
+constexpr int NATIVE_BYTES = 64;
+#elif defined(FASTLLIE_AVX2)
+constexpr int NATIVE_BYTES = 32;
+#else
+constexpr int NATIVE_BYTES = 16;
+#endif
+template <class T>
+struct NativeOf;
+template <>
+struct NativeOf<float> {
+  typedef float type __attribute__((vector_size(NATIVE_BYTES)));
+};
+template <>
+struct NativeOf<double> {
+  typedef double type __attribute__((vector_size(NATIVE_BYTES)));
+};
+template <class T>
+using Native = typename NativeOf<T>::type;
+
+// What of the two is larger, or smaller; a NaN in v stays one.
+struct Bounds {
+#if defined(FASTLLIE_AVX512)
+  // one instruction each, of which GCC would make a comparison and a choice
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return (f32v)_mm512_max_ps((__m512)low, (__m512)v); }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return (f64v)_mm512_max_pd((__m512d)low, (__m512d)v); }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return (f32v)_mm512_min_ps((__m512)high, (__m512)v); }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return (f64v)_mm512_min_pd((__m512d)high, (__m512d)v); }
+#else
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return choose<float, true>(v, low); }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return choose<double, true>(v, low); }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return choose<float, false>(v, high); }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return choose<double, false>(v, high); }
+
+  template <class T, bool LARGER>
+  FASTLLIE_INLINE Vector<T> choose(Vector<T> v, Vector<T> bound) {
+    constexpr int COUNT = sizeof(v) / NATIVE_BYTES;
+    Native<T> parts[COUNT], bounds[COUNT];
+    __builtin_memcpy(parts, &v, sizeof v);
+    __builtin_memcpy(bounds, &bound, sizeof bound);
+    for (int i = 0; i < COUNT; ++i) {
+      const auto beyond = LARGER ? parts[i] < bounds[i] : bounds[i] < parts[i];
+      parts[i] = beyond ? bounds[i] : parts[i];
+    }
+    __builtin_memcpy(&v, parts, sizeof v);
+    return v;
+  }
+#endif
+};
+
 template <class V, class S>
 FASTLLIE_INLINE V load(const S* from) {
   V v;
@@ -38,7 +92,7 @@ FASTLLIE_INLINE void store(S* to, V v, bool stream) {
   if (stream) {
     if constexpr (sizeof(V) == 64) {
       _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
-    } else {
+    } else if constexpr (sizeof(V) == 32) {
       _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
     }
     return;
@@ -70,95 +124,6 @@ FASTLLIE_INLINE void finish_streams() {
 #endif
 }
 
-FASTLLIE_INLINE f32v widen_bf16(u16v stored) { return (f32v)(__builtin_convertvector(stored, u32v) << 16); }
-
-// To nearest, ties to even; a NaN stays one.
-FASTLLIE_INLINE u16v narrow_bf16(f32v v) {
-  const u32v bits = (u32v)v;
-  const u32v rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const u32v nan = (bits >> 16) | 0x40;
-  return __builtin_convertvector(v == v ? rounded : nan, u16v);
-}
-
-FASTLLIE_INLINE f32v widen_f16(u16v stored) {
-  const u32v bits = __builtin_convertvector(stored, u32v);
-  const u32v magnitude = bits & 0x7fff;
-  // the exponent moves from bias 15 to bias 127 by one exact multiplication, subnormals included
-  const u32v finite = (u32v)((f32v)(magnitude << 13) * 0x1p112f);
-  const u32v special = (magnitude << 13) | 0x7f800000;
-  return (f32v)((magnitude >= 0x7c00 ? special : finite) | ((bits & 0x8000) << 16));
-}
-
-// To nearest, ties to even: in the normal range by carrying into the exponent, below it by an addition whose
-// last place is that of the smallest subnormal.
-FASTLLIE_INLINE u16v narrow_f16(f32v v) {
-  const u32v bits = (u32v)v;
-  const u32v magnitude = bits & 0x7fffffff;
-  const u32v infinity = (bits & 0) + 0x7c00, nan = (bits & 0) + 0x7e00;
-  const u32v normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
-  const u32v subnormal = (u32v)((f32v)magnitude + 0.5f) - 0x3f000000;
-  u32v half = magnitude < 0x38800000 ? subnormal : normal;
-  half = magnitude >= 0x477ff000 ? infinity : half;
-  half = magnitude > 0x7f800000 ? nan : half;
-  return __builtin_convertvector(half | ((bits >> 16) & 0x8000), u16v);
-}
-
-// `count` elements that lie `stride` apart become consecutive ones in the arithmetic's type; zeros fill the
-// last vector.
-template <class T, class S, class Widen>
-FASTLLIE_INLINE void pack_as(const S* from, int64_t stride, int64_t count, T* to, const Widen& widen) {
-  for (int64_t at = 0; at < count; at += LANES<T>) {
-    if (stride == 1 && at + LANES<T> <= count) {
-      store(to + at, widen(from + at), false);
-      continue;
-    }
-    S lanes[LANES<T>] = {};
-    for (int i = 0; i < LANES<T> && at + i < count; ++i) lanes[i] = from[(at + i) * stride];
-    store(to + at, widen(static_cast<const S*>(lanes)), false);
-  }
-}
-
-template <class T, class S, class Narrow>
-FASTLLIE_INLINE void unpack_as(const T* from, S* to, int64_t stride, int64_t count, bool stream,
-                               const Narrow& narrow) {
-  for (int64_t at = 0; at < count; at += LANES<T>) {
-    const auto v = narrow(load<Vector<T>>(from + at));
-    if (stride == 1 && at + LANES<T> <= count) {
-      store(to + at, v, stream);
-      continue;
-    }
-    S lanes[LANES<T>];
-    store(lanes, v, false);
-    for (int i = 0; i < LANES<T> && at + i < count; ++i) to[(at + i) * stride] = lanes[i];
-  }
-}
-
-template <class T>
-static void pack(Dtype dtype, const void* from, int64_t offset, int64_t stride, int64_t count, T* to) {
-  const auto same = [](const T* p) { return load<Vector<T>>(p); };
-  if constexpr (sizeof(T) == 4) {
-    const auto* half = static_cast<const uint16_t*>(from) + offset;
-    if (dtype == Dtype::bf16)
-      return pack_as(half, stride, count, to, [](const uint16_t* p) { return widen_bf16(load<u16v>(p)); });
-    if (dtype == Dtype::f16)
-      return pack_as(half, stride, count, to, [](const uint16_t* p) { return widen_f16(load<u16v>(p)); });
-  }
-  pack_as(static_cast<const T*>(from) + offset, stride, count, to, same);
-}
-
-template <class T>
-static void unpack(const T* from, Dtype dtype, void* to, int64_t offset, int64_t stride, int64_t count,
-                   bool stream) {
-  if constexpr (sizeof(T) == 4) {
-    auto* half = static_cast<uint16_t*>(to) + offset;
-    if (dtype == Dtype::bf16)
-      return unpack_as(from, half, stride, count, stream, [](f32v v) { return narrow_bf16(v); });
-    if (dtype == Dtype::f16)
-      return unpack_as(from, half, stride, count, stream, [](f32v v) { return narrow_f16(v); });
-  }
-  unpack_as(from, static_cast<T*>(to) + offset, stride, count, stream, [](Vector<T> v) { return v; });
-}
-
 FASTLLIE_INLINE f32v tanh_of(f32v z, f32v one) { return tanh_rational(z, one); }
 FASTLLIE_INLINE f64v tanh_of(f64v z, f64v) {
   // float64 serves gradient checks: precision before speed
@@ -169,9 +134,7 @@ FASTLLIE_INLINE f64v tanh_of(f64v z, f64v) {
 // e^z = 2^k e^r with |r| <= ln(2) / 2 and the series of e^r to r^7: a relative error of 1e-7 on [-87, 87],
 // beyond which the result stays at that bound's.
 FASTLLIE_INLINE f32v exp_of(f32v z, f32v one) {
-  const f32v bound = one * 87.0f;
-  z = z > bound ? bound : z;
-  z = z < -bound ? -bound : z;
+  z = Bounds::at_least(Bounds::at_most(z, one * 87.0f), one * -87.0f);
   // adding 1.5 * 2^23 leaves the nearest integer in the low bits
   const f32v shifted = z * 1.44269504f + 12582912.0f;
   const f32v k = shifted - 12582912.0f;
@@ -190,13 +153,13 @@ FASTLLIE_INLINE f64v exp_of(f64v z, f64v) {
   return z;
 }
 
-// 2^-z for z >= 0, with a relative error of 1e-7; 0 where that is no normal number.
+// 2^-z for z >= -126, with a relative error of 1e-7; 0, or next to it, where that is no normal number.
 FASTLLIE_INLINE f32v exp2_of_minus(f32v z) {
 #if defined(FASTLLIE_AVX512)
   const f32v k =
       (f32v)_mm512_maskz_roundscale_ps(0xffff, (__m512)z, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-  z = z > 127.0f ? z * 0.0f + 127.0f : z;
+  z = Bounds::at_most(z, f32v{} + 127.0f);
   // adding 1.5 * 2^23 leaves the nearest integer in the low bits
   const f32v shifted = z + 12582912.0f;
   const f32v k = shifted - 12582912.0f;

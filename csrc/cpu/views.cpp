@@ -20,6 +20,8 @@ int64_t bytes_of(Dtype dtype) {
       return 8;
     case Dtype::f32:
       return 4;
+    case Dtype::u8:
+      return 1;
     default:
       return 2;
   }
@@ -30,9 +32,9 @@ bool unit(const View& v) { return !v.data || v.strides[3] == 1; }
 bool rows_adjoin(const View& v, int64_t width) { return !v.data || v.strides[2] == width * v.strides[3]; }
 
 // Non-temporal stores need every vector of every row to start on a boundary of 64 bytes (32 for 16-bit
-// types).
+// types). Bytes are too few to pay.
 bool can_stream(const View& v, int64_t elements) {
-  if (!v.data || elements * bytes_of(v.dtype) < STREAM_BYTES) return false;
+  if (!v.data || v.dtype == Dtype::u8 || elements * bytes_of(v.dtype) < STREAM_BYTES) return false;
   const int64_t lanes = v.dtype == Dtype::f64 ? 8 : 16;
   if (reinterpret_cast<uintptr_t>(v.data) % (lanes * bytes_of(v.dtype))) return false;
   for (int dim = 0; dim < 3; ++dim) {

@@ -42,6 +42,11 @@ PYBIND11_MODULE(_cuda, m) {
                                    view_if(needs[0], grad_raw), view_if(needs[1], grad_v),
                                    view_if(needs[2], grad_y), sizes, device, reinterpret_cast<void*>(stream));
         });
+  m.def("sci_forward", [](const Handle& x, const Handle& weights, const Handle& biases, const Handle& out,
+                          Sizes sizes, bool residual, bool reflect, int device, uintptr_t stream) {
+    sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
+                     reinterpret_cast<void*>(stream));
+  });
   m.def("smoothness_blocks", smoothness_blocks_cuda);
   m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,
                                  int color, bool scalar, double kappa, int device, uintptr_t stream) {

@@ -1,8 +1,12 @@
-"""The fused operators. Each is differentiable, on every device, in float64, float32, bfloat16 and float16."""
+"""The fused operators, on every device, in float64, float32, bfloat16 and float16.
+
+Each is differentiable but `enhance_sci`, which is a whole network for inference and takes uint8 as well.
+"""
 
 from fastllie.ops.backend import Backend, backends
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
+from fastllie.ops.sci import enhance_sci
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
 from fastllie.ops.smoothness import smoothness_loss
 
@@ -13,6 +17,7 @@ __all__ = [
     "backends",
     "default_backend",
     "divide_illumination",
+    "enhance_sci",
     "illuminate",
     "self_test",
     "smoothness_loss",

@@ -82,6 +82,23 @@ def illuminate_backward(
     return grad_v * sigmoid * (1 - sigmoid), grad_v, grad_y
 
 
+def sci(x: Tensor, weights: Tensor, biases: Tensor, residual: bool, padding: str) -> Tensor:
+    """SCI's enhancement network and the division by its illumination, layer after layer."""
+    f = torch.relu(_convolve(x, weights[0], biases[0], padding))
+    hidden = torch.relu(_convolve(f, weights[1], biases[1], padding))
+    raw = _convolve(f + hidden if residual else hidden, weights[2], biases[2], padding)
+    return illuminate(raw, x, x)[1]
+
+
+def _convolve(f: Tensor, weight: Tensor, bias: Tensor, padding: str) -> Tensor:
+    """A 3 x 3 convolution of the size of `f`; a side of one pixel has no mirror image: it is replicated."""
+    if padding == "zeros":
+        return F.conv2d(f, weight, bias, padding=1)
+    for dim, around in ((3, (1, 1, 0, 0)), (2, (0, 0, 1, 1))):
+        f = F.pad(f, around, mode="reflect" if f.shape[dim] > 1 else "replicate")
+    return F.conv2d(f, weight, bias)
+
+
 def colours(guide: Tensor, color: str) -> Tensor:
     """The features whose distances are the weights': of each pixel, or of three values in memory order."""
     if color == "rgb":

@@ -8,13 +8,14 @@ from torch import Tensor
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_images(**tensors: Tensor) -> None:
-    """Raise a TypeError or ValueError unless all are `[B, C, H, W]` of floating point, on one device."""
+def check_images(dtypes: Sequence[torch.dtype] = FLOATS, /, **tensors: Tensor) -> None:
+    """Raise a TypeError or ValueError unless all are `[B, C, H, W]` of one of the dtypes, on one device."""
+    *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}")
+        if tensor.dtype not in dtypes:
+            raise TypeError(f"{name} must be {', '.join(others)} or {last}, got {tensor.dtype}")
         if tensor.dim() != 4:
             raise ValueError(f"{name} must be [B, C, H, W], got shape {tuple(tensor.shape)}")
     devices = [str(tensor.device) for tensor in tensors.values()]
