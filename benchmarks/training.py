@@ -13,18 +13,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from ops import KEEP_HEAP, RESULTS, machine
+from published import sci_smoothness
 from torch import Tensor, nn
 
 SIZE = (400, 600)
 STAGES = 3
-# what the published loss multiplies each row of three values with, and adds
-TO_YCBCR = ((0.257, -0.148, 0.439), (0.564, -0.291, -0.368), (0.098, 0.439, -0.071))
-OFFSETS = (16 / 255, 128 / 255, 128 / 255)
 
 
 class PublishedStep:
@@ -46,33 +43,12 @@ class PublishedStep:
             illum = torch.clamp(torch.sigmoid(enhance.out_conv(features)) + v, 0.0001, 1)
             enhanced = torch.clamp(y / illum, 0, 1)
             correction = calibrate(enhanced)
-            loss = loss + 1.5 * F.mse_loss(illum, v) + published_smoothness(v, illum)
+            loss = loss + 1.5 * F.mse_loss(illum, v) + sci_smoothness(illum, v)
             v = y + correction
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5)
         self.optimizer.step()
         return loss.item()
-
-
-def published_smoothness(guide: Tensor, illum: Tensor) -> Tensor:
-    """The 24 terms, each with its own weights, as the published loss adds them up."""
-    matrix, offsets = torch.tensor(TO_YCBCR), torch.tensor(OFFSETS)
-    # its rows are three neighbours in memory
-    colours = (guide.contiguous().view(-1, 3).mm(matrix) + offsets).view(guide.shape)
-    height, width = illum.shape[-2:]
-    total = illum.new_zeros(())
-    for dy, dx in product(range(-2, 3), repeat=2):
-        if (dy, dx) == (0, 0):
-            continue
-        near = slice(max(0, -dy), height - max(0, dy)), slice(max(0, -dx), width - max(0, dx))
-        far = slice(max(0, dy), height + min(0, dy)), slice(max(0, dx), width + min(0, dx))
-        apart = colours[..., near[0], near[1]] - colours[..., far[0], far[1]]
-        weight = torch.exp(apart.pow(2).sum(1, keepdim=True) * (-1.0 / (2 * 10 * 10)))
-        gradient = weight * torch.norm(
-            illum[..., near[0], near[1]] - illum[..., far[0], far[1]], 1, dim=1, keepdim=True
-        )
-        total = total + gradient.mean()
-    return total
 
 
 def contenders(y: Tensor) -> dict[str, Callable[[], float]]:

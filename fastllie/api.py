@@ -146,6 +146,8 @@ class Enhancer:
         self._halo: int | None = model.halo if methods.tiles_exact(method, self._options) else None
         check_tile(tile, self._halo)
         self._tile = tile
+        # one pass over the image needs no tiles, and takes a camera's bytes as they are
+        self._streams: bool = getattr(model, "streams", False)
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self._options.items())
@@ -175,7 +177,7 @@ class Enhancer:
                 raise type(error)(f"images[{place}]: {error}") from error
         groups: dict[Any, list[int]] = {}
         for place, (x, _) in enumerate(prepared):
-            groups.setdefault((x.shape[-2:], x.device), []).append(place)
+            groups.setdefault((x.shape[-2:], x.device, x.dtype), []).append(place)
         results: list[Any] = [None] * len(prepared)
         for places in groups.values():
             together = self._enhanced(torch.cat([prepared[place][0] for place in places]))
@@ -220,7 +222,9 @@ class Enhancer:
         device = self._device
         if device is None and not isinstance(image, Tensor):
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return to_batch(image, channels=self._channels, device=device, dtype=self._dtype)
+        as_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
+        dtype = torch.uint8 if as_bytes else self._dtype
+        return to_batch(image, channels=self._channels, device=device, dtype=dtype)
 
     def _finish(self, x: Tensor, source: Source) -> Any:
         return self._result(x if self._strength == 0 else self._enhanced(x), source)
@@ -231,7 +235,8 @@ class Enhancer:
     def _enhanced(self, x: Tensor) -> Tensor:
         # what is made here may not enter the user's own training; from_batch copies it to an ordinary tensor
         with torch.inference_mode():
-            y = tiled(self._model(x.device), x, self._tile, self._halo)
+            tile = None if self._streams and self._tile == "auto" else self._tile
+            y = tiled(self._model(x.device), x, tile, self._halo)
             return y if self._strength == 1 else torch.lerp(x, y, self._strength)
 
     def _model(self, device: torch.device) -> Any:
@@ -258,7 +263,11 @@ def _cached(
         if key in _models:
             _models.move_to_end(key)
             return _models[key]
-        model = checkpoint.build(method, path, options).requires_grad_(False).to(device=device, dtype=dtype)
+        # a tensor made in inference mode would count no changes, see EnhanceNetwork.folded
+        with torch.inference_mode(False):
+            model = (
+                checkpoint.build(method, path, options).requires_grad_(False).to(device=device, dtype=dtype)
+            )
         if device.type == "cpu":
             # see tiles.CPU_TILE
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

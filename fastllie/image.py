@@ -53,7 +53,8 @@ def to_batch(
         image: A tensor, an array, a PIL image or a path, as in `fastllie.enhance`.
         channels: "rgb" or "bgr", the order in tensors and arrays; PIL images and files know theirs.
         device: Where the batch shall be; None leaves a tensor where it is and puts the rest on the CPU.
-        dtype: The floating-point dtype of the batch.
+        dtype: The floating-point dtype of the batch. uint8 leaves the bytes of colour images as they are, and
+            means float32 for all others.
 
     Raises:
         TypeError: another kind of object, or of numbers.
@@ -118,7 +119,11 @@ def _hint(shape: tuple[int, ...], wanted: int, other: int) -> str:
 
 
 def _unit(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 or float values as floats of `dtype` in [0, 1], checked."""
+    """uint8 or float values as floats of `dtype` in [0, 1], checked; for uint8 see `to_batch`."""
+    if dtype == torch.uint8:
+        if x.dtype == torch.uint8:
+            return x
+        dtype = torch.float32
     if x.dtype == torch.uint8:
         # divide in float32 at least: multiplying by 1/255 gives other values for half of the 256
         wide = torch.promote_types(dtype, torch.float32)
@@ -135,7 +140,12 @@ def _unit(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _values(y: Tensor, top: int) -> Tensor:
-    """[0, 1] to 0..top, rounded half up: bytes, or floats for a cast to uint16; 0 leaves floats alone."""
+    """[0, 1] to 0..top, rounded half up: bytes, or floats for a cast to uint16; 0 leaves floats alone.
+
+    Bytes stay as they are.
+    """
+    if y.dtype == torch.uint8:
+        return y
     y = y.to(torch.promote_types(y.dtype, torch.float32))
     if not top:
         return y
@@ -182,6 +192,7 @@ def _from_array(
 def _plane(values: np.ndarray, dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """An array of any shape as a tensor in [0, 1], on the device."""
     if values.dtype.type is np.uint16:
+        dtype = torch.float32 if dtype == torch.uint8 else dtype
         wide = np.float64 if dtype == torch.float64 else np.float32
         return torch.from_numpy(np.divide(values, 65535, dtype=wide)).to(device=device, dtype=dtype)
     # a copy where torch cannot share the memory: negative strides, another byte order, read-only
@@ -200,7 +211,8 @@ def _from_pil(image: Image.Image, device: torch.device | None, dtype: torch.dtyp
     image = _resolved(image)
     if image.mode in _GREY:
         planes, top = _grey_values(image)
-        grey = _plane(planes, dtype, device)
+        # the luma of three rounded channels would be rounded twice
+        grey = _plane(planes, torch.float32 if dtype == torch.uint8 else dtype, device)
         x = grey.expand(1, 3, *grey.shape)
     else:
         colour = image if image.mode in _DIRECT else image.convert("RGB")

@@ -1,19 +1,22 @@
 """SCI: its networks and their files, its losses and its training, against the published where at hand."""
 
+import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import refused, write_weights
+from helpers import refused, same_levels, write_weights
+from PIL import Image
 from safetensors.torch import load_file
 
 import fastllie
 from fastllie import checkpoint
 from fastllie.models import SCI
 from fastllie.models.sci import IlluminationModule, largest_of_four
-from fastllie.ops import smoothness_loss
+from fastllie.ops import enhance_sci, smoothness_loss
 from fastllie.training import recipes
 from fastllie.training.data import Batch
 from fastllie.training.sci import SCITask
@@ -345,6 +348,137 @@ def test_stages_need_a_calibration():
     with refused(ValueError, "count must be an integer >= 1, got 0"):
         SCI().stages(torch.rand(1, 3, 8, 8), 0)
     assert len(SCI().stages(torch.rand(1, 3, 8, 8), 1).enhanced) == 1
+
+
+# --- inference in one kernel
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": "reflect"}, {"block": "plain"}], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (9, 14), (40, 33)])
+def test_one_kernel_gives_what_the_layers_give(options, size):
+    torch.manual_seed(0)
+    network = trained(SCI(**options))
+    x = torch.rand(2, 3, *size)
+    assert network.streams
+    layers = network(x)
+    assert layers.requires_grad
+    with torch.no_grad():
+        within(network(x), layers.detach(), atol=1e-5)
+        wide = network.double()(x.double())
+    within(wide.float(), layers.detach(), atol=1e-5)
+
+
+def test_gradients_training_and_other_networks_go_through_the_layers(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the kernel has no gradient")
+
+    monkeypatch.setattr("fastllie.models.sci.enhance_sci", refuse)
+    x = torch.rand(1, 3, 8, 8)
+    network = SCI()
+    network(x).mean().backward()
+    assert network.enhance.in_conv[0].weight.grad is not None
+    with torch.no_grad():
+        network(x)
+        for other in (SCI(blocks=2), SCI(channels=4), SCI(block="ruas")):
+            assert not other.streams
+            trained(other)(x)
+        with pytest.raises(AssertionError, match="the kernel has no gradient"):
+            trained(network)(x)
+    frozen = trained(SCI()).requires_grad_(False)
+    frozen(x.requires_grad_()).mean().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_batch_norm_is_folded_once_and_anew_after_every_change():
+    torch.manual_seed(0)
+    network = trained(SCI())
+    x = torch.rand(1, 3, 8, 8)
+
+    def agree():
+        layers = network(x).detach()
+        with torch.no_grad():
+            within(network(x), layers, atol=1e-5)
+            assert network.enhance.folded()[0] is network.enhance.folded()[0]
+
+    agree()
+    first = network.enhance.folded()[0]
+    with torch.no_grad():
+        network.enhance.conv[0].weight.mul_(1.5)
+    agree()
+    assert network.enhance.folded()[0] is not first
+    network.train()(x)
+    network.eval()
+    agree()
+    network.load_state_dict(trained(SCI()).state_dict())
+    agree()
+    network.load_state_dict(trained(SCI()).state_dict(), assign=True)
+    agree()
+    for parameter in network.parameters():
+        parameter.data = parameter.data + 0.1
+    agree()
+
+
+def test_a_network_can_be_copied_and_compiled():
+    torch.manual_seed(0)
+    network = trained(SCI())
+    x = torch.rand(1, 3, 12, 10)
+    with torch.no_grad():
+        expected = network(x)
+        assert torch.equal(copy.deepcopy(network)(x), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(network))(x), expected)
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        within(compiled(x), expected, atol=1e-6)
+        within(torch.export.export(network, (x,)).module()(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_bytes_go_through_as_they_are(tmp_path, monkeypatch, channels):
+    path = write_weights(tmp_path / "w.safetensors", "sci")
+    frame = np.random.default_rng(0).integers(0, 120, (2, 20, 31, 3), dtype=np.uint8)
+    seen = []
+
+    def recorded(x, *rest, **options):
+        seen.append(x.dtype)
+        return enhance_sci(x, *rest, **options)
+
+    monkeypatch.setattr("fastllie.models.sci.enhance_sci", recorded)
+    got = fastllie.enhance(frame, "sci", weights=path, channels=channels)
+    assert seen == [torch.uint8]
+    assert got.dtype == np.uint8
+    assert got.flags.c_contiguous
+    expected = fastllie.enhance(frame / np.float32(255), "sci", weights=path, channels=channels)
+    assert seen[1] == torch.float32
+    assert same_levels(got, np.floor(expected * 255 + 0.5).astype(np.int64))
+    # in every container, and where the bytes cannot do
+    planes = torch.from_numpy(frame).permute(0, 3, 1, 2)
+    tensor = fastllie.enhance(planes, "sci", weights=path, channels=channels)
+    assert torch.equal(tensor, torch.from_numpy(got).permute(0, 3, 1, 2))
+    if channels == "rgb":
+        picture = fastllie.enhance(Image.fromarray(frame[0]), "sci", weights=path)
+        assert np.array_equal(np.asarray(picture), got[0])
+        grey = fastllie.enhance(Image.fromarray(frame[0, ..., 0]), "sci", weights=path)
+        assert grey.mode == "L"
+    half = fastllie.enhance(frame, "sci", weights=path, channels=channels, strength=0.5)
+    assert same_levels(half, np.floor(0.5 * frame + 0.5 * expected * 255 + 0.5).astype(np.int64))
+    tiles = fastllie.enhance(frame, "sci", weights=path, channels=channels, tile=9)
+    assert np.array_equal(tiles, got)
+    mixed = fastllie.Enhancer("sci", weights=path, channels=channels).batch([frame[0], frame[1] / 255.0])
+    assert np.array_equal(mixed[0], got[0])
+    assert mixed[1].dtype == np.float64
+
+
+def test_a_whole_frame_goes_through_untiled(tmp_path, monkeypatch):
+    path = write_weights(tmp_path / "w.safetensors", "sci")
+    sizes = []
+
+    def recorded(x, *rest, **options):
+        sizes.append(tuple(x.shape[-2:]))
+        return enhance_sci(x, *rest, **options)
+
+    monkeypatch.setattr("fastllie.models.sci.enhance_sci", recorded)
+    fastllie.enhance(np.zeros((500, 400, 3), np.uint8), "sci", weights=path)
+    fastllie.enhance(torch.zeros(1, 3, 500, 400), "sci", weights=path)
+    assert sizes == [(500, 400)] * 2
 
 
 # --- files

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.ops.illumination import divide_illumination, illuminate
+from fastllie.ops.sci import enhance_sci
 
 PADDINGS = ("zeros", "reflect")
 BLOCKS = ("basic", "plain", "ruas")
@@ -66,6 +67,7 @@ class EnhanceNetwork(nn.Module):
         #: pixels around an output pixel that its value depends on
         self.halo = 2 + blocks
         middle = [Conv3x3(channels, channels, padding), *([nn.BatchNorm2d(channels)] if residual else [])]
+        self._folded: tuple[list[Any], tuple[Tensor, Tensor], list[Tensor]] | None = None
         self.in_conv = nn.Sequential(Conv3x3(3, channels, padding), nn.ReLU())
         self.conv = nn.Sequential(*middle, nn.ReLU())
         self.out_conv = nn.Sequential(Conv3x3(channels, 3, padding))
@@ -84,7 +86,20 @@ class EnhanceNetwork(nn.Module):
         """Weights `[3, 3, 3, 3, 3]` and biases `[3, 3]` of the convolutions in order, batch norm folded.
 
         Only with 3 channels; the batch norm is that of eval mode. In the parameters' dtype, at least float32.
+        Folded anew only when a parameter or a statistic has changed.
         """
+        tensors = [*self.parameters(), *self.buffers()]
+        # a tensor of inference mode counts no changes; a compiler traces the folding
+        if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
+            return self._fold()
+        found = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
+        cached = self._folded
+        if cached is None or cached[0] != found:
+            # the old values are kept alive, or new ones could come to lie where they were
+            cached = self._folded = found, self._fold(), [tensor.detach() for tensor in tensors]
+        return cached[1]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
         first: Any = self.in_conv[0]
         middle: Any = self.conv[0]
         last: Any = self.out_conv[0]
@@ -193,8 +208,10 @@ class SCI(nn.Module):
     """SCI: one stage at inference, a cascade of stages with the same weights in training.
 
     `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large:
-    clamp(y / illumination, 0, 1). In training mode batch norm takes its statistics from the batch, and the
-    images differ; `fastllie.load` gives networks in eval mode.
+    clamp(y / illumination, 0, 1). Where no gradient is wanted, a network of the default depth and width runs
+    as one kernel (`fastllie.ops.enhance_sci`), which also takes uint8 and returns it. In training mode batch
+    norm takes its statistics from the batch, and the images differ; `fastllie.load` gives networks in eval
+    mode.
 
     Args:
         block: What estimates the illumination. "basic" is `EnhanceNetwork` as published; "plain" the same
@@ -232,8 +249,21 @@ class SCI(nn.Module):
         """Pixels around an output pixel that its value depends on; None where the block does not tell."""
         return getattr(self.enhance, "halo", None)
 
+    @property
+    def streams(self) -> bool:
+        """Whether inference is one pass over the image: fast and small without tiles, bytes in and out."""
+        network = self.enhance
+        return isinstance(network, EnhanceNetwork) and (network.blocks, self.channels) == (1, 3)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.stage(x, x)[1]
+        wanted = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (x, *self.enhance.parameters())
+        )
+        if self.training or wanted or not self.streams:
+            return self.stage(x, x)[1]
+        network: Any = self.enhance
+        weights, biases = network.folded()
+        return enhance_sci(x, weights, biases, residual=network.residual, padding=self.padding)
 
     def stage(self, v: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One stage: the illumination of `v`, and the low-light image `y` divided by it and clamped."""
