@@ -325,6 +325,10 @@ def test_own_block_is_shared_by_the_stages():
     sum(r.mean() for r in stages.enhanced).backward()
     assert block.level.grad != 0
     within(stages.enhanced[0], (y / torch.sigmoid(block.level)).clamp(0, 1).detach(), atol=1e-6)
+    task = SCITask(recipes.SCI_OFFICIAL, 1, 1, network=network)
+    before = block.level.item()
+    task.step(Batch(y, y))
+    assert block.level.item() != before
 
 
 @pytest.mark.parametrize(

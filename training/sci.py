@@ -21,10 +21,12 @@ class SCITask(NetworkTask):
 
     Args:
         steps_per_epoch: Steps in a pass over the photographs, which `freeze_bn_after` counts.
+        network: To train instead of the recipe's own, say `SCI(block=module, calibrate=True)` with an
+            illumination module of yours.
     """
 
-    def __init__(self, recipe: SCIRecipe, total_steps: int, steps_per_epoch: int):
-        super().__init__(build(recipe), recipe, total_steps)
+    def __init__(self, recipe: SCIRecipe, total_steps: int, steps_per_epoch: int, network: SCI | None = None):
+        super().__init__(build(recipe) if network is None else network, recipe, total_steps)
         self.recipe = recipe
         self._frozen_from = recipe.freeze_bn_after_steps
         if recipe.freeze_bn_after is not None:
