@@ -195,7 +195,7 @@ def allocated(call: Callable, device: str) -> int:
 
 
 def measure(calls: dict[str, Callable], device: str, rounds: int, rest: float = 0) -> dict[str, list[float]]:
-    """Seconds of each call in each round; the calls take turns, after `rest` seconds and a call not timed."""
+    """Seconds of each call in each round; the calls take turns, after `rest` seconds and calls not timed."""
     import torch
 
     def seconds(call: Callable, repeats: int) -> float:
@@ -218,7 +218,7 @@ def measure(calls: dict[str, Callable], device: str, rounds: int, rest: float = 
         for name, call in calls.items():
             if rest:
                 time.sleep(rest)
-                call()
+                seconds(call, repeats[name])
             timings[name].append(seconds(call, repeats[name]))
     return timings
 
