@@ -213,8 +213,8 @@ def allocated(call: Callable, device: str) -> int:
     return sum(e.self_cpu_memory_usage for e in profile.events() if e.self_cpu_memory_usage > 0)
 
 
-def measure(calls: dict[str, Callable], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round; the calls take turns."""
+def measure(calls: dict[str, Callable], device: str, rounds: int, rest: float = 0) -> dict[str, list[float]]:
+    """Seconds of each call in each round; the calls take turns, after `rest` seconds and calls not timed."""
     import torch
 
     def seconds(call: Callable, repeats: int) -> float:
@@ -235,6 +235,9 @@ def measure(calls: dict[str, Callable], device: str, rounds: int) -> dict[str, l
     timings: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            if rest:
+                time.sleep(rest)
+                seconds(call, repeats[name])
             timings[name].append(seconds(call, repeats[name]))
     return timings
 

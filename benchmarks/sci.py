@@ -20,6 +20,8 @@ from pathlib import Path
 
 import ops
 
+# Seconds before each turn: the threads of ONNX Runtime and OpenVINO spin for a while after a call
+REST = 0.1
 SIZES = {"600x400": (1, 400, 600), "1920x1080": (1, 1080, 1920)}
 
 
@@ -154,7 +156,7 @@ def run(device: str, sizes: list[str], rounds: int) -> tuple[list[dict], dict[st
                     print(f"{size}: {name} is off by {differences[name]:.1e}")
                     del calls[name]
                     refused += 1
-            timings = ops.measure(calls, device, rounds)
+            timings = ops.measure(calls, device, rounds, REST)
         best = {name: min(values) for name, values in timings.items()}
         fastest = min(value for name, value in best.items() if not name.startswith("fastllie"))
         for name, value in best.items():

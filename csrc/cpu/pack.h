@@ -34,21 +34,19 @@ FASTLLIE_INLINE u16v narrow_f16(f32v v) {
   return __builtin_convertvector(half | ((bits >> 16) & 0x8000), u16v);
 }
 
-// Sixteen bytes to integers and back; GCC would convert them lane after lane.
+// Bytes to integers and back; GCC would convert them lane after lane.
 FASTLLIE_INLINE i32v widen_bytes(u8v stored) {
 #if defined(FASTLLIE_AVX512)
   return (i32v)_mm512_maskz_cvtepu8_epi32(0xffff, (__m128i)stored);
 #elif defined(FASTLLIE_AVX2)
-  const __m128i bytes = (__m128i)stored;
-  const __m256i parts[] = {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
-  return load<i32v>(parts);
+  long long bits;
+  __builtin_memcpy(&bits, &stored, sizeof stored);
+  return (i32v)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bits));
 #elif defined(__SSE2__)
+  int bits;
+  __builtin_memcpy(&bits, &stored, sizeof stored);
   const __m128i zero = _mm_setzero_si128();
-  const __m128i low = _mm_unpacklo_epi8((__m128i)stored, zero),
-                high = _mm_unpackhi_epi8((__m128i)stored, zero);
-  const __m128i parts[] = {_mm_unpacklo_epi16(low, zero), _mm_unpackhi_epi16(low, zero),
-                           _mm_unpacklo_epi16(high, zero), _mm_unpackhi_epi16(high, zero)};
-  return load<i32v>(parts);
+  return (i32v)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bits), zero), zero);
 #else
   return __builtin_convertvector(stored, i32v);
 #endif
@@ -57,14 +55,14 @@ FASTLLIE_INLINE u8v narrow_bytes(i32v v) {
 #if defined(FASTLLIE_AVX512)
   return (u8v)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
 #elif defined(FASTLLIE_AVX2)
-  __m256i parts[2];
-  __builtin_memcpy(parts, &v, sizeof v);
-  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(parts[0], parts[1]), 0xd8);
-  return (u8v)_mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  const __m256i all = (__m256i)v;
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  const long long bits = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+  return load<u8v>(&bits);
 #elif defined(__SSE2__)
-  __m128i parts[4];
-  __builtin_memcpy(parts, &v, sizeof v);
-  return (u8v)_mm_packus_epi16(_mm_packs_epi32(parts[0], parts[1]), _mm_packs_epi32(parts[2], parts[3]));
+  const __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v);
+  const int bits = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+  return load<u8v>(&bits);
 #else
   return __builtin_convertvector(v, u8v);
 #endif

@@ -12,7 +12,7 @@ namespace {
 // longer.
 constexpr int64_t STRIP_COLUMNS = 1008;
 // Rows of a band: each recomputes six rows of hidden layers, and reads six of the image twice
-constexpr int64_t BAND_ROWS_LEAST = 16, BAND_ROWS_MOST = 128;
+constexpr int64_t BAND_ROWS_LEAST = 16, BAND_ROWS_MOST = 512;
 // Units a thread: one that comes late leaves some to the others
 constexpr int64_t UNITS_PER_THREAD = 4;
 // A pixel's arithmetic is that of so many elements of an elementwise operator

@@ -6,9 +6,8 @@
 // three columns left of the strip in the image, two and one in the hidden layers: so each layer's column i is
 // made of columns i to i + 2 of the layer before.
 
-// Vectors of one row that are computed together, four registers: three sums each, and the weights are loaded
-// once for all.
-constexpr int SCI_BLOCK = 4 * NATIVE_BYTES / 64;
+// Vectors of one row that are computed together: three sums each, and the weights are loaded once for all.
+constexpr int SCI_BLOCK = 4;
 
 constexpr int64_t SCI_ROWS[] = {4, 3, 3};  // kept of the image and of the two hidden layers
 
@@ -38,23 +37,20 @@ FASTLLIE_INLINE V load_once(const S* from) {
 // the weights are those of one output after the other for each tap.
 template <class T, int N>
 FASTLLIE_INLINE void convolve(const T* const* rows, int64_t at, const T* weights, const T* bias,
-                              T (&sums)[SCI_CHANNELS][N * LANES<T>]) {
-  using V = Native<T>;
-  constexpr int WIDTH = sizeof(V) / sizeof(T), COUNT = N * LANES<T> / WIDTH;
-  V registers[SCI_CHANNELS][COUNT];
+                              Vector<T> (&sums)[SCI_CHANNELS][N]) {
+  using V = Vector<T>;
   for (int o = 0; o < SCI_CHANNELS; ++o)
-    for (int n = 0; n < COUNT; ++n) registers[o][n] = bias[o] - V{};
+    for (int n = 0; n < N; ++n) sums[o][n] = bias[o] - V{};
   for (int row = 0; row < SCI_TAPS; ++row) {
     const T* from = rows[row] + at;
     const T* w = weights + row * SCI_TAPS;
     for (int kx = 0; kx < 3; ++kx) {
-      for (int n = 0; n < COUNT; ++n) {
-        const V v = load_once<V>(from + kx + n * WIDTH);
-        for (int o = 0; o < SCI_CHANNELS; ++o) registers[o][n] += v * w[kx * SCI_CHANNELS + o];
+      for (int n = 0; n < N; ++n) {
+        const V v = load_once<V>(from + kx + n * LANES<T>);
+        for (int o = 0; o < SCI_CHANNELS; ++o) sums[o][n] += v * w[kx * SCI_CHANNELS + o];
       }
     }
   }
-  __builtin_memcpy(sums, registers, sizeof sums);
 }
 
 // A layer over `vectors` vectors of a row; finish(c, at, sum) makes of a sum what is stored at to[c] + at.
@@ -63,12 +59,12 @@ FASTLLIE_INLINE void sci_row(const T* const* rows, const T* weights, const T* bi
                              T* const* to, const Finish& finish) {
   const auto block = [&](int64_t first, auto count) {
     constexpr int N = decltype(count)::value;
-    alignas(64) T sums[SCI_CHANNELS][N * LANES<T>];
+    Vector<T> sums[SCI_CHANNELS][N];
     convolve<T, N>(rows, first * LANES<T>, weights, bias, sums);
     for (int c = 0; c < SCI_CHANNELS; ++c) {
       for (int n = 0; n < N; ++n) {
         const int64_t at = (first + n) * LANES<T>;
-        store(to[c] + at, finish(c, at, load<Vector<T>>(sums[c] + n * LANES<T>)), false);
+        store(to[c] + at, finish(c, at, sums[c][n]), false);
       }
     }
   };
@@ -185,7 +181,7 @@ static void run_sci(const SciTask& task, int64_t from, int64_t to) {
   // the last vector of a layer reads two columns beyond its own end
   const int64_t columns = task.strip_columns + 3 * LANES<T>;
   const int64_t rows = SCI_CHANNELS * (SCI_ROWS[0] + SCI_ROWS[1] + SCI_ROWS[2] + 1) + 1;
-  std::vector<T> scratch(rows * columns + LANES<T> + SCI_LAYERS * (SCI_WEIGHTS + SCI_CHANNELS));
+  std::vector<T> scratch(rows * columns + 64 / sizeof(T) + SCI_LAYERS * (SCI_WEIGHTS + SCI_CHANNELS));
   T* next = scratch.data() + (-reinterpret_cast<uintptr_t>(scratch.data()) % 64) / sizeof(T);
   SciTile<T> tile{task, {}, nullptr, nullptr, nullptr, nullptr, 0, 0, 0, 0, 0};
   for (int layer = 0; layer < SCI_LAYERS; ++layer) {

@@ -1,14 +1,24 @@
-// Vectors of one cache line, and the arithmetic that has no operator. Included once for each instruction set,
-// inside that set's namespace: nothing here has linkage beyond it. The compiler lowers a 64-byte vector to
-// one AVX-512, two AVX2 or four SSE/NEON registers.
+// Vectors of one register, and the arithmetic that has no operator. Included once for each instruction set,
+// inside that set's namespace: nothing here has linkage beyond it. Not wider: GCC takes such vectors apart
+// lane by lane where it compares or chooses, and AVX2 was then no faster than SSE2.
 
-typedef float f32v __attribute__((vector_size(64)));
-typedef double f64v __attribute__((vector_size(64)));
-typedef uint32_t u32v __attribute__((vector_size(64)));
-typedef int32_t i32v __attribute__((vector_size(64)));
-typedef uint64_t u64v __attribute__((vector_size(64)));
-typedef uint16_t u16v __attribute__((vector_size(32)));
-typedef uint8_t u8v __attribute__((vector_size(16)));
+#if defined(FASTLLIE_AVX512)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(FASTLLIE_AVX2)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;  // SSE2, NEON
+#endif
+
+typedef float f32v __attribute__((vector_size(VECTOR_BYTES)));
+typedef double f64v __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t u32v __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t i32v __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t u64v __attribute__((vector_size(VECTOR_BYTES)));
+typedef int64_t i64v __attribute__((vector_size(VECTOR_BYTES)));
+// as many lanes of narrower types
+typedef uint16_t u16v __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint8_t u8v __attribute__((vector_size(VECTOR_BYTES / 4)));
 
 template <class T>
 struct VectorOf;
@@ -25,55 +35,36 @@ using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int LANES = sizeof(Vector<T>) / sizeof(T);
 
-// Vectors of one register. GCC takes wider ones apart lane by lane where it compares them or fills them with
-// one number, and keeps few of them in registers.
-#if defined(FASTLLIE_AVX512)
-constexpr int NATIVE_BYTES = 64;
-#elif defined(FASTLLIE_AVX2)
-constexpr int NATIVE_BYTES = 32;
-#else
-constexpr int NATIVE_BYTES = 16;
-#endif
-template <class T>
-struct NativeOf;
-template <>
-struct NativeOf<float> {
-  typedef float type __attribute__((vector_size(NATIVE_BYTES)));
-};
-template <>
-struct NativeOf<double> {
-  typedef double type __attribute__((vector_size(NATIVE_BYTES)));
-};
-template <class T>
-using Native = typename NativeOf<T>::type;
-
-// What of the two is larger, or smaller; a NaN in v stays one.
+// What of the two is larger, or smaller, in one instruction; a NaN in v stays one.
 struct Bounds {
 #if defined(FASTLLIE_AVX512)
-  // one instruction each, of which GCC would make a comparison and a choice
-  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return (f32v)_mm512_max_ps((__m512)low, (__m512)v); }
-  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return (f64v)_mm512_max_pd((__m512d)low, (__m512d)v); }
-  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return (f32v)_mm512_min_ps((__m512)high, (__m512)v); }
-  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return (f64v)_mm512_min_pd((__m512d)high, (__m512d)v); }
-#else
-  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return choose<float, true>(v, low); }
-  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return choose<double, true>(v, low); }
-  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return choose<float, false>(v, high); }
-  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return choose<double, false>(v, high); }
-
-  template <class T, bool LARGER>
-  FASTLLIE_INLINE Vector<T> choose(Vector<T> v, Vector<T> bound) {
-    constexpr int COUNT = sizeof(v) / NATIVE_BYTES;
-    Native<T> parts[COUNT], bounds[COUNT];
-    __builtin_memcpy(parts, &v, sizeof v);
-    __builtin_memcpy(bounds, &bound, sizeof bound);
-    for (int i = 0; i < COUNT; ++i) {
-      const auto beyond = LARGER ? parts[i] < bounds[i] : bounds[i] < parts[i];
-      parts[i] = beyond ? bounds[i] : parts[i];
-    }
-    __builtin_memcpy(&v, parts, sizeof v);
-    return v;
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) {
+    return (f32v)_mm512_maskz_max_ps(0xffff, (__m512)low, (__m512)v);
   }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) {
+    return (f64v)_mm512_maskz_max_pd(0xff, (__m512d)low, (__m512d)v);
+  }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) {
+    return (f32v)_mm512_maskz_min_ps(0xffff, (__m512)high, (__m512)v);
+  }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) {
+    return (f64v)_mm512_maskz_min_pd(0xff, (__m512d)high, (__m512d)v);
+  }
+#elif defined(FASTLLIE_AVX2)
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return (f32v)_mm256_max_ps((__m256)low, (__m256)v); }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return (f64v)_mm256_max_pd((__m256d)low, (__m256d)v); }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return (f32v)_mm256_min_ps((__m256)high, (__m256)v); }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return (f64v)_mm256_min_pd((__m256d)high, (__m256d)v); }
+#elif defined(__SSE2__)
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return (f32v)_mm_max_ps((__m128)low, (__m128)v); }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return (f64v)_mm_max_pd((__m128d)low, (__m128d)v); }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return (f32v)_mm_min_ps((__m128)high, (__m128)v); }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return (f64v)_mm_min_pd((__m128d)high, (__m128d)v); }
+#else
+  FASTLLIE_INLINE f32v at_least(f32v v, f32v low) { return v < low ? low : v; }
+  FASTLLIE_INLINE f64v at_least(f64v v, f64v low) { return v < low ? low : v; }
+  FASTLLIE_INLINE f32v at_most(f32v v, f32v high) { return high < v ? high : v; }
+  FASTLLIE_INLINE f64v at_most(f64v v, f64v high) { return high < v ? high : v; }
 #endif
 };
 
@@ -88,29 +79,25 @@ FASTLLIE_INLINE V load(const S* from) {
 // needed. The backward at 1920x1080 takes 5.5 ms instead of 8.4 (AVX-512 on an EPYC, 2 threads).
 template <class V, class S>
 FASTLLIE_INLINE void store(S* to, V v, bool stream) {
+#if defined(__SSE2__)
+  if (stream) {
 #if defined(FASTLLIE_AVX512)
-  if (stream) {
-    if constexpr (sizeof(V) == 64) {
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
-    } else if constexpr (sizeof(V) == 32) {
-      _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
+    if constexpr (sizeof v == 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
+#endif
+#if defined(FASTLLIE_AVX2) || defined(FASTLLIE_AVX512)
+    if constexpr (sizeof v == 32) _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
+#endif
+    if constexpr (sizeof v == 16) _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)v);
+    if constexpr (sizeof v == 8) {
+      long long bits;
+      __builtin_memcpy(&bits, &v, sizeof v);
+      _mm_stream_si64(reinterpret_cast<long long*>(to), bits);
     }
-    return;
-  }
-#elif defined(FASTLLIE_AVX2)
-  if (stream) {
-    __m256i parts[sizeof(V) / 32];
-    __builtin_memcpy(parts, &v, sizeof v);
-    for (unsigned i = 0; i < sizeof(V) / 32; ++i)
-      _mm256_stream_si256(reinterpret_cast<__m256i*>(to) + i, parts[i]);
-    return;
-  }
-#elif defined(__SSE2__)
-  if (stream) {
-    __m128i parts[sizeof(V) / 16];
-    __builtin_memcpy(parts, &v, sizeof v);
-    for (unsigned i = 0; i < sizeof(V) / 16; ++i)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, parts[i]);
+    if constexpr (sizeof v == 4) {
+      int bits;
+      __builtin_memcpy(&bits, &v, sizeof v);
+      _mm_stream_si32(reinterpret_cast<int*>(to), bits);
+    }
     return;
   }
 #endif
@@ -183,13 +170,13 @@ FASTLLIE_INLINE f64v exp2_of_minus(f64v z) {
 
 // The first `count` lanes, zeros in the others.
 FASTLLIE_INLINE f32v keep(f32v v, int64_t count) {
-  typedef int32_t mask __attribute__((vector_size(64)));
-  const mask lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  i32v lanes;
+  for (int i = 0; i < LANES<float>; ++i) lanes[i] = i;
   return lanes < int32_t(count) ? v : f32v{};
 }
 FASTLLIE_INLINE f64v keep(f64v v, int64_t count) {
-  typedef int64_t mask __attribute__((vector_size(64)));
-  const mask lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  i64v lanes;
+  for (int i = 0; i < LANES<double>; ++i) lanes[i] = i;
   return lanes < count ? v : f64v{};
 }
 
