@@ -65,7 +65,8 @@ def smoothness_forward_kernel(
         for column in tl.static_range(5):
             number = dy * 5 + column - 3
             r, s = y + dy, x + (column - 2)
-            there = mask & (number >= 0) & (r < height) & (s >= 0) & (s < width)
+            later = (r - y) * 5 + (s - x) > 0
+            there = mask & later & (r < height) & (s >= 0) & (s < width)
             e0 = f0 - _value(guide_ptr, b, 0, r, s, guide_strides, there)
             e1 = f1 - _value(guide_ptr, b, 1, r, s, guide_strides, there)
             e2 = f2 - _value(guide_ptr, b, 2, r, s, guide_strides, there)
@@ -76,11 +77,12 @@ def smoothness_forward_kernel(
             size += tl.abs(o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there))
             share = _share(batch, height, width, dy, column - 2)
             if SCALAR:
-                at = parts_ptr + program * 24 + number
                 weights = tl.sum(tl.where(there, weight, 0.0).to(tl.float64))
-                tl.store(at, weights * share, mask=number >= 0)
                 sizes = tl.sum(tl.where(there, size, 0.0).to(tl.float64))
-                tl.store(at + 12, sizes * share / 3, mask=number >= 0)
+                if number >= 0:
+                    at = parts_ptr + program * 24 + number
+                    tl.store(at, weights * share)
+                    tl.store(at + 12, sizes * share / 3)
             else:
                 total += tl.sum(tl.where(there, weight * size, 0.0).to(tl.float64)) * share
     if not SCALAR:

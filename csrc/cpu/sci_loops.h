@@ -68,15 +68,11 @@ FASTLLIE_INLINE void sci_row(const T* const* rows, const T* weights, const T* bi
       }
     }
   };
-  if (vectors < SCI_BLOCK) {
-    for (int64_t at = 0; at < vectors; ++at) block(at, std::integral_constant<int, 1>{});
-    return;
-  }
-  // the last block is computed in part twice: a vector alone waits for each of its sums
-  for (int64_t at = 0; at < vectors; at += SCI_BLOCK) {
-    const int64_t last = vectors - SCI_BLOCK;
-    block(at < last ? at : last, std::integral_constant<int, SCI_BLOCK>{});
-  }
+  int64_t at = 0;
+  for (; at + SCI_BLOCK <= vectors; at += SCI_BLOCK) block(at, std::integral_constant<int, SCI_BLOCK>{});
+  if (vectors - at == 3) block(at, std::integral_constant<int, 3>{});
+  if (vectors - at == 2) block(at, std::integral_constant<int, 2>{});
+  if (vectors - at == 1) block(at, std::integral_constant<int, 1>{});
 }
 
 // Where a unit of work lies, and the rows that it keeps.
