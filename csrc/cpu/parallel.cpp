@@ -10,6 +10,12 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <link.h>
+
+#include <cstring>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -105,12 +111,16 @@ class Pool {
 
 // Never destroyed: its threads wait until the process ends. A forked child has none of them, and starts anew.
 std::atomic<Pool*> pool{nullptr};
-std::once_flag at_fork;
+std::atomic<bool> forked{false};
+#if !defined(_WIN32)
+// when the module is loaded: a fork may come before the first call
+const int watching = pthread_atfork(nullptr, nullptr, [] {
+  pool = nullptr;
+  forked = true;
+});
+#endif
 
 Pool& shared_pool() {
-#if !defined(_WIN32)
-  std::call_once(at_fork, [] { pthread_atfork(nullptr, nullptr, [] { pool = nullptr; }); });
-#endif
   Pool* existing = pool;
   if (existing) return *existing;
   Pool* const fresh = new Pool;
@@ -119,12 +129,50 @@ Pool& shared_pool() {
   return *existing;
 }
 
+// GNU OpenMP's entry points, in the copy of it that torch brings.
+struct OpenMP {
+  void (*parallel)(void (*function)(void*), void* argument, unsigned threads, unsigned flags) = nullptr;
+  int (*max_threads)() = nullptr;
+
+  OpenMP() {
+#if defined(__linux__)
+    const char* path = nullptr;
+    dl_iterate_phdr(
+        [](dl_phdr_info* library, size_t, void* found) {
+          const char* const name = library->dlpi_name;
+          if (!std::strstr(name, "torch") || !std::strstr(name, "libgomp")) return 0;
+          *static_cast<const char**>(found) = name;
+          return 1;
+        },
+        &path);
+    // it is loaded already: this finds it, and loads nothing
+    void* const library = path ? dlopen(path, RTLD_LAZY | RTLD_NOLOAD) : nullptr;
+    if (!library) return;
+    parallel = reinterpret_cast<decltype(parallel)>(dlsym(library, "GOMP_parallel"));
+    max_threads = reinterpret_cast<decltype(max_threads)>(dlsym(library, "omp_get_max_threads"));
+#endif
+  }
+};
+
+// Torch's threads stay awake for some milliseconds after each of its operators: they start at once, and would
+// take the cores from threads of our own. Not in a forked child, where they are gone and OpenMP waits for
+// them.
+bool run_on_torch_threads(Job& job, int threads) {
+  static const OpenMP openmp;
+  if (!openmp.parallel || !openmp.max_threads || forked) return false;
+  // never fewer than torch asks for: OpenMP ends the others, and starts them anew for the next operator
+  const int team = std::max(threads, openmp.max_threads());
+  openmp.parallel([](void* argument) { static_cast<Job*>(argument)->work(); }, &job, unsigned(team), 0);
+  return true;
+}
+
 }  // namespace
 
 void parallel(int64_t units, int threads, const std::function<void(int64_t, int64_t)>& body) {
   if (units <= 0) return;
   if (threads <= 1 || units == 1) return body(0, units);
   Job job{body, units, std::min(units, threads * PARTS_PER_THREAD)};
+  if (run_on_torch_threads(job, threads)) return;
   // a second call at the same time has its own thread, and the cores are busy with the first
   if (!shared_pool().run(job, threads)) job.work();
 }

@@ -1,4 +1,5 @@
-// Threads for the kernels: they wait between calls, take part in one call at a time, and survive a fork().
+// Threads for the kernels: torch's where it runs on GNU OpenMP, else our own, which wait between calls and
+// take part in one call at a time. A forked process goes on with its own.
 #pragma once
 #include <cstdint>
 #include <functional>
