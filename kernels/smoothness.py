@@ -17,6 +17,14 @@ def _value(ptr, b, c, y, x, strides, mask):
 
 
 @triton.jit
+def _channels(ptr, b, y, x, strides, mask):
+    first = _value(ptr, b, 0, y, x, strides, mask)
+    second = _value(ptr, b, 1, y, x, strides, mask)
+    third = _value(ptr, b, 2, y, x, strides, mask)
+    return first, second, third
+
+
+@triton.jit
 def _metric(e0, e1, e2, CONVERT: tl.constexpr):
     """G e: for YCbCr the conversion's matrix times its transpose, so that nothing has to be converted."""
     if CONVERT:
@@ -50,12 +58,8 @@ def smoothness_forward_kernel(
     CONVERT: tl.constexpr, SCALAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, y, x, mask = _pixels(height, width, blocks, BLOCK)
-    o0 = _value(illum_ptr, b, 0, y, x, illum_strides, mask)
-    o1 = _value(illum_ptr, b, 1, y, x, illum_strides, mask)
-    o2 = _value(illum_ptr, b, 2, y, x, illum_strides, mask)
-    f0 = _value(guide_ptr, b, 0, y, x, guide_strides, mask)
-    f1 = _value(guide_ptr, b, 1, y, x, guide_strides, mask)
-    f2 = _value(guide_ptr, b, 2, y, x, guide_strides, mask)
+    o0, o1, o2 = _channels(illum_ptr, b, y, x, illum_strides, mask)
+    f0, f1, f2 = _channels(guide_ptr, b, y, x, guide_strides, mask)
     # two parts: a number that is passed has the precision of float32
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
     program = tl.program_id(0).to(tl.int64)
@@ -97,12 +101,8 @@ def smoothness_backward_kernel(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, y, x, mask = _pixels(height, width, blocks, BLOCK)
-    o0 = _value(illum_ptr, b, 0, y, x, illum_strides, mask)
-    o1 = _value(illum_ptr, b, 1, y, x, illum_strides, mask)
-    o2 = _value(illum_ptr, b, 2, y, x, illum_strides, mask)
-    f0 = _value(guide_ptr, b, 0, y, x, guide_strides, mask)
-    f1 = _value(guide_ptr, b, 1, y, x, guide_strides, mask)
-    f2 = _value(guide_ptr, b, 2, y, x, guide_strides, mask)
+    o0, o1, o2 = _channels(illum_ptr, b, y, x, illum_strides, mask)
+    f0, f1, f2 = _channels(guide_ptr, b, y, x, guide_strides, mask)
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
     twice = 2 * tl.load(grad_ptr)
     slope_o0, slope_o1, slope_o2 = tl.zeros_like(o0), tl.zeros_like(o0), tl.zeros_like(o0)

@@ -1,6 +1,7 @@
 """What the tasks of single networks share: the optimizer step, the schedule, the average, exact resume."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ class Schedule(Protocol):
     def average(self) -> float: ...
 
 
-class NetworkTask:
+class NetworkTask(ABC):
     """Trains `network` by `recipe` with Adam; `total_steps` is where a cosine schedule ends.
 
     A task says what its losses are by `losses_of`.
@@ -45,9 +46,9 @@ class NetworkTask:
         )
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
 
+    @abstractmethod
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of the batch by name, weighted, to be summed."""
-        raise NotImplementedError
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimizer step; returns the total, each weighted loss and the gradient norm before clipping."""
