@@ -27,7 +27,8 @@ LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
     " removed.",
     "sci": "The network sees 7x7 pixels and has 258 parameters: nearly a tone curve. It brightens noise with"
-    " the picture, does not correct colours, and treats a dark object as it treats a dark scene.",
+    " the picture, makes strong colours stronger, does not correct casts, and treats a dark object as it"
+    " treats a dark scene.",
 }
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 
