@@ -36,7 +36,7 @@ _WHERE = {
     "finetune": "fastllie.training.run",
     "TrainResult": "fastllie.training.run",
 }
-_ROOMS = ("models", "ops", "training")
+_ROOMS = ("metrics", "models", "ops", "training")
 
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 
