@@ -22,11 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import __version__ as skimage_version
-from skimage.color import rgb2lab
-from skimage.metrics import structural_similarity
 
 import fastllie
+from fastllie import metrics
 
 Array = NDArray[np.float64]
 Enhance = Callable[[Array], Array]
@@ -81,37 +79,9 @@ def enhancer(network: torch.nn.Module) -> Enhance:
     return enhance
 
 
-def psnr(output: Array, target: Array) -> float:
-    return float(-10 * np.log10(np.mean((output - target) ** 2)))
-
-
-def ssim(output: Array, target: Array) -> float:
-    return float(
-        structural_similarity(
-            output,
-            target,
-            data_range=1.0,
-            channel_axis=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
-
-
-def hue_shift(image: Array, output: Array) -> float:
-    """Mean difference of the CIELAB hue angle in degrees, weighted by the smaller chroma (0 under 4)."""
-    before, after = rgb2lab(image), rgb2lab(output)
-    angle = np.arctan2(after[..., 2], after[..., 1]) - np.arctan2(before[..., 2], before[..., 1])
-    angle = np.abs((angle + np.pi) % (2 * np.pi) - np.pi)
-    weight = np.minimum(np.hypot(before[..., 1], before[..., 2]), np.hypot(after[..., 1], after[..., 2]))
-    weight[weight < 4] = 0
-    return float(np.degrees((angle * weight).sum() / max(weight.sum(), 1e-12)))
-
-
-def new_clipping(image: Array, output: Array) -> float:
-    """Percentage of pixels with a channel above 0.99 in the output, minus the same in the input."""
-    return float(100 * ((output > 0.99).any(-1).mean() - (image > 0.99).any(-1).mean()))
+def planes(image: Array) -> torch.Tensor:
+    """The image as the metrics take a tensor."""
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def frame(enhance: Enhance, image: Array, margin: int = 7) -> float:
@@ -205,23 +175,26 @@ def score(enhance: Enhance, shared: Path, every: int = 1) -> dict[str, float]:
     rows: dict[str, list[float]] = {name: [] for name in COLUMNS}
     for low, high in list(lol_pairs(shared))[::every]:
         target, output = read(high), enhance(read(low))
-        rows["lol_psnr"].append(psnr(output, target))
-        rows["lol_ssim"].append(ssim(output, target))
-        rows["lol_scaled_psnr"].append(psnr(np.clip(output * (target.mean() / output.mean()), 0, 1), target))
+        pair = planes(output), planes(target)
+        rows["lol_psnr"].append(float(metrics.psnr(*pair)))
+        rows["lol_ssim"].append(float(metrics.ssim(*pair)))
+        rows["lol_scaled_psnr"].append(float(metrics.psnr_scaled(*pair, mean="rgb")))
         rows["noise_lol"].append(noise_real(output, target))
     for dark, normal in list(sice_pairs(shared))[::every]:
         target, output = read(normal), enhance(read(dark))
-        rows["sice_psnr"].append(psnr(output, target))
-        rows["sice_ssim"].append(ssim(output, target))
+        pair = planes(output), planes(target)
+        rows["sice_psnr"].append(float(metrics.psnr(*pair)))
+        rows["sice_ssim"].append(float(metrics.ssim(*pair)))
     for path in unpaired(shared)[::every]:
         image = read(path, 480)
         output = enhance(image)
-        rows["hue_shift"].append(hue_shift(image, output))
-        rows["new_clipping"].append(new_clipping(image, output))
+        pair = planes(output), planes(image)
+        rows["hue_shift"].append(float(metrics.hue_shift(*pair)))
+        rows["new_clipping"].append(float(metrics.new_clipping(*pair)))
         rows["frame"].append(frame(enhance, image))
     for path in well_exposed(shared)[::every]:
         image = read(path, 480)
-        rows["rise"].append(float(enhance(image).mean() - image.mean()))
+        rows["rise"].append(float(metrics.rise(planes(enhance(image)), planes(image))))
     rows["frame_flat"].append(frame_flat(enhance))
     rows["noise_flat"].append(noise_flat(enhance))
     return {name: float(np.mean(values)) for name, values in rows.items()}
@@ -337,7 +310,6 @@ def main() -> None:
     facts = {
         "commit": commit(),
         "torch": torch.__version__,
-        "scikit-image": skimage_version,
         "python": platform.python_version(),
         "pictures": "all" if options.every == 1 else f"one in {options.every}",
     }

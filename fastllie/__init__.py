@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fastllie.api import Enhancer as Enhancer
     from fastllie.api import enhance as enhance
     from fastllie.api import load as load
+    from fastllie.evaluation import Evaluation as Evaluation
+    from fastllie.evaluation import evaluate as evaluate
     from fastllie.methods import MethodInfo as MethodInfo
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
@@ -28,6 +30,8 @@ _WHERE = {
     "enhance": "fastllie.api",
     "Enhancer": "fastllie.api",
     "load": "fastllie.api",
+    "evaluate": "fastllie.evaluation",
+    "Evaluation": "fastllie.evaluation",
     "list_methods": "fastllie.methods",
     "info": "fastllie.methods",
     "MethodInfo": "fastllie.methods",

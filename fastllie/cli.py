@@ -85,6 +85,42 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
 
     doctor = verbs.add_parser("doctor", help="versions, backends, and whether the kernels are right")
     doctor.set_defaults(run=_doctor)
+
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="score results, or methods, against references and inputs",
+        usage="fastllie evaluate [-h] PRED [GT] [--data LOW] [...]\n"
+        "       fastllie evaluate --method METHOD [--method ...] --data LOW [GT] [...]",
+        description="Images are matched by name, whatever their suffix. docs/metrics.md defines the metrics.",
+    )
+    evaluate.add_argument("images", nargs="*", metavar="PRED [GT]", help="results and references")
+    evaluate.add_argument(
+        "--data",
+        nargs="+",
+        metavar=("LOW", "GT"),
+        help="the images that results are made from (and references)",
+    )
+    evaluate.add_argument(
+        "--method",
+        action="append",
+        help="run this on LOW and score it, sci.mild: with these weights, see `fastllie methods`; may be"
+        " repeated",
+    )
+    evaluate.add_argument("--weights", help="a variant's name, or a file, for one --method")
+    evaluate.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the methods"
+    )
+    evaluate.add_argument(
+        "--metrics", metavar="NAME,...", help="by name (default: all that the images allow)"
+    )
+    evaluate.add_argument("--niqe-model", metavar="FILE", help="a pristine model in place of ours")
+    evaluate.add_argument(
+        "--lpips-weights", nargs=2, metavar=("FEATURES", "LINEAR"), help="the two files that LPIPS needs"
+    )
+    evaluate.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+    evaluate.add_argument("--csv", metavar="FILE", help="write the values of each image, and the means")
+    evaluate.add_argument("--json", metavar="FILE", help="write the same with the labels and what failed")
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
@@ -359,3 +395,59 @@ def _versions() -> list[tuple[str, str]]:
     elif torch.version.cuda:
         cuda += ", no device"
     return [*rows, ("CUDA", cuda), ("platform", f"{platform.platform()}, {os.cpu_count()} CPUs")]
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    data, *references = arguments.data or [None]
+    references += arguments.images if arguments.method else arguments.images[1:]
+    output = None if arguments.method else next(iter(arguments.images), None)
+    if output is None and not arguments.method:
+        raise UsageError("wanted PRED [GT], or --method METHOD --data LOW [GT]")
+    if len(references) > 1:
+        raise UsageError(f"wanted one folder of references, got {', '.join(references)}")
+    for path in filter(None, (arguments.csv, arguments.json)):
+        # now, and not when all is computed
+        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"cannot write {path!r}: it is a folder, or its folder does not exist")
+    bar: list[Progress] = []
+
+    def advance(done: int, total: int) -> None:
+        if not bar:
+            bar.append(Progress(total))
+        bar[0].advance()
+
+    try:
+        result = fastllie.evaluate(
+            output,
+            references[0] if references else None,
+            data=data,
+            method=arguments.method,
+            weights=arguments.weights,
+            metrics=arguments.metrics.split(",") if arguments.metrics else None,
+            device=arguments.device,
+            niqe_model=arguments.niqe_model,
+            lpips_weights=arguments.lpips_weights,
+            progress=advance,
+            **_options(arguments.option),
+        )
+    except (TypeError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    finally:
+        for shown in bar:
+            shown.clear()
+    for line in (*result.unmatched, *result.failures):
+        print(f"fastllie evaluate: {line}", file=sys.stderr)
+    print(result.table())
+    try:
+        if arguments.csv:
+            result.write_csv(arguments.csv)
+        if arguments.json:
+            result.write_json(arguments.json)
+    except OSError as error:
+        print(f"fastllie evaluate: {error}", file=sys.stderr)
+        return FAILED
+    if result.unmatched or result.failures:
+        counts = f"{len(result.failures)} failures, {len(result.unmatched)} images without a partner"
+        print(f"fastllie evaluate: {counts}", file=sys.stderr)
+        return FAILED
+    return OK

@@ -31,6 +31,14 @@ MAY_IMPORT = {
         "fastllie.tiles",
         "fastllie.ops.backend",
     ),
+    "fastllie/metrics": ("fastllie.metrics", "fastllie.image", "fastllie.methods"),
+    "fastllie/evaluation.py": (
+        "fastllie.api",
+        "fastllie.files",
+        "fastllie.image",
+        "fastllie.methods",
+        "fastllie.metrics",
+    ),
     "fastllie/cli.py": ("fastllie",),
     "training": (
         "fastllie.training",
@@ -39,6 +47,7 @@ MAY_IMPORT = {
         "fastllie.methods",
         "fastllie.image",
         "fastllie.checkpoint",
+        "fastllie.metrics",
     ),
 }
 # library -> where alone it may be imported

@@ -61,7 +61,7 @@ def rise(output: Any, input: Any) -> Tensor:
 
 
 def loe(output: Any, input: Any) -> Tensor:
-    """Lightness order error (Wang et al. 2013, eqs. 16-18), as the code that is handed around computes it.
+    """Lightness order error (Wang et al. 2013), as the code that is handed around computes it.
 
     Lightness is max(R, G, B) rounded to 8 bits, then its maximum over 15x15 pixels. Both maps are sampled at
     every s-th row and column, s = floor(min(H, W) / 50), starting with the s-th. For each sample the others

@@ -23,6 +23,7 @@ SHARPEST = 0.75  # of the sharpest block of its photograph: what a pristine mode
 LUMAS = ("grey", "y")
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "niqe.safetensors"
 SHIPPED_NAME = "fastllie"
+_NOISE = 1e-9
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _LEAST_SHAPE, _SHAPES = 0.2, 9801  # the fit looks at 0.2, 0.201, ..., 10
 Path_ = str | os.PathLike[str]
@@ -93,8 +94,8 @@ def niqe(image: Any, *, model: Pristine | Path_ | None = None, luma: str = "grey
 
     sqrt(d' ((C1 + C2) / 2)⁻¹ d), d the difference of the mean features, C1 and C2 the covariances of the
     model and of the image's whole 96x96 blocks (pixels right and below of them are left out). The features
-    are those of the published code: generalised Gaussians fitted to the normalised luma and to the products of
-    its neighbours, at full and at half size (bicubic, antialiased). Lower is better.
+    are those of the published code: generalised Gaussians fitted to the normalised luma and to the products
+    of its neighbours, at full and at half size (bicubic, antialiased). Lower is better.
 
     Values depend on the pristine model, so only those of one model compare; and the model that ships is not
     the published one.
@@ -192,7 +193,9 @@ def _normalised(plane: Tensor) -> tuple[Tensor, Tensor]:
     framed = F.pad(plane[None, None], (RADIUS,) * 4, mode="replicate")[0, 0]
     mean, square = gaussian_window(torch.stack([framed, framed * framed]), RADIUS, SIGMA)
     deviation = (square - mean * mean).abs().sqrt()
-    return (plane - mean) / (deviation + 1), deviation
+    normal = (plane - mean) / (deviation + 1)
+    # 1e-4 is the least that one level makes in a flat place; what is below is the noise of the sums
+    return torch.where(normal.abs() < _NOISE, 0.0, normal), deviation
 
 
 def _halved(plane: Tensor) -> Tensor:
