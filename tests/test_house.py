@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "fastllie.methods",
         "fastllie.image",
         "fastllie.checkpoint",
+        "fastllie.files",
         "fastllie.metrics",
     ),
 }
