@@ -16,8 +16,8 @@ from fastllie.files import SUFFIXES, replacing
 from fastllie.image import to_batch
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
+from fastllie.metrics.pixels import FilePath
 
-Path_ = str | os.PathLike[str]
 Method = str | Sequence[str] | Mapping[str, Callable[[Tensor], Tensor]]
 INPUT = "input"  # the row of the images as they came
 
@@ -98,7 +98,7 @@ class Evaluation:
         name = max(len(metric.name) for metric in self.metrics)
         return "\n".join([*text, "", *(f"{m.name:<{name}}  {m.protocol}" for m in self.metrics)])
 
-    def write_csv(self, path: Path_) -> None:
+    def write_csv(self, path: FilePath) -> None:
         """Write a line for each image, then the means (image "mean"); the labels head the columns. Atomic."""
         with (
             replacing(path) as temporary,
@@ -111,7 +111,7 @@ class Evaluation:
                 values = (repr(row.values[m.name]) if m.name in row.values else "" for m in self.metrics)
                 writer.writerow([row.method, row.image, *values])
 
-    def write_json(self, path: Path_) -> None:
+    def write_json(self, path: FilePath) -> None:
         """Write labels, means, counts, values of each image, what was unmatched and what failed. Atomic.
 
         An infinite value (PSNR of equal images) is the string "inf": JSON has no number for it.
@@ -137,16 +137,16 @@ def _plain(values: Mapping[str, float]) -> dict[str, float | str]:
 
 
 def evaluate(
-    output: Path_ | None = None,
-    reference: Path_ | None = None,
+    output: FilePath | None = None,
+    reference: FilePath | None = None,
     *,
-    data: Path_ | None = None,
+    data: FilePath | None = None,
     method: Method | None = None,
-    weights: Path_ | None = None,
+    weights: FilePath | None = None,
     metrics: Sequence[str] | None = None,
     device: str | torch.device | None = None,
-    niqe_model: Path_ | None = None,
-    lpips_weights: tuple[Path_, Path_] | None = None,
+    niqe_model: FilePath | None = None,
+    lpips_weights: tuple[FilePath, FilePath] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Evaluation:
@@ -271,7 +271,7 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _makers(
-    method: Method, weights: Path_ | None, device: torch.device, options: dict[str, Any]
+    method: Method, weights: FilePath | None, device: torch.device, options: dict[str, Any]
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """Name in the table -> what makes a batch of a batch."""
     if isinstance(method, Mapping):

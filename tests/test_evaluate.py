@@ -27,7 +27,7 @@ def shades(seed, size=(30, 22)):
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """low/ and high/ below the working directory: the same three names, of other suffixes, one in a folder."""
+    """low/ and high/ in the working directory: the same three names, of other suffixes, one in a folder."""
     monkeypatch.chdir(tmp_path)
     for place in ("low/deep", "high/deep"):
         (tmp_path / place).mkdir(parents=True)

@@ -544,6 +544,16 @@ def test_the_given_images_stay_as_they_are():
     assert torch.equal(y, before[1])
 
 
+@pytest.mark.gpu
+def test_a_gpu_measures_the_same():
+    a, b = (torch.from_numpy(picture(97, 197, seed)).permute(2, 0, 1) for seed in (0, 5))
+    for name in METRICS:
+        if name != "lpips":
+            got = METRICS[name](a.cuda(), b)
+            assert got.device.type == "cuda"
+            assert float(got) == pytest.approx(float(METRICS[name](a, b)), rel=1e-9), name
+
+
 def test_nothing_asks_for_gradients():
     x = (torch.from_numpy(UNIT_A).permute(2, 0, 1)).requires_grad_()
     assert not metrics.psnr(x, UNIT_B).requires_grad

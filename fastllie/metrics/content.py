@@ -30,7 +30,7 @@ def eme(image: Any, *, block: int = 8) -> Tensor:
     """Measure of enhancement (Agaian et al. 2001): mean over blocks of 20 ln(max / min) of the grey levels.
 
     Grey is BT.601 luma rounded to 256 levels. The blocks do not overlap, pixels right and below of the last
-    whole block are left out, and a block whose minimum is 0 counts as 0, as in the authors' code.
+    whole block are left out, and a block whose minimum is 0 counts as 0, as in the code that goes around.
 
     Args:
         image: An image or a batch, as `fastllie.enhance` takes it.

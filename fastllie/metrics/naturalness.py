@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastllie.metrics.fidelity import gaussian_window
-from fastllie.metrics.pixels import batch_of, grey_levels, in_colour
+from fastllie.metrics.pixels import FilePath, batch_of, grey_levels, in_colour
 
 BLOCK = 96  # pixels; 48 at the second scale
 FEATURES = 36  # 18 at each of two scales
@@ -26,7 +26,6 @@ SHIPPED_NAME = "fastllie"
 _NOISE = 1e-9
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _LEAST_SHAPE, _SHAPES = 0.2, 9801  # the fit looks at 0.2, 0.201, ..., 10
-Path_ = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Pristine:
     covariance: Tensor
 
 
-def read_pristine(path: Path_ | None = None) -> Pristine:
+def read_pristine(path: FilePath | None = None) -> Pristine:
     """Read a pristine model; None is the one that ships, fitted on freely licensed photographs.
 
     Args:
@@ -89,7 +88,7 @@ def _shipped() -> Pristine:
     return read_pristine()
 
 
-def niqe(image: Any, *, model: Pristine | Path_ | None = None, luma: str = "grey") -> Tensor:
+def niqe(image: Any, *, model: Pristine | FilePath | None = None, luma: str = "grey") -> Tensor:
     """Natural image quality evaluator: distance of an image's statistics to a pristine model, in no unit.
 
     sqrt(d' ((C1 + C2) / 2)⁻¹ d), d the difference of the mean features, C1 and C2 the covariances of the

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fastllie.metrics.pixels import pair_of
+from fastllie.metrics.pixels import FilePath, pair_of
 
-Path_ = str | os.PathLike[str]
 # of AlexNet in torchvision: layer, output channels, kernel, stride, padding, pooled before
 _LAYERS = (
     (0, 64, 11, 4, 2, False),
@@ -45,7 +44,7 @@ class LPIPS:
         ValueError: a file that cannot be read, a missing entry or one of another shape.
     """
 
-    def __init__(self, features: Path_, linear: Path_):
+    def __init__(self, features: FilePath, linear: FilePath):
         found, lines = _read(features), _read(linear)
         self._convolutions = []
         self._linear = []
@@ -83,7 +82,7 @@ class LPIPS:
         return distance
 
 
-def lpips(output: Any, reference: Any, *, weights: LPIPS | tuple[Path_, Path_] | None = None) -> Tensor:
+def lpips(output: Any, reference: Any, *, weights: LPIPS | tuple[FilePath, FilePath] | None = None) -> Tensor:
     """Learned perceptual image patch similarity, v0.1 with AlexNet, computed in float32; lower is nearer.
 
     Per layer: features normalised over the channels, squared differences weighted by the linear layer, the
@@ -106,7 +105,7 @@ def lpips(output: Any, reference: Any, *, weights: LPIPS | tuple[Path_, Path_] |
     return (weights if isinstance(weights, LPIPS) else LPIPS(*weights))(output, reference)
 
 
-def _read(path: Path_) -> Mapping[str, Any]:
+def _read(path: FilePath) -> Mapping[str, Any]:
     source = Path(path)
     if not source.is_file():
         raise FileNotFoundError(f"no such weight file: {os.fspath(path)!r}. {HOW}")
@@ -122,7 +121,7 @@ def _read(path: Path_) -> Mapping[str, Any]:
     return content
 
 
-def _entry(found: Mapping[str, Any], key: str, shape: tuple[int, ...], path: Path_) -> Tensor:
+def _entry(found: Mapping[str, Any], key: str, shape: tuple[int, ...], path: FilePath) -> Tensor:
     value = found.get(key)
     if not isinstance(value, Tensor) or value.shape != shape:
         have = f"it has shape {tuple(value.shape)}" if isinstance(value, Tensor) else "it is not there"

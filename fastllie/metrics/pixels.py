@@ -1,5 +1,6 @@
 """What the metrics read: images of every kind as float64 batches, grey levels, and CIELAB."""
 
+import os
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from fastllie.image import to_batch
 
+FilePath = str | os.PathLike[str]
 COLOURS = ("rgb", "y", "grey")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 # ITU-R 601 in 16..235, as MATLAB's rgb2ycbcr and most code for super-resolution have it

@@ -10,8 +10,9 @@ from fastllie.methods import unknown
 from fastllie.metrics.change import hue_shift, loe, new_clipping, rise
 from fastllie.metrics.content import de, eme
 from fastllie.metrics.fidelity import psnr, psnr_scaled, ssim
-from fastllie.metrics.naturalness import SHIPPED_NAME, Path_, niqe, read_pristine
+from fastllie.metrics.naturalness import SHIPPED_NAME, niqe, read_pristine
 from fastllie.metrics.perceptual import HOW, LPIPS, lpips
+from fastllie.metrics.pixels import FilePath
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def choose(
     names: Sequence[str] | None = None,
     *,
     given: Sequence[str] = ("reference", "input"),
-    niqe_model: Path_ | None = None,
-    lpips_weights: tuple[Path_, Path_] | None = None,
+    niqe_model: FilePath | None = None,
+    lpips_weights: tuple[FilePath, FilePath] | None = None,
 ) -> list[Metric]:
     """Metrics by name, or all usual ones for which there is what they need; with weights and models read.
 
