@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "fastllie.training",
         "fastllie.ops",
         "fastllie.models",
+        "fastllie.files",
         "fastllie.methods",
         "fastllie.image",
         "fastllie.checkpoint",
