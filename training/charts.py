@@ -127,7 +127,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     """Logarithms of powers of ten within [low, high], not more than six; of few, with 2 and 5 between."""
     powers = range(math.floor(low), math.floor(high) + 1)
-    apart = 1 + len(powers) // 7
+    apart = 1 + (math.floor(high) - math.ceil(low)) // 6
     factors = (1, 2, 5) if len(powers) <= 3 else (1,)
     found = [power + math.log10(factor) for power in powers if power % apart == 0 for factor in factors]
     return [tick for tick in found if low <= tick <= high]

@@ -115,7 +115,8 @@ def _curves(lines: Sequence[Mapping[str, Any]], key: str, best: int | None = Non
     for line in lines:
         for name, value in line[key].items():
             found.setdefault(name, []).append((line["step"], float(value)))
-    return [Curve(name, *np.array(points, np.float64).T, best=best) for name, points in found.items()]
+    pairs = {name: np.array(points, np.float64) for name, points in found.items()}
+    return [Curve(name, points[:, 0], points[:, 1], best=best) for name, points in pairs.items()]
 
 
 def _charts(curves: Sequence[Curve]) -> str:
