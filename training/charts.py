@@ -160,4 +160,4 @@ def _label(value: float) -> str:
                 return f"{value / unit:.4g}{name}"
     if size < 1e-12:
         return "0"
-    return f"{value:.4g}" if size >= 1e-3 else f"{value:.2g}".replace("e-0", "e-")
+    return f"{value:.4g}" if size >= 1e-3 else f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
