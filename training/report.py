@@ -100,13 +100,14 @@ def facts_of(folder: Path) -> dict[str, str]:
 
 def _log_curves(log: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], list[Curve]]:
     """The total and each loss; the gradient, the learning rate and the speed."""
-    curves = [curve._replace(smooth=curve.title != "learning_rate") for curve in _curves(log, "values")]
     speeds = [
         {"step": line["step"], "speed": {"images per second": line["images_per_second"]}} for line in log
     ]
+    # a schedule is no noise to look through
+    curves = [curve._replace(smooth=curve.title != "learning_rate") for curve in _curves(log, "values")]
     losses = [curve for curve in curves if curve.title not in NOT_LOSSES]
     others = [curve for curve in curves if curve.title in NOT_LOSSES]
-    return losses, [*others, *_curves(speeds, "speed")]
+    return losses, others + [curve._replace(smooth=True) for curve in _curves(speeds, "speed")]
 
 
 def _curves(lines: Sequence[Mapping[str, Any]], key: str, best: int | None = None) -> list[Curve]:
@@ -209,7 +210,8 @@ th, td {{ padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; }}
 th {{ font-weight: 500; color: var(--faint); white-space: nowrap; }}
 .facts td {{ overflow-wrap: anywhere; }}
-.scores td, .scores th + th {{ text-align: right; white-space: normal; }}
+.scores th {{ white-space: normal; }}
+.scores td, .scores th + th {{ text-align: right; }}
 .charts {{ display: grid; gap: .8rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); }}
 figure {{ margin: 0 0 1rem; }}
