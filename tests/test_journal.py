@@ -230,6 +230,16 @@ def test_bar_stays_in_its_line_and_notes_stand_above_it(tmp_path, monkeypatch):
     assert rows[2:] == [""]
 
 
+def test_shorter_line_leaves_nothing_of_the_longer_one(tmp_path, monkeypatch):
+    terminal = Terminal(monkeypatch)
+    clock = Clock(monkeypatch)
+    with Journal(tmp_path, total_steps=100) as journal:
+        log_steps(journal, [10], a_loss_of_a_name=3.0)
+        clock.now += 1
+        journal.log(20, {"total": 0.5}, images=1, seconds=1.0)
+    assert terminal.rows(100)[0].endswith("images/s  total 0.5000")
+
+
 @pytest.mark.parametrize("columns", [1, 7, 20, 40, 80, 300])
 def test_bar_fits_the_terminal(tmp_path, monkeypatch, columns):
     terminal = Terminal(monkeypatch, columns)
