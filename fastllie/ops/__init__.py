@@ -9,10 +9,12 @@ from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
 from fastllie.ops.smoothness import smoothness_loss
+from fastllie.ops.zero_reference import ZeroReferenceLosses, zero_reference_losses
 
 __all__ = [
     "Backend",
     "SelfTest",
+    "ZeroReferenceLosses",
     "apply_curve",
     "backends",
     "default_backend",
@@ -21,4 +23,5 @@ __all__ = [
     "illuminate",
     "self_test",
     "smoothness_loss",
+    "zero_reference_losses",
 ]

@@ -34,15 +34,14 @@ def apply_curve(
         ValueError: shapes or devices that do not fit together, fewer than one step, an unknown backend.
         RuntimeError: a backend asked for by name that cannot serve.
     """
-    _check(x, alpha, steps)
+    check_curve(x, alpha, steps)
     backends.check_name(backend)
-    if x.dtype != alpha.dtype and alpha.dtype not in _NARROW_MAPS.get(x.dtype, ()):
-        dtype = torch.promote_types(x.dtype, alpha.dtype)
-        x, alpha = x.to(dtype), alpha.to(dtype)
+    x, alpha = match_dtypes(x, alpha)
     return torch.ops.fastllie.curve_forward(x, alpha, steps, tanh, backend)
 
 
-def _check(x: Tensor, alpha: Tensor, steps: int) -> None:
+def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
+    """Raise a TypeError or ValueError unless `alpha` holds the maps of so many steps on `x`."""
     check_images(x=x, alpha=alpha)
     if isinstance(steps, bool) or not isinstance(steps, (int, torch.SymInt)):
         raise TypeError(f"steps must be an int, got {type(steps).__name__}")
@@ -55,6 +54,14 @@ def _check(x: Tensor, alpha: Tensor, steps: int) -> None:
             f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "
             f"(one shared map) for x of shape {tuple(x.shape)} and {steps} steps, got {tuple(alpha.shape)}"
         )
+
+
+def match_dtypes(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one of the pairs of dtypes that the kernels read: promoted, unless maps may stay narrower."""
+    if x.dtype == alpha.dtype or alpha.dtype in _NARROW_MAPS.get(x.dtype, ()):
+        return x, alpha
+    dtype = torch.promote_types(x.dtype, alpha.dtype)
+    return x.to(dtype), alpha.to(dtype)
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")

@@ -174,3 +174,100 @@ def smoothness_backward(
         grad_illum = grad_illum + _spread(2 * slope * difference.sign(), dy, dx)
         grad_features = grad_features + _spread(-4 * factor * height * apart, dy, dx)
     return grad * grad_illum, grad * _colours_backward(grad_features, color)
+
+
+CELL, PATCH = 4, 16  # sides of Zero-DCE's regions of spatial consistency and of exposure
+
+
+def zero_reference(
+    x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four losses of Zero-DCE on the maps and on the image that the curve makes with them (eq. 4 to 7)."""
+    maps = torch.tanh(alpha) if tanh else alpha
+    means = zero_reference_means(x, curve(x, maps, steps))
+    batch, _, height, width = maps.shape
+    vertical = maps.diff(dim=2).square().sum() / ((height - 1) * width)
+    horizontal = maps.diff(dim=3).square().sum() / (height * (width - 1))
+    return 2 * (vertical + horizontal) / batch, *losses_of_means(*means, level)
+
+
+def zero_reference_means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All that three of the losses see of `y`: how much brighter each cell is, the grey of each patch, and
+    the means of the channels, `[B, H // 4, W // 4]`, `[B, H // 16, W // 16]` and `[B, 3]`.
+    """
+    cells = F.avg_pool2d((y - x).mean(1, keepdim=True), CELL)
+    return cells[:, 0], F.avg_pool2d(y.mean(1, keepdim=True), PATCH)[:, 0], y.mean((2, 3))
+
+
+def losses_of_means(
+    cells: Tensor, patches: Tensor, means: Tensor, level: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spatial consistency, colour constancy and exposure by the means that they are made of."""
+    # row after row: a sum over all of a large tensor has an order that depends on the number of threads
+    spatial = sum((step * weighted).sum(-1).sum() for step, weighted in _steps_between(cells))
+    difference = (patches - level).square().sum(-1).sum()
+    fourth, _ = _apart(means)
+    return spatial / cells.numel(), fourth.sqrt().mean(), difference / patches.numel()
+
+
+def slopes_of_means(
+    grad: Tensor, cells: Tensor, patches: Tensor, means: Tensor, level: float
+) -> tuple[Tensor, Tensor]:
+    """What the gradients of the four losses, `[4]`, become at each element of the image.
+
+    Returns:
+        For each cell what every element of `y` gets, and what every element of `x` gets at once,
+        `[B, 2, H // 4, W // 4]`; and for each channel what its elements of `y` get besides, `[B, 3]`, times
+        the number of pixels.
+    """
+    batch, rows, columns = cells.shape
+    vertical, horizontal = (-2 * step.diff(dim=dim) for (_, step), dim in zip(_steps_between(cells), (1, 2)))
+    spatial = grad[1] * (vertical + horizontal) / (cells.numel() * 3 * CELL**2)
+    exposure = grad[3] * 2 * (patches - level) / (patches.numel() * 3 * PATCH**2)
+    times = PATCH // CELL
+    exposure = exposure.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    exposure = F.pad(exposure, (0, columns - exposure.shape[2], 0, rows - exposure.shape[1]))
+    fourth, cubes = _apart(means)
+    channels = grad[2] * 2 * cubes / (batch * torch.where(fourth == 0, 1.0, fourth).sqrt())[:, None]
+    return torch.stack((spatial + exposure, -spatial), 1), channels
+
+
+def zero_reference_backward(
+    grad: Tensor, x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `zero_reference`; `grad`, `[4]`, are those of the losses."""
+    maps = torch.tanh(alpha) if tanh else alpha
+    means = zero_reference_means(x, curve(x, maps, steps))
+    slopes, channels = slopes_of_means(grad, *means, level)
+    batch, _, height, width = maps.shape
+    pixels = slopes.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
+    pixels = F.pad(pixels, (0, width - pixels.shape[3], 0, height - pixels.shape[2]))
+    grad_y = pixels[:, :1] + channels[..., None, None] / (height * width)
+    grad_x, grad_maps = curve_backward(grad_y, x, maps, steps)
+    for dim, ends in ((2, (0, 0, 1, 1)), (3, (1, 1))):
+        pairs = batch * (maps.shape[dim] - 1) * maps.shape[5 - dim]
+        grad_maps = grad_maps - grad[0] * (4 / pairs) * F.pad(maps.diff(dim=dim), ends).diff(dim=dim)
+    if tanh:
+        grad_maps = grad_maps * (1 - maps * maps)
+    return grad_x + pixels[:, 1:], grad_maps
+
+
+def _steps_between(cells: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Differences of vertical, then of horizontal neighbours, and these times how often each counts.
+
+    As the published code, which pads with zeros: a cell at a border is compared with "unchanged" beyond it,
+    once; two cells are compared from either side, twice.
+    """
+    pairs = []
+    for dim, ends in ((1, (0, 0, 1, 1)), (2, (1, 1))):
+        step = F.pad(cells, ends).diff(dim=dim)
+        pairs.append((step, step + F.pad(step.narrow(dim, 1, cells.shape[dim] - 1), ends)))
+    return pairs
+
+
+def _apart(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each image the sum of the fourth powers of the differences of its channels' means, `[B]`, and a
+    quarter of its derivatives, `[B, 3]`.
+    """
+    differences = means[:, :, None] - means[:, None, :]
+    return differences.pow(4).sum((1, 2)) / 2, differences.pow(3).sum(2)

@@ -12,6 +12,7 @@ from fastllie.ops.curve import apply_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.smoothness import smoothness_loss
+from fastllie.ops.zero_reference import zero_reference_losses
 
 # float32 arithmetic against float64: eight steps with |alpha| <= 0.5 amplify rounding by at most 1.5^8 = 26
 TOLERANCE = 1e-5
@@ -88,6 +89,14 @@ _OPS = {
         lambda illum, guide: reference.smoothness(illum, guide, 0.3, "ycbcr", "pixel"),
         lambda grad, illum, guide: reference.smoothness_backward(grad, illum, guide, 0.3, "ycbcr", "pixel"),
         ((3, 0, 1), (3, 0, 1)),
+    ),
+    "zero_reference": _Op(
+        zero_reference_losses,
+        lambda x, alpha: reference.zero_reference(x, alpha, 8, False, 0.6),
+        lambda *tensors: reference.zero_reference_backward(
+            torch.stack(tensors[:4]), *tensors[4:], 8, False, 0.6
+        ),
+        ((3, 0, 1), (24, -0.5, 0.5)),
     ),
 }
 

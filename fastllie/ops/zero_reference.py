@@ -1,0 +1,225 @@
+"""The losses that train Zero-DCE, fused with its curve: the enhanced image is never written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastllie import _native
+from fastllie.ops import backend as backends
+from fastllie.ops import reference
+from fastllie.ops.curve import check_curve, match_dtypes
+from fastllie.ops.tensors import cuda_place, differentiate_formula, views, wide
+
+WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
+
+
+class ZeroReferenceLosses(NamedTuple):
+    """The four losses, scalars without weights."""
+
+    map_smoothness: Tensor
+    spatial_consistency: Tensor
+    colour_constancy: Tensor
+    exposure: Tensor
+
+
+def zero_reference_losses(
+    x: Tensor,
+    alpha: Tensor,
+    *,
+    steps: int = 8,
+    tanh: bool = False,
+    level: float = WELL_EXPOSED,
+    backend: str = "auto",
+) -> ZeroReferenceLosses:
+    """How good curve maps are for an image, without a reference  (Zero-DCE, eq. 4 to 7, as published code).
+
+    With y = apply_curve(x, alpha): how much the maps change from pixel to pixel (squared differences of
+    neighbours); how much y - x changes between neighbouring 4x4 cells; how far the means of the channels of y
+    lie apart; and how far the grey of each 16x16 patch of y lies from `level`. Rows and columns beyond the
+    last whole cell or patch do not count in these two. An image whose three means are equal has the gradient
+    zero in the colour loss, where the published code has NaN.
+
+    Differentiable in both images and maps, twice. One pass over them each way, which recomputes the curve:
+    nothing of the size of an image is allocated but the gradients. Arithmetic is float32 (float64 for float64
+    inputs), sums are float64 and of a fixed order. Any strides are read in place.
+
+    Args:
+        x: Images, `[B, 3, H, W]` in [0, 1], B at least 1, H and W at least 16; float64, float32, bfloat16 or
+            float16.
+        alpha: Curve maps in [-1, 1], `[B, 3 * steps, H, W]`, or `[B, 3, H, W]` reused by every step
+            (Zero-DCE++). Maps of a float32 image may be bfloat16 or float16; where else the dtypes differ the
+            promoted one counts.
+        steps: How often the curve is applied.
+        tanh: `alpha` is the raw output of the network's last layer; the kernel takes its tanh as the maps.
+        level: The grey that a well-exposed patch has.
+        backend: "auto", or one of `fastllie.backends()`.
+
+    Returns:
+        Four scalars: float64 for float64 inputs, float32 otherwise.
+
+    Raises:
+        TypeError: an argument that is not a floating-point tensor, `steps` that is not an integer, a level
+            that is not a number.
+        ValueError: shapes or devices that do not fit together, not three channels, H or W under 16, no images,
+            fewer than one step, an unknown backend.
+        RuntimeError: a backend asked for by name that cannot serve.
+    """
+    check_curve(x, alpha, steps)
+    backends.check_name(backend)
+    batch, channels, height, width = x.shape
+    if batch == 0 or channels != 3 or height < reference.PATCH or width < reference.PATCH:
+        raise ValueError(
+            f"x must be [B, 3, H, W] with B at least 1, H and W at least {reference.PATCH}, got {tuple(x.shape)}"
+        )
+    if isinstance(level, bool) or not isinstance(level, (int, float)):
+        raise TypeError(f"level must be a number, got {type(level).__name__}")
+    losses, *_ = torch.ops.fastllie.zero_reference_forward(
+        *match_dtypes(x, alpha), steps, tanh, float(level), backend
+    )
+    return ZeroReferenceLosses(*losses.unbind())
+
+
+def _empty(
+    x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The outputs of the forward operator, empty; also the operator on fake tensors."""
+    batch, channels, height, width = x.shape
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+
+    def regions(side: int) -> Tensor:
+        return x.new_empty((batch, height // side, width // side), dtype=dtype)
+
+    means = x.new_empty((batch, channels), dtype=torch.float64)
+    return x.new_empty(4, dtype=dtype), regions(reference.CELL), regions(reference.PATCH), means
+
+
+def _forward(
+    x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four losses, and the means that three of them are made of: see `reference.zero_reference_means`."""
+    name = backends.choose(backend, x)
+    losses, cells, patches, means = _empty(x, alpha, steps, tanh, level, backend)
+    if name == "torch":
+        losses.copy_(torch.stack(reference.zero_reference(wide(x), wide(alpha), steps, tanh, level)))
+        # its backward computes the means anew
+        return losses, cells.zero_(), patches.zero_(), means.zero_()
+    batch, _, height, width = x.shape
+    module, handles, place = _kernels(name, x)
+    # each block of pixels adds up its own: the same sums in the same order, whoever works on it
+    blocks = module.zero_reference_blocks(tuple(x.shape))
+    parts = means.new_empty((batch, blocks // batch, 5))
+    module.zero_reference_forward(
+        *handles(x, alpha, cells, patches, parts), *_curve(x, alpha, steps, tanh), *place
+    )
+    sums = parts.sum(1)
+    means = sums[:, :3] / (height * width)
+    vertical, horizontal = sums[:, 3:].sum(0).unbind()
+    variation = vertical / ((height - 1) * width) + horizontal / (height * (width - 1))
+    rest = reference.losses_of_means(cells.double(), patches.double(), means, level)
+    losses.copy_(torch.stack((2 * variation / batch, *rest)))
+    return losses, cells, patches, means
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
+    steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
+    return (
+        torch.empty_like(x) if need_x else x.new_empty(0),
+        torch.empty_like(alpha) if need_alpha else alpha.new_empty(0),
+    )
+
+
+def _backward(
+    grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
+    steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    name = backends.choose(backend, x)
+    outs = _gradients(
+        grad, x, alpha, cells, patches, means, steps, tanh, level, need_x, need_alpha, backend
+    )
+    if name == "torch":
+        values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
+        for out, value, needed in zip(outs, values, (need_x, need_alpha), strict=True):
+            if needed:
+                out.copy_(value)
+        return outs
+    module, handles, place = _kernels(name, x)
+    grad = grad.double()
+    slopes, channels = reference.slopes_of_means(grad, cells, patches, means, level)
+    slopes, channels = (
+        slope.to(cells.dtype).contiguous() for slope in (slopes, channels / (x.shape[2] * x.shape[3]))
+    )
+    module.zero_reference_backward(
+        *handles(x, alpha, slopes, channels, grad, *outs),
+        *_curve(x, alpha, steps, tanh),
+        (need_x, need_alpha),
+        *place,
+    )
+    return outs
+
+
+def _curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool) -> tuple[tuple[int, ...], bool, int, bool]:
+    return tuple(x.shape), alpha.shape[1] == x.shape[1], steps, tanh
+
+
+def _kernels(name: str, x: Tensor) -> tuple[Any, Callable[..., Sequence[Any]], tuple[int, ...]]:
+    """The module that holds a backend's kernels, what it gets of tensors, and where they run."""
+    if name == "triton":
+        from fastllie.kernels import zero_reference
+
+        return zero_reference, lambda *tensors: tensors, ()
+    if name == "cuda":
+        return _native.cuda, views, cuda_place(x)
+    return _native.cpu, views, (torch.get_num_threads(),)
+
+
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, alpha, *ctx.settings = inputs
+    _, *means = output
+    ctx.mark_non_differentiable(*means)
+    ctx.save_for_backward(x, alpha, *means)
+
+
+def _differentiate(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    *settings, backend = ctx.settings
+    needs = ctx.needs_input_grad[:2]
+    found = torch.ops.fastllie.zero_reference_backward(grad, *ctx.saved_tensors, *settings, *needs, backend)
+    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * 4
+
+
+def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    grad, x, alpha, _, _, _, *ctx.settings, need_x, need_alpha, _ = inputs
+    ctx.needed = need_x, need_alpha
+    ctx.save_for_backward(grad, x, alpha)
+
+
+def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
+    def formula(grad: Tensor, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        return reference.zero_reference_backward(grad, x, alpha, *ctx.settings)
+
+    return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 9
+
+
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_library.define(
+    "zero_reference_forward(Tensor x, Tensor alpha, int steps, bool tanh, float level, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "zero_reference_backward(Tensor grad, Tensor x, Tensor alpha, Tensor cells, Tensor patches, Tensor means,"
+    " int steps, bool tanh, float level, bool need_x, bool need_alpha, str backend) -> (Tensor, Tensor)"
+)
+_library.impl("zero_reference_forward", _forward, "CompositeExplicitAutograd")
+_library.impl("zero_reference_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake("fastllie::zero_reference_forward", _empty, lib=_library)
+torch.library.register_fake("fastllie::zero_reference_backward", _gradients, lib=_library)
+torch.library.register_autograd(
+    "fastllie::zero_reference_forward", _differentiate, setup_context=_save, lib=_library
+)
+torch.library.register_autograd(
+    "fastllie::zero_reference_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
+)
