@@ -108,4 +108,29 @@ void smoothness_backward_cuda(const View& illum, const View& guide, const View& 
 void smoothness_colours_cuda(const View& grad_colours, const View& grad_guide, int64_t triples, int device,
                              void* stream);
 
+// The losses that train Zero-DCE on the curve's maps and result; see fastllie.ops.zero_reference_losses.
+// `cells`, `patches`, `slopes` and `channels` are contiguous, float64 for a float64 image and else float32.
+constexpr int64_t CELL = 4, PATCH = 16;  // sides of the regions that have means of their own
+
+// Parts that the forward leaves to be added up, image after image: of each the sums of the three channels of
+// the enhanced image, and of the squared vertical and horizontal differences of the maps.
+int64_t zero_reference_blocks_cpu(const Sizes& sizes);
+int64_t zero_reference_blocks_cuda(const Sizes& sizes);
+
+// Fills `cells` [B, H / 4, W / 4] with the means of enhanced minus given, `patches` [B, H / 16, W / 16] with
+// those of enhanced.
+void zero_reference_forward_cpu(const View& x, const View& alpha, void* cells, void* patches, double* parts,
+                                const Curve& curve, int threads);
+// An element of the enhanced image has the gradient slopes[b, 0, cell] + channels[b, c], and one of the given
+// image slopes[b, 1, cell] besides what comes through the curve; `grad` is that of the differences' loss.
+void zero_reference_backward_cpu(const View& x, const View& alpha, const void* slopes, const void* channels,
+                                 const double* grad, const View& grad_x, const View& grad_alpha,
+                                 const Curve& curve, int threads);
+
+void zero_reference_forward_cuda(const View& x, const View& alpha, void* cells, void* patches, double* parts,
+                                 const Curve& curve, int device, void* stream);
+void zero_reference_backward_cuda(const View& x, const View& alpha, const void* slopes, const void* channels,
+                                  const double* grad, const View& grad_x, const View& grad_alpha,
+                                  const Curve& curve, int device, void* stream);
+
 }  // namespace fastllie

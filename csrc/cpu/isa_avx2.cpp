@@ -15,6 +15,7 @@
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
+#include "cpu/zero_reference_task.h"
 
 #define FASTLLIE_AVX2
 #if defined(__clang__)
@@ -26,16 +27,20 @@
 
 #include "sci.h"
 #include "smoothness.h"
+#include "zero_reference.h"
 
 namespace fastllie::avx2 {
 #include "cpu/simd.h"
 
 #include "cpu/pack.h"
 
+#include "cpu/transpose.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"
+#include "cpu/zero_reference_loops.h"
 }  // namespace fastllie::avx2
 
 #if defined(__clang__)

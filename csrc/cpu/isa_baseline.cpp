@@ -14,16 +14,21 @@
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
+#include "cpu/zero_reference_task.h"
 #include "sci.h"
 #include "smoothness.h"
+#include "zero_reference.h"
 
 namespace fastllie::baseline {
 #include "cpu/simd.h"
 
 #include "cpu/pack.h"
 
+#include "cpu/transpose.h"
+
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"
+#include "cpu/zero_reference_loops.h"
 }  // namespace fastllie::baseline
