@@ -7,7 +7,8 @@
 namespace fastllie {
 
 // What the squared differences of neighbours give each of them, times the gradient of their loss: by the
-// published code's factors, twice the mean over the pairs of a map, summed over maps and averaged over images.
+// published code's factors, twice the mean over the pairs of a map, summed over maps and averaged over
+// images.
 struct VariationFactors {
   double vertical, horizontal;
 };

@@ -18,7 +18,7 @@ def _tanh(z):
 
 
 @triton.jit
-def _map(alpha_ptr, at, mask, TANH: tl.constexpr):
+def load_map(alpha_ptr, at, mask, TANH: tl.constexpr):
     a = load(alpha_ptr, at, mask)
     if TANH:
         a = _tanh(a)
@@ -36,11 +36,11 @@ def curve_forward_kernel(
     at = offset(b, c, p, width, alpha_b, alpha_c, alpha_h, alpha_w, ADJOIN)
     # 64 bits: the last maps of an image of 10^8 pixels lie beyond 2^31 elements
     map_step = tl.full((), channels, tl.int64) * alpha_c
-    a = _map(alpha_ptr, at, mask, TANH)
+    a = load_map(alpha_ptr, at, mask, TANH)
     x += a * (x - x * x)
     for k in tl.static_range(1, STEPS):
         if not SHARED:
-            a = _map(alpha_ptr, at + k * map_step, mask, TANH)
+            a = load_map(alpha_ptr, at + k * map_step, mask, TANH)
         x += a * (x - x * x)
     tl.store(out_ptr + offset(b, c, p, width, out_b, out_c, out_h, out_w, ADJOIN), x, mask=mask)
 
@@ -61,7 +61,7 @@ def curve_backward_kernel(
     # 64 bits, as in the forward
     map_step = tl.full((), channels, tl.int64) * alpha_c
     grad_map_step = tl.full((), channels, tl.int64) * grad_alpha_c
-    shared = _map(alpha_ptr, at, mask, TANH)
+    shared = load_map(alpha_ptr, at, mask, TANH)
     grad_shared = tl.zeros_like(grad)
     # a chunk's states are recomputed into registers; the state before it from the image, at no memory
     for chunk in tl.static_range((STEPS + CHUNK - 1) // CHUNK - 1, -1, -1):
@@ -69,7 +69,7 @@ def curve_backward_kernel(
         for k in tl.static_range(0, chunk * CHUNK):
             a = shared
             if not SHARED:
-                a = _map(alpha_ptr, at + k * map_step, mask, TANH)
+                a = load_map(alpha_ptr, at + k * map_step, mask, TANH)
             state += a * (state - state * state)
         states = ()
         maps = ()
@@ -77,7 +77,7 @@ def curve_backward_kernel(
             if k < STEPS:
                 a = shared
                 if not SHARED:
-                    a = _map(alpha_ptr, at + k * map_step, mask, TANH)
+                    a = load_map(alpha_ptr, at + k * map_step, mask, TANH)
                 states = states + (state,)
                 maps = maps + (a,)
                 state += a * (state - state * state)

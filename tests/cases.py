@@ -39,6 +39,10 @@ LAYOUTS = ("contiguous", "channels_last", "cropped", "mixed")
 # batch, height, width
 SHAPES = {"odd": (2, 5, 7), "row": (1, 1, 37), "column": (3, 19, 1), "pixel": (1, 1, 1), "wide": (1, 4, 160)}
 
+# of losses on patches of 16x16 pixels: one patch, rows and columns beyond it, several strips each way
+LOSS_SHAPES = {"patch": (1, 16, 16), "odd": (3, 19, 33), "wide": (1, 16, 210), "tall": (2, 131, 17)}
+LOSS_SHAPES |= {"large": (1, 70, 274)}
+
 
 @dataclass(frozen=True)
 class CurveInputs:

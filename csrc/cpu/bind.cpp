@@ -91,16 +91,15 @@ PYBIND11_MODULE(_cpu, m) {
           smoothness_colours_cpu(colours_view, guide_view, triples, threads);
         });
   m.def("zero_reference_blocks", zero_reference_blocks_cpu);
-  m.def("zero_reference_forward",
-        [](const Handle& x, const Handle& alpha, const Handle& cells, const Handle& patches,
-           const Handle& parts, Sizes sizes, bool shared, int64_t steps, bool tanh, int threads) {
-          const View x_view = view(x), alpha_view = view(alpha), cells_view = view(cells),
-                     patches_view = view(patches), parts_view = view(parts);
-          py::gil_scoped_release release;
-          zero_reference_forward_cpu(x_view, alpha_view, cells_view.data, patches_view.data,
-                                     static_cast<double*>(parts_view.data), {sizes, shared, steps, tanh},
-                                     threads);
-        });
+  m.def("zero_reference_forward", [](const Handle& x, const Handle& alpha, const Handle& cells,
+                                     const Handle& patches, const Handle& parts, Sizes sizes, bool shared,
+                                     int64_t steps, bool tanh, int threads) {
+    const View x_view = view(x), alpha_view = view(alpha), cells_view = view(cells),
+               patches_view = view(patches), parts_view = view(parts);
+    py::gil_scoped_release release;
+    zero_reference_forward_cpu(x_view, alpha_view, cells_view.data, patches_view.data,
+                               static_cast<double*>(parts_view.data), {sizes, shared, steps, tanh}, threads);
+  });
   m.def("zero_reference_backward",
         [](const Handle& x, const Handle& alpha, const Handle& slopes, const Handle& channels,
            const Handle& grad, const Handle& grad_x, const Handle& grad_alpha, Sizes sizes, bool shared,

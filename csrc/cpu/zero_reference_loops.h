@@ -1,5 +1,5 @@
-// The loops of the zero-reference losses. Included once for each instruction set, inside that set's namespace,
-// after transpose.h.
+// The loops of the zero-reference losses. Included once for each instruction set, inside that set's
+// namespace, after transpose.h.
 
 // Rows of a strip's maps as `T`, each map with the pixel before the strip and the one behind it: the row that
 // is worked on and those above and below it. Strips of channels that lie side by side are read and written in

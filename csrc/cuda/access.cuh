@@ -91,6 +91,15 @@ struct Place {
   }
 };
 
+template <class S>
+__device__ __forceinline__ const S* at(const View& v, int64_t b, int64_t c, int64_t y, int64_t x) {
+  return static_cast<const S*>(v.data) + b * v.strides[0] + c * v.strides[1] + y * v.strides[2] +
+         x * v.strides[3];
+}
+
+// Tiles that cover so many pixels.
+inline int64_t tiles(int64_t pixels, int tile) { return (pixels + tile - 1) / tile; }
+
 inline void check(cudaError_t status) {
   if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status));
 }

@@ -69,4 +69,21 @@ PYBIND11_MODULE(_cuda, m) {
     smoothness_colours_cuda(view(grad_colours), view(grad_guide), triples, device,
                             reinterpret_cast<void*>(stream));
   });
+  m.def("zero_reference_blocks", zero_reference_blocks_cuda);
+  m.def("zero_reference_forward", [](const Handle& x, const Handle& alpha, const Handle& cells,
+                                     const Handle& patches, const Handle& parts, Sizes sizes, bool shared,
+                                     int64_t steps, bool tanh, int device, uintptr_t stream) {
+    zero_reference_forward_cuda(view(x), view(alpha), view(cells).data, view(patches).data,
+                                static_cast<double*>(view(parts).data), {sizes, shared, steps, tanh}, device,
+                                reinterpret_cast<void*>(stream));
+  });
+  m.def("zero_reference_backward",
+        [](const Handle& x, const Handle& alpha, const Handle& slopes, const Handle& channels,
+           const Handle& grad, const Handle& grad_x, const Handle& grad_alpha, Sizes sizes, bool shared,
+           int64_t steps, bool tanh, std::array<bool, 2> needs, int device, uintptr_t stream) {
+          zero_reference_backward_cuda(view(x), view(alpha), view(slopes).data, view(channels).data,
+                                       static_cast<const double*>(view(grad).data), view_if(needs[0], grad_x),
+                                       view_if(needs[1], grad_alpha), {sizes, shared, steps, tanh}, device,
+                                       reinterpret_cast<void*>(stream));
+        });
 }

@@ -43,12 +43,6 @@ struct Corner {
   }
 };
 
-template <class S>
-__device__ __forceinline__ const S* at(const View& v, int64_t b, int64_t c, int64_t y, int64_t x) {
-  return static_cast<const S*>(v.data) + b * v.strides[0] + c * v.strides[1] + y * v.strides[2] +
-         x * v.strides[3];
-}
-
 template <Color COLOR, class S, class T>
 __device__ __forceinline__ void read_colour(const Task& task, int64_t b, int64_t y, int64_t x, T scale,
                                             T (&colour)[3]) {
@@ -253,8 +247,6 @@ void launch(const Task& task, const Kind& kind, cudaStream_t stream) {
       return launch<S, Color::rgb>(task, kind, stream);
   }
 }
-
-int64_t tiles(int64_t pixels, int tile) { return (pixels + tile - 1) / tile; }
 
 void execute(Task task, const Smoothness& settings, bool backward, int device, void* stream) {
   const OnDevice guard(device);

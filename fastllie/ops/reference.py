@@ -182,7 +182,7 @@ CELL, PATCH = 4, 16  # sides of Zero-DCE's regions of spatial consistency and of
 def zero_reference(
     x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four losses of Zero-DCE on the maps and on the image that the curve makes with them (eq. 4 to 7)."""
+    """The four losses of Zero-DCE on the maps and on the image that the curve makes with them (eq. 4-7)."""
     maps = torch.tanh(alpha) if tanh else alpha
     means = zero_reference_means(x, curve(x, maps, steps))
     batch, _, height, width = maps.shape
@@ -221,8 +221,8 @@ def slopes_of_means(
         the number of pixels.
     """
     batch, rows, columns = cells.shape
-    vertical, horizontal = (-2 * step.diff(dim=dim) for (_, step), dim in zip(_steps_between(cells), (1, 2)))
-    spatial = grad[1] * (vertical + horizontal) / (cells.numel() * 3 * CELL**2)
+    (_, vertical), (_, horizontal) = _steps_between(cells)
+    spatial = grad[1] * -2 * (vertical.diff(dim=1) + horizontal.diff(dim=2)) / (cells.numel() * 3 * CELL**2)
     exposure = grad[3] * 2 * (patches - level) / (patches.numel() * 3 * PATCH**2)
     times = PATCH // CELL
     exposure = exposure.repeat_interleave(times, 1).repeat_interleave(times, 2)

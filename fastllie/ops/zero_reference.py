@@ -62,8 +62,8 @@ def zero_reference_losses(
     Raises:
         TypeError: an argument that is not a floating-point tensor, `steps` that is not an integer, a level
             that is not a number.
-        ValueError: shapes or devices that do not fit together, not three channels, H or W under 16, no images,
-            fewer than one step, an unknown backend.
+        ValueError: shapes or devices that do not fit together, not three channels, H or W under 16, no
+            images, fewer than one step, an unknown backend.
         RuntimeError: a backend asked for by name that cannot serve.
     """
     check_curve(x, alpha, steps)
@@ -71,7 +71,8 @@ def zero_reference_losses(
     batch, channels, height, width = x.shape
     if batch == 0 or channels != 3 or height < reference.PATCH or width < reference.PATCH:
         raise ValueError(
-            f"x must be [B, 3, H, W] with B at least 1, H and W at least {reference.PATCH}, got {tuple(x.shape)}"
+            f"x must be [B, 3, H, W] with B at least 1, H and W at least {reference.PATCH},"
+            f" got {tuple(x.shape)}"
         )
     if isinstance(level, bool) or not isinstance(level, (int, float)):
         raise TypeError(f"level must be a number, got {type(level).__name__}")
@@ -138,9 +139,7 @@ def _backward(
     steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     name = backends.choose(backend, x)
-    outs = _gradients(
-        grad, x, alpha, cells, patches, means, steps, tanh, level, need_x, need_alpha, backend
-    )
+    outs = _gradients(grad, x, alpha, cells, patches, means, steps, tanh, level, need_x, need_alpha, backend)
     if name == "torch":
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
         for out, value, needed in zip(outs, values, (need_x, need_alpha), strict=True):
