@@ -120,6 +120,43 @@ def smoothness_case(size: tuple[int, int, int], device: str) -> Case:
     )
 
 
+def zero_reference_case(layout: str) -> Callable[..., Case]:
+    def case(size: tuple[int, int, int], device: str) -> Case:
+        import torch
+
+        from fastllie.ops import apply_curve, reference, zero_reference_losses
+        from fastllie.training import losses
+
+        def unfused(x, alpha):
+            maps = torch.tanh(alpha)
+            y = apply_curve(x, maps, steps=STEPS)
+            return (
+                losses.map_smoothness(maps),
+                losses.spatial_consistency(y, x),
+                losses.colour_constancy(y),
+                losses.exposure(y),
+            )
+
+        inputs = tests_cases().curve_inputs(*size, layout=layout, device=device)
+        level = losses.WELL_EXPOSED
+        # weights as in Zero-DCE's recipe
+        grads = [torch.tensor(weight, device=device) for weight in (200.0, 1.0, 5.0, 10.0)]
+        return Case(
+            lambda x, alpha, backend: zero_reference_losses(
+                x, alpha, steps=STEPS, tanh=True, level=level, backend=backend
+            ),
+            lambda x, alpha: reference.zero_reference(x, alpha, STEPS, True, level),
+            lambda *tensors: reference.zero_reference_backward(
+                torch.stack(tensors[:4]), *tensors[4:], STEPS, True, level
+            ),
+            [inputs.x, inputs.alpha],
+            grads,
+            {"fastllie's curve, losses one by one": unfused},
+        )
+
+    return case
+
+
 OPS = {
     "curve": curve_case(shared=False, tanh=False),
     "curve, raw maps (tanh inside)": curve_case(shared=False, tanh=True),
@@ -127,6 +164,8 @@ OPS = {
     "divide_illumination": divide_case,
     "illuminate": illuminate_case,
     "smoothness_loss": smoothness_case,
+    "zero_reference_losses": zero_reference_case("contiguous"),
+    "zero_reference_losses, channels-last": zero_reference_case("channels_last"),
 }
 
 

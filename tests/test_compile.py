@@ -19,7 +19,7 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fastllie.kernels import curve, illumination, sci, smoothness
+from fastllie.kernels import curve, illumination, sci, smoothness, zero_reference
 
 SIZES = ("channels", "pixels", "width", "blocks")
 
@@ -108,7 +108,35 @@ for backward in (False, True):
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(smoothness.memory_order_kernel, signature, constants)
     assert triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"]
-print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2, len(networks), count)
+
+losses = 0
+for (image, maps), (shared, tanh) in itertools.product(
+    pairs, itertools.product((False, True), (False, True))
+):
+    constants = dict(SHARED=shared, TANH=tanh, NEED_X=True, NEED_ALPHA=True, STEPS=8, CHUNK=8)
+    constants |= dict(BLOCK=zero_reference.BLOCK, PATCHES=zero_reference.PATCHES)
+    for kernel in (
+        zero_reference.zero_reference_forward_kernel, zero_reference.zero_reference_backward_kernel
+    ):
+        def kind(name):
+            if name in constants:
+                return "constexpr"
+            if name.endswith("strides"):
+                return ("i64",) * 4
+            if name in ("parts_ptr", "grad_ptr"):
+                return "*fp64"
+            if name in ("cells_ptr", "patches_ptr", "slopes_ptr", "channels_ptr"):
+                return "*fp64" if image == "fp64" else "*fp32"
+            if name.endswith("_ptr"):
+                return "*" + (maps if "alpha" in name else image)
+            return "i32"
+        used = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, used)
+        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+        assert compiled.asm["cubin"], (image, maps, shared, tanh)
+        assert ".local" not in compiled.asm["ptx"], (image, maps, shared, tanh)
+        losses += 1
+print("compiled", len(pairs) * 8 * 2 + 1, len(tensors) * 4 * 2, len(networks), count, losses)
 """
 
 
@@ -121,7 +149,7 @@ def test_triton_kernels_compile(architecture, tmp_path):
         env=environment, cwd=HOME, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["compiled", "97", "32", "20", "32"]
+    assert done.stdout.split() == ["compiled", "97", "32", "20", "32", "48"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -5,7 +5,7 @@ import torch
 from cases import curve_inputs
 
 import fastllie
-from fastllie.ops import apply_curve, enhance_sci, reference
+from fastllie.ops import apply_curve, enhance_sci, reference, zero_reference_losses
 
 pytestmark = pytest.mark.gpu
 BACKENDS = ("cuda", "triton")
@@ -58,6 +58,57 @@ def test_curve_indexes_beyond_32_bits(backend):
     assert torch.equal(out[:, :, :-1], x[:, :, :-1])
     last = x[:, :, -1].float()
     torch.testing.assert_close(out[:, :, -1].float(), last + 0.5 * last * (1 - last), rtol=0, atol=1e-3)
+
+
+LOSS_GRADS = (200.0, 1.0, 5.0, 10.0)
+
+
+def loss_gradients(x, alpha, backend):
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, alpha)]
+    losses = torch.stack(zero_reference_losses(*leaves, tanh=True, backend=backend))
+    grads = torch.ones_like(losses)
+    for index, grad in enumerate(LOSS_GRADS):
+        # a fill on the device: a copy from the host would not be captured
+        grads[index].fill_(grad)
+    return losses.detach(), *torch.autograd.grad(losses, leaves, grads)
+
+
+def expect_losses(inputs, got):
+    x, alpha = inputs.x.double(), inputs.alpha.double()
+    grads = torch.tensor(LOSS_GRADS, dtype=torch.float64, device="cuda")
+    losses = torch.stack(reference.zero_reference(x, alpha, 8, True, 0.6))
+    exact = (losses, *reference.zero_reference_backward(grads, x, alpha, 8, True, 0.6))
+    torch.testing.assert_close(got[0].double(), exact[0], rtol=1e-5, atol=1e-9)
+    for value, wanted in zip(got[1:], exact[1:], strict=True):
+        torch.testing.assert_close(value.double(), wanted, rtol=0, atol=5e-6 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_losses_of_a_training_batch(backend, layout):
+    inputs = curve_inputs(8, 256, 256, layout=layout, device="cuda")
+    got = loss_gradients(inputs.x, inputs.alpha, serving(backend))
+    expect_losses(inputs, got)
+    # sums of a fixed order
+    again = loss_gradients(inputs.x, inputs.alpha, backend)
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_losses_are_captured_in_a_graph(backend):
+    inputs = curve_inputs(1, 64, 80, device="cuda")
+    # on a side stream, as autograd wants it before a capture
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        loss_gradients(inputs.x, inputs.alpha, serving(backend))
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = loss_gradients(inputs.x, inputs.alpha, backend)
+    inputs.alpha.mul_(0.5)
+    graph.replay()
+    expect_losses(inputs, got)
 
 
 def sci_network():

@@ -204,10 +204,10 @@ def losses_of_means(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spatial consistency, colour constancy and exposure by the means that they are made of."""
     # row after row: a sum over all of a large tensor has an order that depends on the number of threads
-    spatial = sum((step * weighted).sum(-1).sum() for step, weighted in _steps_between(cells))
+    vertical, horizontal = ((step * weighted).sum(-1).sum() for step, weighted in _steps_between(cells))
     difference = (patches - level).square().sum(-1).sum()
     fourth, _ = _apart(means)
-    return spatial / cells.numel(), fourth.sqrt().mean(), difference / patches.numel()
+    return (vertical + horizontal) / cells.numel(), fourth.sqrt().mean(), difference / patches.numel()
 
 
 def slopes_of_means(

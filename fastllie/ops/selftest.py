@@ -93,8 +93,8 @@ _OPS = {
     "zero_reference": _Op(
         zero_reference_losses,
         lambda x, alpha: reference.zero_reference(x, alpha, 8, False, 0.6),
-        lambda *tensors: reference.zero_reference_backward(
-            torch.stack(tensors[:4]), *tensors[4:], 8, False, 0.6
+        lambda a, b, c, d, x, alpha: reference.zero_reference_backward(
+            torch.stack((a, b, c, d)), x, alpha, 8, False, 0.6
         ),
         ((3, 0, 1), (24, -0.5, 0.5)),
     ),
