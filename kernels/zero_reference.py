@@ -27,7 +27,7 @@ def _sum(values, mask):
 
 @triton.jit
 def _store_means(ptr, values, b, row, column, height, width, SIDE: tl.constexpr, PATCHES: tl.constexpr):
-    """Means of whole regions of the rows and columns from `row` and `column` on, three channels each."""
+    """Means of the whole regions among 16 rows from `row` on, three channels each."""
     DOWN: tl.constexpr = 16 // SIDE
     ACROSS: tl.constexpr = 16 * PATCHES // SIDE
     regions = tl.sum(tl.sum(tl.reshape(values, (DOWN, SIDE, ACROSS, SIDE)), 3), 1)

@@ -174,7 +174,7 @@ def test_one_gradient_alone(backend, shared):
 @each_backend
 def test_the_plain_losses_are_the_same(backend):
     """The functions of fastllie.training.losses on what the curve returns, each with its gradients."""
-    inputs = curve_inputs(2, 38, 21, dtypes=DTYPES[0], device=device_of(backend))
+    inputs = curve_inputs(1, 21, 18, dtypes=DTYPES[0], device=device_of(backend))
     leaves = [tensor.requires_grad_() for tensor in (inputs.x, inputs.alpha)]
     maps = torch.tanh(inputs.alpha)
     y = apply_curve(inputs.x, maps, backend="torch")
@@ -348,6 +348,7 @@ def expect(got, wanted, rtol, atol_rel_max=0.0):
 @each_backend
 def test_golden(backend, case):
     """The published code's losses and gradients; its maps are -alpha."""
+    skip_in_the_interpreter(backend, but=case == "zerodce_losses_random")
     arrays = golden(case, device_of(backend))
     enhanced, given = arrays["enh"], arrays["org"]
     # one step from 0.5 reaches any image: y = 0.5 + alpha / 4, and dy / dalpha = 1 / 4

@@ -3,7 +3,7 @@
 
 // Rows of a strip's maps as `T`, each map with the pixel before the strip and the one behind it: the row that
 // is worked on and those above and below it. Strips of channels that lie side by side are read and written in
-// the order of memory, and turned into planes in the first cache.
+// the order of memory, and turned into planes in the cache.
 template <class T>
 class MapRows {
  public:
