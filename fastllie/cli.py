@@ -1,6 +1,7 @@
 """The command `fastllie`: a thin layer over the public functions."""
 
 import argparse
+import difflib
 import glob
 import itertools
 import os
@@ -29,7 +30,10 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (some of it failed) or 2 (a wrong command line)."""
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = _parser(words[0] if words else "").parse_args(words)
+    parser = _parser(words[0] if words else "")
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        _refuse(parser, arguments.verb, unknown)
     try:
         return arguments.run(arguments)
     except UsageError as error:
@@ -37,6 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         return 130
+
+
+def _refuse(parser: argparse.ArgumentParser, verb: str, unknown: Sequence[str]) -> None:
+    """End with what was not understood, and the flags that may have been meant."""
+    flags = [flag for action in _verbs(parser)[verb]._actions for flag in action.option_strings]
+    told = []
+    for word in unknown:
+        close = difflib.get_close_matches(word.split("=")[0], flags) if word.startswith("-") else []
+        told.append(word + (f" (did you mean {' or '.join(close)}?)" if close else ""))
+    _verbs(parser)[verb].error("unrecognized arguments: " + ", ".join(told))
+
+
+def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return actions[0].choices
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
@@ -66,15 +85,22 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     enhance.set_defaults(run=_enhance)
 
     for verb, text in (("train", "train a method on your photographs"), ("finetune", "go on from weights")):
-        learn = verbs.add_parser(verb, help=text, allow_abbrev=False)
-        learn.add_argument("method", metavar="METHOD", help="see `fastllie methods`")
-        learn.add_argument("data", metavar="DATA", help="a folder of photographs, searched with its folders")
+        weights = " --weights W" if verb == "finetune" else ""
+        # without its own usage, every error would begin with all the fields of the recipes
+        usage = f"fastllie {verb} METHOD DATA{weights} -o RUN [options]"
+        learn = verbs.add_parser(verb, help=text, usage=usage, allow_abbrev=False)
+        learn.add_argument("method", nargs="?", metavar="METHOD", help="see `fastllie methods`")
+        learn.add_argument(
+            "data",
+            nargs="?",
+            metavar="DATA",
+            help="a folder of photographs, searched with its folders, or a glob",
+        )
         learn.add_argument("-o", "--output", required=True, metavar="RUN", help="the folder to write to")
-        if verb == "finetune":
-            learn.add_argument("--weights", required=True, help="a variant's name, or a file")
-        learn.add_argument("--recipe", default="official", help="by name (default: %(default)s)")
-        learn.add_argument("--seed", type=int, default=0)
-        learn.add_argument("--every", type=int, default=200, help="steps between checkpoints (default: 200)")
+        learn.add_argument(
+            "--config", metavar="TOML", help="settings from a file, say the config.toml of a run; flags win"
+        )
+        _add_settings(learn, verb)
         learn.set_defaults(run=_learn)
         if verb == chosen:
             _add_recipe_fields(learn)
@@ -287,6 +313,39 @@ class Progress:
             self.shown = False
 
 
+def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
+    """The flags of a run that are no fields of its recipe; what is not given is left to `fastllie.train`."""
+    group = parser.add_argument_group("the run")
+
+    def add(flag: str, **settings: Any) -> None:
+        group.add_argument(flag, default=argparse.SUPPRESS, **settings)
+
+    if verb == "finetune":
+        add("--weights", help="a variant's name, or a file; needed here or in the file of settings")
+    add("--recipe", help='by name (default: "official", what the published code does)')
+    add(
+        "--target",
+        metavar="DATA",
+        help="what the photographs in DATA should become, or normal ones, unpaired",
+    )
+    add("--paired", action=argparse.BooleanOptionalAction, help="whether the two sides are pairs")
+    add("--validation", type=_validation, metavar="SHARE|DATA", help="held out (default: 0.05 from 40 on)")
+    add("--seed", type=int)
+    add("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+    add("--every", type=int, help="steps between checkpoints (default: 200)")
+    add("--log-every", type=int, help="steps between entries of the logs (default: 10)")
+    add("--validate-every", type=int, help="steps between validations (default: as --every)")
+    add("--cache", metavar="FOLDER", help="for decoded photographs, shared by all runs")
+    add("--tensorboard", action="store_true", help="also write for TensorBoard")
+
+
+def _validation(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None if text == "none" else text
+
+
 def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
     from fastllie.training.overrides import field_names, value_of
 
@@ -297,22 +356,48 @@ def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _learn(arguments: argparse.Namespace) -> int:
-    from fastllie.training.overrides import nested
+    from fastllie.training.config import read_config
+    from fastllie.training.heap import keep_heap
+    from fastllie.training.overrides import merged, nested
+    from fastllie.training.trainer import Interrupted
 
-    settings = {name: getattr(arguments, name) for name in ("output", "recipe", "seed", "every")}
-    if arguments.verb == "finetune":
-        settings["weights"] = arguments.weights
-    given = vars(arguments).items()
-    fields = nested({name.removeprefix(FIELD): value for name, value in given if name.startswith(FIELD)})
-    run = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
+    given = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "config")}
+    fields = nested(
+        {name.removeprefix(FIELD): given.pop(name) for name in list(given) if name.startswith(FIELD)}
+    )
+    given = {name: value for name, value in given.items() if value is not None or name == "validation"}
     try:
-        result = run(arguments.method, arguments.data, progress=_say, **settings, **fields)
-    except (TypeError, ValueError, FileNotFoundError) as error:
+        settings = read_config(arguments.config) if arguments.config else {}
+        if "weights" in settings and arguments.verb == "train":
+            raise UsageError(
+                f"{arguments.config} is of a finetune run: `fastllie finetune --config` takes it"
+            )
+        settings = merged(settings, {**given, **fields})
+        for name, flag in (("method", "METHOD"), ("data", "DATA"), ("weights", "--weights")):
+            if name not in settings and (name != "weights" or arguments.verb == "finetune"):
+                raise UsageError(f"{flag} is missing: give it here or in a file of settings (--config)")
+        if "target" in settings:
+            settings["data"] = (settings["data"], settings.pop("target"))
+        run = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
+        first = os.environ.get("RANK", "0") == "0"
+        keep_heap()
+        result = run(
+            settings.pop("method"),
+            settings.pop("data"),
+            progress=_say if first else None,
+            bar=None,
+            **settings,
+        )
+    except (TypeError, ValueError, FileNotFoundError, ImportError) as error:
         raise UsageError(str(error)) from error
     except (OSError, RuntimeError) as error:
         print(f"fastllie {arguments.verb}: {error}", file=sys.stderr)
         return FAILED
-    print(f"wrote {result.weights}")
+    except Interrupted as stop:
+        print(f"fastllie {arguments.verb}: {stop}; the same command goes on from there", file=sys.stderr)
+        return 128 + stop.signal
+    if first:
+        print(f"wrote {result.weights}\n      {result.report}")
     return OK
 
 

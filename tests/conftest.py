@@ -12,6 +12,12 @@ if not torch.cuda.is_available():
 import fastllie
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """No photograph of a test belongs into the user's cache."""
+    monkeypatch.setenv("FASTLLIE_CACHE", str(tmp_path / "cache"))
+
+
 def pytest_report_header(config):
     found = ", ".join(
         f"{name}{'' if backend else ' (absent)'}" for name, backend in fastllie.backends().items()

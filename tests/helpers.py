@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import fastllie
@@ -43,6 +44,25 @@ def ship_random_weights(folder, monkeypatch):
         for variant in methods.info(method).weights:
             write_weights(folder / variant.file, method)
     monkeypatch.setattr(checkpoint, "FOLDER", folder)
+
+
+def picture(seed=0, size=(40, 30), brightest=225):
+    """A small photograph of smooth colour."""
+    coarse = np.random.default_rng(seed).integers(0, brightest, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def attributed_photographs(folder):
+    """Five small photographs of smooth colour, one of them CC0, and their attribution; returns the folder."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    rows = ["file,author,licence"]
+    for index in range(5):
+        coarse = random.integers(30, 225, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((80, 64), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,Author {index},{'CC0-1.0' if index == 3 else 'CC-BY-4.0'}")
+    (folder / "photos.csv").write_text("\n".join(rows) + "\n")
+    return folder
 
 
 @contextmanager

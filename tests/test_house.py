@@ -48,7 +48,6 @@ MAY_IMPORT = {
         "fastllie.methods",
         "fastllie.image",
         "fastllie.checkpoint",
-        "fastllie.files",
         "fastllie.metrics",
     ),
 }

@@ -171,7 +171,7 @@ def test_losses_in_float32(batch):
     task = SCITask(recipes.SCI_OFFICIAL, 1, 1)
     task.start_from(checkpoint.read(PUBLISHED / "medium.pt", "sci").state)
     x = unit(pixels)
-    values = task.step(Batch(x, x))
+    values = {name: value.item() for name, value in task.step([Batch(x, x)]).items()}
     prefix = f"medium/{batch}/train/f32"
     assert values["total"] == pytest.approx(arrays[f"{prefix}/loss"].item(), rel=1e-6)
     assert values["gradient"] == pytest.approx(arrays[f"{prefix}/grad_l2_total"].item(), rel=1e-3)
@@ -190,7 +190,7 @@ def test_ten_steps_match_the_published(case, name):
     images = [unit(arrays[f"img{index}_u8"], torch.float64) for index in (0, 1)]
     for step in range(10):
         x = images[step % 2]
-        values = task.step(Batch(x, x))
+        values = {name: value.item() for name, value in task.step([Batch(x, x)]).items()}
         assert values["total"] == pytest.approx(arrays[f"{case}/f64/loss"][step].item(), rel=1e-8)
         assert values["gradient"] == pytest.approx(
             arrays[f"{case}/f64/grad_norm_before_clip"][step].item(), rel=1e-6
@@ -327,7 +327,7 @@ def test_own_block_is_shared_by_the_stages():
     within(stages.enhanced[0], (y / torch.sigmoid(block.level)).clamp(0, 1).detach(), atol=1e-6)
     task = SCITask(recipes.SCI_OFFICIAL, 1, 1, network=network)
     before = block.level.item()
-    task.step(Batch(y, y))
+    task.step([Batch(y, y)])
     assert block.level.item() != before
 
 

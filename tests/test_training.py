@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from helpers import attributed_photographs
 from safetensors import safe_open
 
 import fastllie
 from fastllie.models import ZeroDCE, ZeroDCEPlusPlus
-from fastllie.training import card, data, losses, recipes, reproduce, trainer
+from fastllie.training import card, losses, recipes, reproduce
 from fastllie.training.data import Batch
 from fastllie.training.recipes import LossWeights, Recipe, Synthesis
 from fastllie.training.zerodce import CurveTask
@@ -33,14 +33,15 @@ TINY = Recipe(
     padding="replicate",
     size=32,
     batch=2,
-    epochs=None,
     steps=4,
     learning_rate=1e-3,
     warmup=2,
-    cosine=True,
+    schedule="cosine",
+    precision="float32",
     average=0.9,
     clip=1.0,
     losses=LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    synthesis=Synthesis(),
 )
 
 
@@ -176,12 +177,12 @@ def test_paired_losses_have_true_gradients(name):
 @pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
 def test_ten_steps_match_the_published(method):
     arrays = golden("zerodce_train10" if method == "zerodce" else "zerodcepp_train10")
-    task = CurveTask(recipes.RECIPES[method]["official"], total_steps=10)
+    task = CurveTask(replace(recipes.RECIPES[method]["official"], precision="float32"), total_steps=10)
     task.network.load_state_dict(published_layout(method, arrays, "init."))
     x = arrays["batch_u8"].permute(0, 3, 1, 2).float() / 255
     columns = ("total", "map_smoothness", "spatial_consistency", "colour_constancy", "exposure", "gradient")
     for expected in arrays["log"]:
-        values = task.step(Batch(x, x))
+        values = task.step([Batch(x, x)])
         close(torch.tensor([values[name] for name in columns]), expected, rtol=1e-4)
     for name, expected in published_layout(method, arrays, "final.").items():
         close(task.network.state_dict()[name], expected, atol=2e-6)
@@ -197,9 +198,9 @@ def test_published_recipes_keep_the_published_numbers():
         assert (recipe.size, recipe.epochs, recipe.normal_init, recipe.batch) == (size, epochs, init, 8)
         assert recipe.losses == LossWeights(weight, 1, 5, 10)
         assert (recipe.learning_rate, recipe.weight_decay, recipe.clip) == (1e-4, 1e-4, 0.1)
-        assert (recipe.padding, recipe.cosine, recipe.average, recipe.synthesis) == (
+        assert (recipe.padding, recipe.schedule, recipe.average, recipe.synthesis) == (
             "zeros",
-            False,
+            "constant",
             0.0,
             None,
         )
@@ -217,7 +218,7 @@ def test_task_follows_warmup_cosine_and_scales():
     batch = Batch(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))
     rates, scales = [], []
     for _ in range(4):
-        task.step(batch)
+        task.step([batch])
         rates.append(task.optimizer.param_groups[0]["lr"])
         scales.append(task.network.scale)
     cosine = [0.5 * (1 + np.cos(np.pi * step / 4)) for step in range(4)]
@@ -231,215 +232,9 @@ def test_unknown_method_is_named():
         CurveTask(replace(TINY, method="retinex"), 1)
 
 
-# --- data
-
-
 @pytest.fixture
 def photos(tmp_path):
-    """Five small photographs of smooth colour and texture, one of them CC0, with their attribution."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    rows = ["file,author,licence"]
-    for index in range(5):
-        coarse = random.integers(30, 225, (4, 5, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((80, 64), Image.Resampling.BICUBIC)
-        image.save(folder / f"{index}.png")
-        rows.append(f"{index}.png,Author {index},{'CC0-1.0' if index == 3 else 'CC-BY-4.0'}")
-    (folder / "photos.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def source(folder, seed=0, **changes):
-    pixels = [data.decode(folder / p.file, short_side=64) for p in data.list_photographs(folder)]
-    return data.SyntheticExposures(pixels, replace(Synthesis(), **changes), size=32, batch=4, seed=seed)
-
-
-def test_cc0_photographs_are_held_out_and_attributed(photos):
-    training = data.list_photographs(photos)
-    assert [photo.file for photo in training] == ["0.png", "1.png", "2.png", "4.png"]
-    assert training[1] == data.Photograph("1.png", "Author 1", "CC-BY-4.0")
-    assert [photo.file for photo in data.list_photographs(photos, held_out=True)] == ["3.png"]
-    (photos / "photos.csv").unlink()
-    assert len(data.list_photographs(photos)) == 5
-
-
-def test_batches_depend_on_seed_and_step_alone(photos):
-    first, again = source(photos), source(photos)
-    again.batch(7)
-    assert torch.equal(first.batch(3).x, again.batch(3).x)
-    assert torch.equal(first.batch(3).target, again.batch(3).target)
-    assert not torch.equal(first.batch(3).x, first.batch(4).x)
-    assert not torch.equal(first.batch(3).x, source(photos, seed=1).batch(3).x)
-
-
-NOISELESS = {"read_noise": (1e-9, 1e-9), "shot_noise": (1e-14, 1e-14), "jpeg_share": 0.0}
-
-
-def test_dark_frames_are_8_bit_and_darker_than_their_targets(photos):
-    for batch in map(
-        source(photos, bright_share=0.0, exposures=(-4.0, -4.0), mixed_share=0.0).batch, range(3)
-    ):
-        assert batch.x.shape == batch.target.shape == (4, 3, 32, 32)
-        assert batch.x.dtype == batch.target.dtype == torch.float32
-        torch.testing.assert_close(batch.x * 255, (batch.x * 255).round(), rtol=0, atol=1e-4)
-        assert batch.x.min() >= 0
-        assert batch.x.max() <= 1
-        assert batch.target.max() < 0.99
-        assert (batch.x.mean((1, 2, 3)) < 0.5 * batch.target.mean((1, 2, 3))).all()
-
-
-def test_well_exposed_frames_are_their_own_targets(photos):
-    batch = source(photos, bright_share=1.0, bright_exposures=(-0.5, 0.5), **NOISELESS).batch(0)
-    assert (batch.x - batch.target).abs().max() < 0.5 / 255 + 1e-4
-
-
-def test_mixed_frames_have_two_exposures_and_one_target():
-    grey = [np.full((64, 64, 3), 128, np.uint8)]
-    synthesis = replace(
-        Synthesis(), bright_share=0.0, mixed_share=1.0, exposures=(-5.0, -5.0), target_mean=0.0, **NOISELESS
-    )
-    frames = data.SyntheticExposures(grey, synthesis, 64, 8, 0).batch(0)
-    spread = frames.x.amax((1, 2, 3)) - frames.x.amin((1, 2, 3))
-    assert (spread > 0.1).sum() >= 4
-    lifted = frames.target[frames.x < 0.15]
-    torch.testing.assert_close(lifted, torch.full_like(lifted, 128 / 255), rtol=0, atol=1e-3)
-
-
-def test_casts_colour_the_frame_and_its_target_alike():
-    grey = [np.full((64, 64, 3), 90, np.uint8)]
-    synthesis = replace(
-        Synthesis(), bright_share=0.0, mixed_share=0.0, exposures=(-1.0, -1.0), lift=(0.0, -0.5), **NOISELESS
-    )
-    plain, cast = (
-        data.SyntheticExposures(grey, replace(synthesis, target_mean=0.0, cast=amount), 64, 8, 0).batch(0)
-        for amount in (0.0, 0.5)
-    )
-    assert (plain.target.amax(1) - plain.target.amin(1)).max() < 1e-6
-    assert (cast.target.amax(1) - cast.target.amin(1)).mean() > 0.05
-    frame, target = (((values + 0.055) / 1.055) ** 2.4 for values in cast)
-    seen = cast.x > 0.1  # below, the encoding is another one, and 8 bits are coarse
-    torch.testing.assert_close((2 * frame)[seen], target[seen], rtol=0.03, atol=0)
-    assert seen.float().mean() > 0.5
-
-
-def test_noise_grows_with_the_light_and_is_seen(photos):
-    grey = [np.full((64, 64, 3), 128, np.uint8)]
-    levels = {"exposures": (-4.0, -4.0), "bright_share": 0.0, "mixed_share": 0.0, "jpeg_share": 0.0}
-    deviations = []
-    for read, shot in ((1e-9, 1e-14), (2e-3, 1e-14), (2e-3, 1e-3)):
-        synthesis = replace(Synthesis(), read_noise=(read, read), shot_noise=(shot, shot), **levels)
-        deviations.append(
-            data.SyntheticExposures(grey, synthesis, 64, 4, 0).batch(0).x.std((2, 3)).mean().item()
-        )
-    assert deviations[0] < 0.5 / 255
-    assert 2 / 255 < deviations[1] < deviations[2]
-
-
-def test_dark_photographs_are_exposed_up_first():
-    dark = np.full((64, 64, 3), 40, np.uint8)
-    bright = np.full((64, 64, 3), 150, np.uint8)
-    synthesis = replace(
-        Synthesis(), target_mean=0.4, bright_share=0.0, exposures=(-5.0, -5.0), mixed_share=0.0
-    )
-    means = [
-        data.SyntheticExposures([photo], synthesis, 32, 2, 0).batch(0).target.mean().item()
-        for photo in (dark, bright)
-    ]
-    # 40 of 255 takes less than the two stops that are allowed
-    assert 0.27 < means[0] <= 0.41
-    assert means[1] == pytest.approx(150 / 255, abs=0.01)
-
-
-def test_compression_keeps_ratios_and_stays_under_the_ceiling():
-    light = np.linspace(0, 3, 200, dtype=np.float32)[:, None] * np.array([1.0, 0.5, 0.25], np.float32)
-    rolled = data.compress(light, 0.95)
-    np.testing.assert_allclose(rolled[1:] / rolled[1:, :1], np.tile([1, 0.5, 0.25], (199, 1)), rtol=1e-5)
-    assert rolled.max() < 0.95
-    np.testing.assert_array_equal(rolled[light[:, 0] <= 0.6], light[light[:, 0] <= 0.6])
-    assert (np.diff(rolled[:, 0]) > 0).all()
-
-
-def test_squares_show_each_photograph_once_a_pass():
-    pixels = [np.full((16, 16, 3), value, np.uint8) for value in range(0, 250, 50)]
-    squares = data.Squares(pixels, batch=2, seed=0)
-    assert squares.steps_per_epoch == 3
-    for epoch in range(2):
-        values = torch.cat([squares.batch(3 * epoch + step).x[:, 0, 0, 0] for step in range(3)])
-        assert sorted((values * 255).round().tolist()) == [0, 50, 100, 150, 200]
-
-
-def test_decode_keeps_the_orientation_and_the_sizes(tmp_path):
-    image = Image.new("RGB", (40, 20), "red")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert data.decode(tmp_path / "turned.jpg").shape == (40, 20, 3)
-    assert data.decode(tmp_path / "turned.jpg", short_side=10).shape == (20, 10, 3)
-    assert data.decode(tmp_path / "turned.jpg", square=12).shape == (12, 12, 3)
-
-
-def test_bad_folders_and_files_are_named(photos, tmp_path):
-    with pytest.raises(ValueError, match="nowhere is not a folder"):
-        data.list_photographs(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty holds no photographs to train on"):
-        data.list_photographs(tmp_path / "empty")
-    (tmp_path / "empty" / "photos.csv").write_text("file,rights\n")
-    with pytest.raises(ValueError, match=r"photos\.csv has no column author, licence"):
-        data.list_photographs(tmp_path / "empty")
-    (photos / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
-    with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as an image"):
-        data.decode(photos / "broken.jpg")
-    truncated = (photos / "0.png").read_bytes()[:-200]
-    (photos / "short.png").write_bytes(truncated)
-    with pytest.raises(ValueError, match=r"short\.png cannot be read as an image"):
-        data.decode(photos / "short.png")
-
-
-# --- the loop
-
-
-@pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
-def test_resumed_run_equals_an_unbroken_one(photos, tmp_path, method):
-    recipe = replace(TINY, method=method, scales=(1, 2) if method == "zerodce++" else (1,))
-
-    def fresh():
-        torch.manual_seed(0)
-        return CurveTask(recipe, 6)
-
-    batches = source(photos)
-    unbroken = fresh()
-    trainer.fit(unbroken, batches, 6)
-    checkpoint = tmp_path / "run.ckpt"
-    trainer.fit(fresh(), batches, 3, checkpoint=checkpoint, every=2)
-    torch.manual_seed(99)
-    resumed, lines = CurveTask(recipe, 6), []
-    trainer.fit(resumed, batches, 6, checkpoint=checkpoint, every=2, log=lines.append)
-    assert [line.split("  ")[0] for line in lines] == ["step 4/6", "step 6/6"]
-    for name, value in unbroken.result().items():
-        assert torch.equal(value, resumed.result()[name]), name
-        assert torch.equal(unbroken.network.state_dict()[name], resumed.network.state_dict()[name]), name
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_checkpoint_of_another_recipe_is_refused(photos, tmp_path):
-    checkpoint = tmp_path / "run.ckpt"
-    trainer.fit(CurveTask(TINY, 4), source(photos), 1, checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="the checkpoint was made with recipe"):
-        trainer.fit(CurveTask(replace(TINY, clip=2.0), 4), source(photos), 2, checkpoint=checkpoint)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    class Source:
-        def batch(self, step):
-            x = torch.full((1, 3, 32, 32), 0.5 if step < 2 else float("nan"))
-            return Batch(x, x)
-
-    checkpoint = tmp_path / "run.ckpt"
-    with pytest.raises(RuntimeError, match="step 3: a loss is not finite"):
-        trainer.fit(CurveTask(TINY, 4), Source(), 4, checkpoint=checkpoint, every=1)
-    assert torch.load(checkpoint, weights_only=True)["steps_done"] == 2
+    return attributed_photographs(tmp_path / "photos")
 
 
 # --- the weights that ship
@@ -477,10 +272,9 @@ def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, mon
     assert "3.png" not in text
     assert f"| {title} ours | 1.250 |" in text
     assert "Other" not in text
-    assert sorted(path.name for path in weights.parent.iterdir()) == [
-        weights.with_suffix(".md").name,
-        weights.name,
-    ]
+    names = [weights.stem, weights.with_suffix(".md").name, weights.name]
+    assert sorted(path.name for path in weights.parent.iterdir()) == names
+    assert (tmp_path / "out" / weights.stem / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -519,7 +313,7 @@ def test_reproduce_reports_what_is_wrong(photos, tmp_path, capsys):
     (photos / "broken.jpg").write_bytes(b"nothing")
     assert reproduce.main(["zerodce", "--photos", str(photos), "-o", str(tmp_path / "out")]) == 2
     assert "broken.jpg" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_card_refuses_foreign_weights(tmp_path, photos, capsys):

@@ -65,6 +65,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
         " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
         " another processor or version gives weights that score alike.",
+        *_commit_lines(run),
         *([CHOICE[method]] if method in CHOICE else []),
         "",
         "The recipe (`training/recipes.py` says what each entry means):",
@@ -90,6 +91,16 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def _commit_lines(run: dict[str, Any]) -> list[str]:
+    """For weights that were made before a change of what is drawn at random."""
+    if "commit" not in run:
+        return []
+    return [
+        f"Made with this repository at commit {run['commit']}: there the command gives these bits. Later"
+        " versions draw other random numbers of the same distributions."
+    ]
 
 
 def _variant(method: str, file: str) -> str:

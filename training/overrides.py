@@ -92,6 +92,19 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the changes, which reach into parts; a length in steps replaces one in epochs."""
+    found = dict(settings)
+    for name in ("steps", "epochs"):
+        if changes.get(name) is not None:
+            found.pop("epochs" if name == "steps" else "steps", None)
+    for name, value in changes.items():
+        before = found.get(name)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        found[name] = merged(before, value) if both else value  # type: ignore[arg-type]
+    return found
+
+
 def value_of(text: str) -> Any:
     """A number, a tuple, True, False or None where the text is one; the text itself otherwise."""
     spelled = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("constant", "cosine", "linear")
+
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -55,47 +59,102 @@ class LossWeights:
     dissimilarity: float = 0.0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a training run but the photographs and the seed.
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """What every recipe says of the loop; the rest is the method's own.
 
     Args:
-        method: "zerodce" or "zerodce++".
+        method: One of `fastllie.list_methods()`.
         padding: As for the networks.
-        scales: Factors at which Zero-DCE++ sees the batches, one drawn for each.
         normal_init: Standard deviation of the convolution weights at the start; None keeps PyTorch's default.
-        size: Side of the square training images.
-        batch: Images a step.
+        batch: Images a step, over all processes and parts: a run means the same on one GPU and on many.
+        accumulate: Parts that a process takes its share of a batch in, one after the other: less memory, the
+            same gradient (a batch norm sees each part by itself).
         epochs: Passes over the photographs; None where `steps` counts.
         steps: Optimizer steps; None where `epochs` counts.
-        learning_rate: Of Adam.
+        optimizer: "adam" (weight decay as L2) or "adamw" (decoupled).
+        betas: Of the optimizer.
+        learning_rate: Of the optimizer.
         warmup: Steps over which the learning rate rises from zero.
-        cosine: Whether it then falls to zero by half a cosine.
-        weight_decay: Added to the gradient as L2, after the clipping.
-        clip: Largest norm of the gradient over all parameters.
+        schedule: "constant"; "cosine" falls to zero by half a cosine; "linear" stays until the share
+            `hold` of the steps and then falls to zero in a line.
+        hold: See `schedule`.
+        weight_decay: For "adam" added to the gradient, after the clipping.
+        clip: Largest norm of the gradient over all parameters; None does not clip.
         average: Decay of the moving average of the weights that is the result; 0 keeps the last weights.
-        exposure_level: `level` of the exposure loss.
-        losses: Their weights.
-        synthesis: How training frames are made; None takes the photographs as they are, squeezed to squares.
+        precision: Of the network's layers: "float32", "bfloat16", "float16" (gradients are scaled against
+            underflow), or "auto": bfloat16 where the device computes in it, float32 elsewhere. Losses,
+            curves, weights and optimizer are float32 in all of them.
+        compile: Pass the losses and their network through `torch.compile`.
+        cuda_graph: Record the step once and replay it; for CUDA and batches of one size.
+        flips: Mirror half of the images, drawn at random.
+        synthesis: How training frames are made; None takes the photographs as they are.
+
+    Raises:
+        ValueError: a value that no run can have.
     """
 
     method: str
-    padding: str
+    padding: str = "zeros"
+    normal_init: float | None = None
+    batch: int = 8
+    accumulate: int = 1
+    epochs: int | None = None
+    steps: int | None = None
+    optimizer: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    schedule: str = "constant"
+    hold: float = 0.5
+    weight_decay: float = 0.0
+    clip: float | None = None
+    average: float = 0.0
+    precision: str = "auto"
+    compile: bool = False
+    cuda_graph: bool = False
+    flips: bool = False
+    synthesis: Synthesis | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("precision", PRECISIONS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("batch", "accumulate", "epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("learning_rate", "weight_decay", "warmup"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, or None for none, got {self.clip}")
+        if not 0 <= self.average < 1 or not 0 <= self.hold <= 1:
+            raise ValueError(f"average must be in [0, 1) and hold in [0, 1], got {self.average}, {self.hold}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Loop):
+    """Everything that decides a training run of a curve network but the photographs and the seed.
+
+    Args:
+        method: "zerodce" or "zerodce++".
+        size: Side of the square training images.
+        scales: Factors at which Zero-DCE++ sees the batches, one after the other.
+        exposure_level: `level` of the exposure loss.
+        losses: Their weights.
+    """
+
     size: int
-    batch: int
-    epochs: int | None
-    steps: int | None
-    learning_rate: float
     losses: LossWeights
     scales: tuple[int, ...] = (1,)
-    normal_init: float | None = None
-    warmup: int = 0
-    cosine: bool = False
-    weight_decay: float = 0.0
-    clip: float = 0.1
-    average: float = 0.0
     exposure_level: float = 0.6
-    synthesis: Synthesis | None = field(default_factory=Synthesis)
 
 
 # lowlight_train.py and model.py of Li-Chongyi/Zero-DCE @e0f4adc; the loss weights are the code's, which its
@@ -106,13 +165,11 @@ ZERODCE_PUBLISHED = Recipe(
     size=256,
     batch=8,
     epochs=200,
-    steps=None,
     learning_rate=1e-4,
     weight_decay=1e-4,
     clip=0.1,
     normal_init=0.02,
     losses=LossWeights(map_smoothness=200, spatial_consistency=1, colour_constancy=5, exposure=10),
-    synthesis=None,
 )
 
 # lowlight_train.py of Li-Chongyi/Zero-DCE_extension @09f202b: its call of the initialisation is commented out
@@ -122,12 +179,10 @@ ZERODCEPP_PUBLISHED = Recipe(
     size=512,
     batch=8,
     epochs=100,
-    steps=None,
     learning_rate=1e-4,
     weight_decay=1e-4,
     clip=0.1,
     losses=LossWeights(map_smoothness=1600, spatial_consistency=1, colour_constancy=5, exposure=10),
-    synthesis=None,
 )
 
 ZERODCE = Recipe(
@@ -135,14 +190,16 @@ ZERODCE = Recipe(
     padding="replicate",
     size=64,
     batch=8,
-    epochs=None,
     steps=2400,
     learning_rate=2e-3,
     warmup=50,
-    cosine=True,
+    schedule="cosine",
     average=0.99,
     clip=1.0,
+    precision="float32",
+    flips=True,
     losses=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
+    synthesis=Synthesis(),
 )
 
 ZERODCEPP = Recipe(
@@ -150,13 +207,14 @@ ZERODCEPP = Recipe(
     padding="replicate",
     size=64,
     batch=8,
-    epochs=None,
     steps=3000,
     learning_rate=5e-3,
     warmup=50,
-    cosine=True,
+    schedule="cosine",
     average=0.99,
     clip=1.0,
+    precision="float32",
+    flips=True,
     losses=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
     synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
@@ -182,47 +240,41 @@ class SCILossWeights:
     dissimilarity: float = 0.0
 
 
-@dataclass(frozen=True)
-class SCIRecipe:
+@dataclass(frozen=True, kw_only=True)
+class SCIRecipe(Loop):
     """Everything that decides a training run of SCI but the photographs and the seed.
 
     Args:
-        block, blocks, channels, padding: As for `fastllie.models.SCI`.
+        block, blocks, channels: As for `fastllie.models.SCI`.
         stages: Stages of the cascade.
         calibrate_last: Calibrate the last stage too, as published: it moves unread statistics only.
-        normal_init: Standard deviation of the convolution and batch norm weights at the start, the biases
-            being zero; None keeps PyTorch's default.
+        normal_init: Of the convolution and batch norm weights, the biases being zero.
         size: Side of the square crops, one from each photograph; None takes whole photographs.
         long_side: Larger photographs are reduced to this long side; None leaves them as they are.
-        batch: Images a step; more than one only with a `size`.
-        epochs, steps, learning_rate, warmup, cosine, weight_decay, clip, average: As for `Recipe`.
+        batch: More than one only with a `size`.
         losses: Their weights, the same at each stage.
         sigma, color, norm: Of the smoothness, as for `fastllie.ops.smoothness_loss`.
         exposure_level: `level` of the exposure loss.
         freeze_bn_after: Passes over the photographs after which batch norm stays in eval mode; None never.
         freeze_bn_after_steps: The same in steps.
-        synthesis: How training frames are made, in squares of `size`; None takes photographs as they are.
+        precision: float32 by default: three channels gain nothing from narrower ones.
+        synthesis: In squares of `size`.
     """
 
     method: str = "sci"
     block: str = "basic"
     blocks: int = 1
     channels: int = 3
-    padding: str = "zeros"
     stages: int = 3
     calibrate_last: bool = False
     normal_init: float | None = 0.02
     size: int | None = None
     long_side: int | None = None
     batch: int = 1
-    epochs: int | None = 1000
-    steps: int | None = None
     learning_rate: float = 3e-4
-    warmup: int = 0
-    cosine: bool = False
     weight_decay: float = 3e-4
-    clip: float = 5.0
-    average: float = 0.0
+    clip: float | None = 5.0
+    precision: str = "float32"
     losses: SCILossWeights = field(default_factory=SCILossWeights)
     sigma: float = 10.0
     color: str = "memory"
@@ -230,20 +282,20 @@ class SCIRecipe:
     exposure_level: float = 0.6
     freeze_bn_after: int | None = None
     freeze_bn_after_steps: int | None = None
-    synthesis: Synthesis | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.freeze_bn_after is not None and self.freeze_bn_after_steps is not None:
             raise ValueError("give freeze_bn_after or freeze_bn_after_steps, not both")
 
 
 # train.py, model.py and loss.py of vis-opt-group/SCI @9d28a3f
-SCI_OFFICIAL = SCIRecipe()
+SCI_OFFICIAL = SCIRecipe(epochs=1000)
 
 # What the history of that repository and the released files themselves tell of their making, in April 2022:
 # the loss before its change of June (colours unconverted, a scalar norm), and a loop that left batch norm in
 # eval mode from the second pass on (the files' counters stand at three times the number of photographs).
-SCI_RELEASED = SCIRecipe(color="rgb", norm="scalar", freeze_bn_after=1)
+SCI_RELEASED = replace(SCI_OFFICIAL, color="rgb", norm="scalar", freeze_bn_after=1)
 
 # finetune.py @9d28a3f: one stage; its first preview, after ten steps, leaves batch norm in eval mode for good
 SCI_FINETUNE = SCIRecipe(stages=1, normal_init=None, epochs=100, learning_rate=5e-4, freeze_bn_after_steps=10)
@@ -257,14 +309,14 @@ SCI_STRONG = SCIRecipe(
     normal_init=None,
     size=64,
     batch=8,
-    epochs=None,
     steps=2500,
     learning_rate=5e-3,
     warmup=50,
-    cosine=True,
+    schedule="cosine",
     weight_decay=0.0,
     clip=1.0,
     average=0.99,
+    flips=True,
     losses=SCILossWeights(
         fidelity=0,
         smoothness=0,

@@ -7,18 +7,19 @@ repeated.
 """
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from fastllie.files import replacing
 from fastllie.methods import info
 from fastllie.training import data
 from fastllie.training.card import write_card
 from fastllie.training.recipes import SHIPPED, AnyRecipe
-from fastllie.training.run import source_of, task_of, write_weights
-from fastllie.training.trainer import fit
+from fastllie.training.run import Settings, run
 
 
 def reproduce(
@@ -35,34 +36,37 @@ def reproduce(
     """Train by `recipe` on the photographs of a folder; returns the path of the weights, `output/stem`.
 
     Photographs under CC0 (by the folder's photos.csv) are held out. The same photographs, seed, thread count,
-    PyTorch and kind of processor give the same weights.
+    PyTorch and kind of processor give the same weights. The run's own folder, `output/stem`, keeps its logs
+    and its report.
 
     Args:
-        every: Steps between checkpoints and log lines.
+        every: Steps between checkpoints.
         scores: The JSON of benchmarks/quality.py, whose figures the card then shows.
 
     Raises:
         ValueError: no photographs, or one that cannot be read, by its name; a checkpoint of another recipe.
     """
     photographs = data.list_photographs(photos)
+    collection = data.collect([photos / photo.file for photo in photographs])
+    if len(collection.low) < len(photographs):
+        # the card says what the weights were trained on
+        raise ValueError("; ".join(f"{problem.file} {problem.what}" for problem in collection.problems))
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
-    source, per_epoch = source_of(recipe, [photos / photo.file for photo in photographs], seed)
-    torch.manual_seed(seed)
-    task = task_of(recipe, per_epoch)
-    state = output / f"{stem}.ckpt"
-    fit(
-        task,
-        source,
-        task.total_steps,
-        checkpoint=state,
-        every=every,
-        log=lambda line: print(line, flush=True),
+    settings = Settings(
+        output / stem,
+        seed,
+        "cpu",
+        None,
+        every,
+        log_every=50,
+        progress=lambda line: print(line, flush=True),
     )
+    made = run(recipe, collection, None, settings).weights
     weights = output / f"{stem}.safetensors"
-    write_weights(task, recipe, weights, seed=seed, photographs=len(photographs))
+    with replacing(weights) as temporary:
+        shutil.copyfile(made, temporary)
     write_card(weights, photographs, scores)
-    state.unlink()
     return weights
 
 

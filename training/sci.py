@@ -10,8 +10,9 @@ from fastllie.models.sci import SCI
 from fastllie.ops.smoothness import smoothness_loss
 from fastllie.training import losses
 from fastllie.training.data import Batch
+from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import SCIRecipe
-from fastllie.training.task import NetworkTask
+from fastllie.training.task import ALONE, NetworkTask
 
 
 class SCITask(NetworkTask):
@@ -25,18 +26,33 @@ class SCITask(NetworkTask):
             illumination module of yours.
     """
 
-    def __init__(self, recipe: SCIRecipe, total_steps: int, steps_per_epoch: int, network: SCI | None = None):
-        super().__init__(build(recipe) if network is None else network, recipe, total_steps)
+    def __init__(
+        self,
+        recipe: SCIRecipe,
+        total_steps: int,
+        steps_per_epoch: int,
+        network: SCI | None = None,
+        parallel: Parallel = ALONE,
+    ):
         self.recipe = recipe
         self._frozen_from = recipe.freeze_bn_after_steps
         if recipe.freeze_bn_after is not None:
             self._frozen_from = recipe.freeze_bn_after * steps_per_epoch
+        super().__init__(build(recipe) if network is None else network, recipe, total_steps, parallel)
+
+    @property
+    def static(self) -> bool:
+        return self._frozen_from is None
+
+    def loss_names(self) -> list[str]:
+        return [name for name, weight in asdict(self.recipe.losses).items() if weight]
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self.recipe
         # batch norm is all that the mode changes
         self.network.train(self._frozen_from is None or self.steps_done < self._frozen_from)
-        stages = self.network.stages(batch.x, recipe.stages, calibrate_last=recipe.calibrate_last)
+        with self.autocast():
+            stages = self.network.stages(batch.x, recipe.stages, calibrate_last=recipe.calibrate_last)
         functions = {
             "fidelity": lambda v, illum, r: F.mse_loss(illum, v),
             "smoothness": lambda v, illum, r: smoothness_loss(

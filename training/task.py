@@ -2,83 +2,213 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastllie.training.data import Batch
+from fastllie.training.graph import RecordedStep
+from fastllie.training.parallel import Parallel
+from fastllie.training.recipes import Loop
+
+ALONE = Parallel()
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Schedule(Protocol):
-    """The part of a recipe that the step needs; see `fastllie.training.recipes.Recipe`."""
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that "auto" means on a device: bfloat16 where it computes in it, and not by emulation.
 
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def cosine(self) -> bool: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def average(self) -> float: ...
+    Raises:
+        ValueError: float16 on a CPU, which has no fast arithmetic for it.
+    """
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision float16 needs a GPU; bfloat16 and float32 run on a CPU")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # both are younger than the oldest torch that we take
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
 
 
 class NetworkTask(ABC):
-    """Trains `network` by `recipe` with Adam; `total_steps` is where a cosine schedule ends.
+    """Trains `network` by `recipe`; `total_steps` is where a falling learning rate ends.
 
     A task says what its losses are by `losses_of`.
+
+    Args:
+        parallel: The processes that share each batch, and the device.
     """
 
-    def __init__(self, network: nn.Module, recipe: Schedule, total_steps: int):
+    def __init__(self, network: nn.Module, recipe: Loop, total_steps: int, parallel: Parallel = ALONE):
         self.total_steps = total_steps
         self.steps_done = 0
+        self.parallel = parallel
         self._recipe = recipe
+        self.precision = resolve_precision(recipe.precision, parallel.device)
         self.network: Any = network
         # convolutions are 1.1 to 4 times faster in this format on the CPU, and never slower
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        self.network.to(  # type: ignore[call-overload]
+            device=parallel.device, memory_format=torch.channels_last
         )
+        self.optimizer = _optimizer(recipe, network, parallel.device)
+        self.scaler = torch.amp.GradScaler(parallel.device.type, enabled=self.precision == "float16")
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self._losses = torch.compile(self.losses_of) if recipe.compile else self.losses_of
+        self._recorded = self._recording() if recipe.cuda_graph else None
+
+    def _recording(self) -> RecordedStep:
+        recipe, device = self._recipe, self.parallel.device
+        for problem, there in (
+            ("the device is " + device.type, device.type != "cuda"),
+            ("several processes share the batch", self.parallel.world > 1),
+            ("a batch is taken in parts", recipe.accumulate > 1),
+            ("float16 decides from step to step which gradients count", self.precision == "float16"),
+            ("the recipe changes the network from step to step", not self.static),
+        ):
+            if there:
+                raise ValueError(
+                    f"cuda_graph needs a CUDA device and steps that are all alike, but {problem}"
+                )
+        return RecordedStep(self.compute)
+
+    @property
+    def static(self) -> bool:
+        """Whether every step does the same, so that one recording stands for all."""
+        return True
 
     @abstractmethod
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
-        """Each loss of the batch by name, weighted, to be summed."""
+        """Each loss of the batch by name, weighted, to be summed; each a mean over the images."""
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One optimizer step; returns the total, each weighted loss and the gradient norm before clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._recipe.learning_rate * self._schedule()
-        parts = self.losses_of(batch)
-        total = torch.stack(list(parts.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip)
-        self.optimizer.step()
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where the layers of the network compute in the recipe's precision."""
+        return torch.autocast(
+            self.parallel.device.type, _DTYPES[self.precision], enabled=self.precision != "float32"
+        )
+
+    def step(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
+        """One optimizer step.
+
+        Args:
+            parts: This process's parts of the batch, taken one after the other; empty ones too.
+            images: Images in the whole batch, over all processes; None where the parts are the whole.
+
+        Returns:
+            The total, each weighted loss and the gradient's norm before clipping, for the whole batch,
+            as tensors that have not been waited for.
+        """
+        self._set_learning_rate()
+        values = self._recorded(parts) if self._recorded else self.compute(parts, images)
         self.steps_done += 1
         self._update_average()
-        values = {"total": total, **parts, "gradient": norm}
-        return {name: value.item() for name, value in values.items()}
+        return values
 
-    def _schedule(self) -> float:
-        factor = min(1.0, (self.steps_done + 1) / (self._recipe.warmup + 1))
-        if self._recipe.cosine:
-            factor *= 0.5 * (1 + math.cos(math.pi * self.steps_done / self.total_steps))
-        return factor
+    def compute(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
+        """The part of a step that happens on the device alone; for the arguments see `step`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        values = self.backward(parts, images)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [value for value in self.network.parameters() if value.grad is not None]
+        norm = _clip(parameters, self._recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {**values, "gradient": norm}
 
+    def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
+        """Add up the gradients and the losses of the whole batch, over the parts and the processes."""
+        count = sum(len(part.x) for part in parts) if images is None else images
+        values: dict[str, Tensor] = {}
+        for part in parts:
+            if len(part.x) == 0:
+                continue
+            losses = self._losses(part)
+            # each loss is a mean over images, so parts weigh by their share of them
+            share = len(part.x) / count
+            total = torch.stack(list(losses.values())).sum()
+            self.scaler.scale(total if share == 1 else total * share).backward()
+            for name, value in {"total": total, **losses}.items():
+                value = value.detach() * share
+                values[name] = values[name] + value if name in values else value
+        return self._over_processes(values)
+
+    def _over_processes(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.parallel.world == 1:
+            return values
+        device = self.parallel.device
+        # a process whose part was empty knows neither gradients nor the names of the losses
+        names = ["total", *self.loss_names()]
+        values = {name: values.get(name, torch.zeros((), device=device)) for name in names}
+        gradients = []
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        self.parallel.sum_([*gradients, *values.values()])
+        # each process's batch norm saw its own part: they go on from the mean of what they saw
+        buffers = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        self.parallel.sum_(buffers)
+        for buffer in buffers:
+            buffer.div_(self.parallel.world)
+        return values
+
+    @abstractmethod
+    def loss_names(self) -> list[str]:
+        """The names that `losses_of` gives."""
+
+    def _set_learning_rate(self) -> None:
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        recipe = self._recipe
+        factor = min(1.0, (self.steps_done + 1) / (recipe.warmup + 1))
+        done = self.steps_done / self.total_steps
+        if recipe.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * done))
+        elif recipe.schedule == "linear" and done > recipe.hold:
+            factor *= (1 - done) / (1 - recipe.hold)
+        return recipe.learning_rate * factor
+
+    @torch.no_grad()
     def _update_average(self) -> None:
         # a short memory at first, or the average would keep the random start
         decay = min(self._recipe.average, self.steps_done / (self.steps_done + 10))
-        for name, value in self.network.state_dict().items():
-            if self._recipe.average and value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
+        state = self.network.state_dict()
+        floats = [name for name, value in state.items() if value.is_floating_point()]
+        mine, theirs = [self.average[name] for name in floats], [state[name] for name in floats]
+        if self._recipe.average:
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+        else:
+            torch._foreach_copy_(mine, theirs)
+        for name, value in state.items():
+            if not value.is_floating_point():
                 self.average[name].copy_(value)
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with the weights that would be its result now, in eval mode, without gradients."""
+        network: nn.Module = self.network
+        training = network.training
+        kept = {name: value.clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(self.average)
+        network.eval()
+        try:
+            with torch.no_grad():
+                yield network
+        finally:
+            network.load_state_dict(kept)
+            network.train(training)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Take the network's first weights from `state`, in our layout, instead of drawing them."""
@@ -86,7 +216,7 @@ class NetworkTask(ABC):
 
     def result(self) -> dict[str, Tensor]:
         """The weights to keep: the moving average, or the last ones where the recipe has none."""
-        return {name: value.contiguous() for name, value in self.average.items()}
+        return {name: value.contiguous().cpu() for name, value in self.average.items()}
 
     def metadata(self) -> dict[str, str]:
         """What a file of the result has to tell beside it."""
@@ -96,24 +226,54 @@ class NetworkTask(ABC):
         """Everything that a continued run needs."""
         return {
             "recipe": repr(self._recipe),
+            "precision": self.precision,
             "total_steps": self.total_steps,
             "steps_done": self.steps_done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "average": self.average,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`.
 
         Raises:
-            ValueError: the state belongs to another recipe or another number of steps.
+            ValueError: the state belongs to another recipe, precision or number of steps.
         """
-        for name, mine in (("recipe", repr(self._recipe)), ("total_steps", self.total_steps)):
+        for name, mine in (
+            ("recipe", repr(self._recipe)),
+            ("precision", self.precision),
+            ("total_steps", self.total_steps),
+        ):
             if state[name] != mine:
                 raise ValueError(f"the checkpoint was made with {name} {state[name]}, this run has {mine}")
         self.steps_done = state["steps_done"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
+
+
+def _optimizer(recipe: Loop, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    # a learning rate that a recorded step reads has to live on the device
+    rate: Any = (
+        torch.tensor(recipe.learning_rate, device=device) if recipe.cuda_graph else recipe.learning_rate
+    )
+    return kind(
+        network.parameters(),
+        lr=rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+        capturable=recipe.cuda_graph,
+    )
+
+
+def _clip(parameters: Sequence[nn.Parameter], largest: float | None) -> Tensor:
+    """Scale the gradients to a norm of at most `largest`; returns the norm before."""
+    if not parameters:
+        raise RuntimeError("no parameter has a gradient: nothing can be trained")
+    return nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest, foreach=True)

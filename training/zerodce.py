@@ -6,10 +6,19 @@ from torch import Tensor, nn
 
 from fastllie.models.zerodce import STEPS, ZeroDCE, ZeroDCEPlusPlus
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.zero_reference import ZeroReferenceLosses, zero_reference_losses
 from fastllie.training import losses
 from fastllie.training.data import Batch
+from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import Recipe
-from fastllie.training.task import NetworkTask
+from fastllie.training.task import ALONE, NetworkTask
+
+# by their names in a recipe
+PAIRED = {
+    "reconstruction": losses.reconstruction,
+    "scaled_reconstruction": losses.scaled_reconstruction,
+    "dissimilarity": losses.dissimilarity,
+}
 
 
 class CurveTask(NetworkTask):
@@ -21,27 +30,33 @@ class CurveTask(NetworkTask):
         ValueError: a recipe that is not for Zero-DCE or Zero-DCE++.
     """
 
-    def __init__(self, recipe: Recipe, total_steps: int):
-        super().__init__(build(recipe), recipe, total_steps)
+    def __init__(self, recipe: Recipe, total_steps: int, parallel: Parallel = ALONE):
         self.recipe = recipe
+        super().__init__(build(recipe), recipe, total_steps, parallel)
+
+    @property
+    def static(self) -> bool:
+        return len(self.recipe.scales) == 1
+
+    def loss_names(self) -> list[str]:
+        return [name for name, weight in asdict(self.recipe.losses).items() if weight]
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
+        recipe = self.recipe
         if isinstance(self.network, ZeroDCEPlusPlus):
-            self.network.scale = self.recipe.scales[self.steps_done % len(self.recipe.scales)]
-        alpha = self.network.curve_maps(batch.x)
-        y = apply_curve(batch.x, alpha, steps=STEPS)
-        level = self.recipe.exposure_level
-        functions = {
-            "map_smoothness": lambda: losses.map_smoothness(alpha),
-            "spatial_consistency": lambda: losses.spatial_consistency(y, batch.x),
-            "colour_constancy": lambda: losses.colour_constancy(y),
-            "exposure": lambda: losses.exposure(y, level),
-            "reconstruction": lambda: losses.reconstruction(y, batch.target),
-            "scaled_reconstruction": lambda: losses.scaled_reconstruction(y, batch.target),
-            "dissimilarity": lambda: losses.dissimilarity(y, batch.target),
-        }
-        weights = asdict(self.recipe.losses)
-        return {name: weights[name] * loss() for name, loss in functions.items() if weights[name]}
+            self.network.scale = recipe.scales[self.steps_done % len(recipe.scales)]
+        with self.autocast():
+            maps, tanh = self.network.maps(batch.x)
+        weights = asdict(recipe.losses)
+        found: dict[str, Tensor] = {}
+        if any(weights[name] for name in ZeroReferenceLosses._fields):
+            found = zero_reference_losses(
+                batch.x, maps, steps=STEPS, tanh=tanh, level=recipe.exposure_level
+            )._asdict()
+        if any(weights[name] for name in PAIRED):
+            y = apply_curve(batch.x, maps, steps=STEPS, tanh=tanh)
+            found |= {name: loss(y, batch.target) for name, loss in PAIRED.items() if weights[name]}
+        return {name: weights[name] * found[name] for name in self.loss_names()}
 
 
 def build(recipe: Recipe) -> ZeroDCE | ZeroDCEPlusPlus:

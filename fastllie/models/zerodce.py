@@ -53,12 +53,13 @@ class _CurveNetwork(nn.Module):
         if self.padding == "replicate":
             # One padded image, then convolutions without padding: no layer sees an invented zero, so no frame
             x = F.pad(x, (self.halo,) * 4, mode="replicate")
-        f1 = F.relu(self.conv1(x))
-        f2 = F.relu(self.conv2(f1))
-        f3 = F.relu(self.conv3(f2))
-        f4 = F.relu(self.conv4(f3))
-        f5 = F.relu(self.conv5(_join(f3, f4)))
-        f6 = F.relu(self.conv6(_join(f2, f5)))
+        # in place: half the memory traffic, and the convolutions' backward does not need what was there
+        f1 = F.relu(self.conv1(x), inplace=True)
+        f2 = F.relu(self.conv2(f1), inplace=True)
+        f3 = F.relu(self.conv3(f2), inplace=True)
+        f4 = F.relu(self.conv4(f3), inplace=True)
+        f5 = F.relu(self.conv5(_join(f3, f4)), inplace=True)
+        f6 = F.relu(self.conv6(_join(f2, f5)), inplace=True)
         return self.conv7(_join(f1, f6))
 
 
@@ -84,7 +85,12 @@ class ZeroDCE(_CurveNetwork):
         super().__init__(3 * STEPS, separable=False, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        return apply_curve(x, self._raw_maps(x), steps=STEPS, tanh=True)
+        maps, tanh = self.maps(x)
+        return apply_curve(x, maps, steps=STEPS, tanh=tanh)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, bool]:
+        """The curve maps for the operators, and whether these shall take the tanh."""
+        return self._raw_maps(x), True
 
     def curve_maps(self, x: Tensor) -> Tensor:
         """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k takes channels 3k to 3k+2; + brightens."""
@@ -109,10 +115,15 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
+        maps, tanh = self.maps(x)
+        return apply_curve(x, maps, steps=STEPS, tanh=tanh)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, bool]:
+        """The curve maps for the operators, and whether these shall take the tanh."""
         if self.scale == 1:
-            return apply_curve(x, self._raw_maps(x), steps=STEPS, tanh=True)
+            return self._raw_maps(x), True
         # tanh before the upsampling, as published: the two do not commute
-        return apply_curve(x, self.curve_maps(x), steps=STEPS)
+        return self.curve_maps(x), False
 
     def curve_maps(self, x: Tensor) -> Tensor:
         """The curve maps alpha in [-1, 1], `[B, 3, H, W]`, used by every step; positive brightens."""

@@ -1,0 +1,188 @@
+"""One photograph: any image as 8-bit RGB, what had to be changed for that, and the size it is kept at."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]  # [H, W, 3]
+OVERSHOOT = 1e-3  # resized floats leave [0, 1] by rounding
+LEAST = 3  # what the smoothness loss needs of a side
+
+_GREY = "is grey; used as three equal channels"
+_ALPHA = "is partly transparent; used without its transparency"
+_DEEP = "has 16 bits a channel; used with 8"
+_FLOATS = "has floating-point values; used with 8 bits"
+_CHANGED = {
+    "1": _GREY,
+    "L": _GREY,
+    "LA": _GREY,
+    "La": _GREY,
+    "P": "has a palette; used in the colours that it names",
+    "PA": _ALPHA,
+    "RGBA": _ALPHA,
+    "RGBa": _ALPHA,
+    "I": _DEEP,
+    "F": _FLOATS,
+}
+_PLAIN_ALPHA = {
+    "RGBa": "RGBA",
+    "La": "LA",
+    "PA": "RGBA",
+}  # what Pillow converts to RGB only by way of another
+
+
+def read(content: bytes) -> tuple[Image.Image, str]:
+    """The image in the bytes of a file: upright, 8-bit RGB; and what was changed for that, "" for nothing.
+
+    All of it is decoded, the first frame where there are several.
+
+    Raises:
+        ValueError: what is wrong with the file, to be read after its name.
+    """
+    if not content:
+        raise ValueError("is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            deep = _is_deep(file)
+            file.load()
+            image = ImageOps.exif_transpose(file)
+    except UnidentifiedImageError:
+        raise ValueError("is no image that Pillow can read") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"is too large ({error}); raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        ) from None
+    except Exception as error:
+        # Pillow's decoders raise nearly anything for a damaged file, and it is told by name
+        raise ValueError(f"is damaged: {error or type(error).__name__}") from error
+    image, changed = to_rgb(image)
+    return image, changed or (_DEEP if deep else "")
+
+
+def _is_deep(file: Image.Image) -> bool:
+    """Whether an unread file has 16 bits a channel, which Pillow reduces to the upper 8 for colours."""
+    for tile in getattr(file, "tile", ()):
+        mode = tile[3] if isinstance(tile[3], str) else (tile[3] or ("",))[0]
+        if ";16" in str(mode):
+            return True
+    return False
+
+
+def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """An image of any mode as 8-bit RGB, its transparency dropped; and what was changed, "" for nothing.
+
+    Raises:
+        ValueError: a mode without a way to RGB, or values outside its range.
+    """
+    mode = image.mode
+    if 0 in image.size:
+        raise ValueError(f"has no pixels: {image.width}x{image.height}")
+    if mode == "RGB":
+        return image, ""
+    changed = _CHANGED.get(mode, f"is {mode}; used as RGB")
+    if mode.startswith("I") or mode == "F":
+        return Image.fromarray(_bytes(np.asarray(image))).convert("RGB"), _DEEP if mode[0] == "I" else changed
+    if mode == "P" and "transparency" in image.info:
+        mode, changed = "PA", _ALPHA
+    try:
+        return image.convert(_PLAIN_ALPHA.get(mode, mode)).convert("RGB"), changed
+    except ValueError as error:
+        raise ValueError(f"is of mode {mode}, which cannot be turned into RGB: {error}") from error
+
+
+def from_value(value: Any) -> tuple[Image.Image, str]:
+    """An item of a dataset as 8-bit RGB, and what was changed for that, "" for nothing.
+
+    Args:
+        value: A PIL image; a tensor `[C, H, W]`; an array `[H, W]` or `[H, W, C]`; with 1, 3 or 4 channels,
+            of uint8, uint16 or floats in [0, 1].
+
+    Raises:
+        ValueError: anything else, values outside the range.
+    """
+    if isinstance(value, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(value))
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.dim() != 3 or value.shape[0] not in (1, 3, 4):
+            raise ValueError(f"is a tensor of shape {tuple(value.shape)}; wanted (3, H, W)")
+        value = (value.float() if value.is_floating_point() else value).permute(1, 2, 0).numpy()
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"is a {type(value).__name__}; wanted a PIL image, a tensor or an array")
+    if value.ndim == 2:
+        value = value[..., None]
+    if value.ndim != 3 or value.shape[2] not in (1, 3, 4):
+        raise ValueError(f"is an array of shape {value.shape}; wanted (H, W, 3)")
+    if 0 in value.shape:
+        raise ValueError(f"has no pixels: shape {value.shape}")
+    if value.dtype != np.uint8 and value.dtype != np.uint16 and not np.issubdtype(value.dtype, np.floating):
+        raise ValueError(f"has values of {value.dtype}; wanted uint8, uint16 or floats in [0, 1]")
+    changed = {1: _GREY, 4: _ALPHA}.get(value.shape[2], "")
+    pixels = _bytes(value[..., :3])
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))), changed
+
+
+def _bytes(values: np.ndarray) -> Pixels:
+    """uint8 as it is, other integers from 0..65535 and floats from [0, 1], rounded."""
+    if values.dtype == np.uint8:
+        return values
+    low, high = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.floating):
+        # NaN fails every comparison
+        if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+            raise ValueError(f"has values from {low:g} to {high:g}; floats must lie in [0, 1]")
+        return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise ValueError(f"has values from {low} to {high}; wanted 0 to 65535")
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The size at which a photograph is kept; with nothing given it stays as it is.
+
+    Args:
+        square: Squeezed to a square of this side.
+        short_side: Reduced or enlarged to this short side.
+        long_side: Reduced to this long side where it is larger.
+        least: Then enlarged to this short side where it is smaller.
+    """
+
+    square: int | None = None
+    short_side: int | None = None
+    long_side: int | None = None
+    least: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells this preparation from others, fit for a folder's name."""
+        sides = {"square": self.square, "short": self.short_side, "long": self.long_side, "least": self.least}
+        return "-".join(f"{name}{side}" for name, side in sides.items() if side is not None) or "whole"
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of what becomes of an image of this width and height."""
+        if self.square is not None:
+            return self.square, self.square
+        short = self.short_side
+        if short is None and self.long_side is not None and max(width, height) > self.long_side:
+            factor = self.long_side / max(width, height)
+            reduced = max(LEAST, round(width * factor)), max(LEAST, round(height * factor))
+        else:
+            reduced = width, height
+        if self.least is not None and min(reduced) < self.least:
+            short = self.least
+        if short is None:
+            return reduced
+        # never smaller than asked: every crop must find its place
+        factor = short / min(width, height)
+        return max(short, round(width * factor)), max(short, round(height * factor))
+
+    def apply(self, image: Image.Image) -> Pixels:
+        """The pixels of an RGB image at that size."""
+        size = self.size(*image.size)
+        return np.asarray(image if size == image.size else image.resize(size, Image.Resampling.LANCZOS))
