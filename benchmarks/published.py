@@ -1,6 +1,7 @@
 """What the authors' code computes, step by step in its own order: what a user has without fastllie."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _NEAR = ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2))
@@ -29,3 +30,34 @@ def _slices(x: Tensor) -> list[tuple[Tensor, Tensor]]:
         q = x[:, :, dy:, max(dx, 0) : width + min(dx, 0)]
         found += [(q, p), (p, q)]
     return found
+
+
+def zero_reference(y: Tensor, x: Tensor, maps: Tensor) -> Tensor:
+    """The total loss of Zero-DCE's lowlight_train.py and Myloss.py @e0f4adc.
+
+    Args:
+        y: Enhanced images, `[B, 3, H, W]`.
+        x: Low-light images, of the same shape.
+        maps: Curve maps, `[B, 24, H, W]`.
+    """
+    batch, _, height, width = maps.shape
+    vertical = torch.pow(maps[:, :, 1:, :] - maps[:, :, : height - 1, :], 2).sum()
+    horizontal = torch.pow(maps[:, :, :, 1:] - maps[:, :, :, : width - 1], 2).sum()
+    total_variation = 2 * (vertical / ((height - 1) * width) + horizontal / (height * (width - 1))) / batch
+
+    cells_x = F.avg_pool2d(torch.mean(x, 1, keepdim=True), 4)
+    cells_y = F.avg_pool2d(torch.mean(y, 1, keepdim=True), 4)
+    spatial = y.new_zeros(())
+    for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
+        kernel = y.new_zeros(1, 1, 3, 3)
+        kernel[0, 0, 1, 1], kernel[0, 0, row, column] = 1, -1
+        difference = F.conv2d(cells_x, kernel, padding=1) - F.conv2d(cells_y, kernel, padding=1)
+        spatial = spatial + torch.pow(difference, 2)
+
+    red, green, blue = torch.split(torch.mean(y, [2, 3], keepdim=True), 1, dim=1)
+    pairs = [torch.pow(red - green, 2), torch.pow(red - blue, 2), torch.pow(green - blue, 2)]
+    colour = torch.pow(torch.pow(pairs[0], 2) + torch.pow(pairs[1], 2) + torch.pow(pairs[2], 2), 0.5)
+
+    patches = F.avg_pool2d(torch.mean(y, 1, keepdim=True), 16)
+    exposure = torch.mean(torch.pow(patches - 0.6, 2))
+    return 200 * total_variation + torch.mean(spatial) + 5 * torch.mean(colour) + 10 * exposure
