@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fastllie.api import load as load
     from fastllie.evaluation import Evaluation as Evaluation
     from fastllie.evaluation import evaluate as evaluate
+    from fastllie.folders import FolderResult as FolderResult
+    from fastllie.folders import enhance_folder as enhance_folder
     from fastllie.methods import MethodInfo as MethodInfo
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
@@ -29,6 +31,8 @@ __version__ = "0.1.0"
 _WHERE = {
     "enhance": "fastllie.api",
     "Enhancer": "fastllie.api",
+    "enhance_folder": "fastllie.folders",
+    "FolderResult": "fastllie.folders",
     "load": "fastllie.api",
     "evaluate": "fastllie.evaluation",
     "Evaluation": "fastllie.evaluation",

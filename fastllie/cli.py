@@ -2,20 +2,19 @@
 
 import argparse
 import difflib
-import glob
-import itertools
 import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 import fastllie
-from fastllie.files import SUFFIXES, save_image
+from fastllie.files import PNG_LEVEL, QUALITY
+
+if TYPE_CHECKING:
+    from fastllie.folders import Failure
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR = 30
@@ -82,6 +81,20 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         help="an option of the method, such as scale=12 for zerodce++; may be repeated",
     )
     enhance.add_argument("--compare", action="store_true", help="write the input and the result side by side")
+    enhance.add_argument("--overwrite", action="store_true", help="write also what is there already")
+    enhance.add_argument(
+        "--workers", type=int, metavar="N", help="threads that decode and write (default: one for each core)"
+    )
+    enhance.add_argument(
+        "--quality", type=int, default=QUALITY, metavar="Q", help="of JPEG and WebP (default: %(default)s)"
+    )
+    enhance.add_argument(
+        "--png-level",
+        type=int,
+        default=PNG_LEVEL,
+        metavar="L",
+        help="of PNG, 0 (large, fast) to 9 (small, slow) (default: %(default)s)",
+    )
     enhance.set_defaults(run=_enhance)
 
     for verb, text in (("train", "train a method on your photographs"), ("finetune", "go on from weights")):
@@ -181,106 +194,40 @@ def _enhance(arguments: argparse.Namespace) -> int:
     }
     try:
         enhancer = fastllie.Enhancer(arguments.method, strength=arguments.strength, **settings)
-        # strength 0 gives the input as the result has it: upright, of the same mode
-        unchanged = fastllie.Enhancer(arguments.method, strength=0.0, **settings)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    jobs = plan(arguments.inputs, arguments.output)
-    failed = 0
-    bar = Progress(len(jobs))
-    for source, target in jobs:
-        try:
-            result = enhancer(source)
-            if arguments.compare:
-                result = side_by_side(unchanged(source), result)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            save_image(result, target)
-        except (OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            failed += 1
+    bar = Progress(0)
+
+    def advance(finished: int, total: int, failure: "Failure | None") -> None:
+        if failure is not None:
             bar.clear()
-            print(f"fastllie enhance: {source}: {error}", file=sys.stderr)
+            print(f"fastllie enhance: {failure}", file=sys.stderr)
+        bar.total = total
         bar.advance()
+
+    try:
+        result = fastllie.enhance_folder(
+            arguments.inputs,
+            arguments.output,
+            enhancer,
+            compare=arguments.compare,
+            overwrite=arguments.overwrite,
+            workers=arguments.workers,
+            quality=arguments.quality,
+            png_level=arguments.png_level,
+            progress=advance,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        bar.clear()
+        print("fastllie enhance: stopped; the same command does the rest", file=sys.stderr)
+        raise
     bar.clear()
-    if failed:
-        print(f"fastllie enhance: {failed} of {len(jobs)} failed", file=sys.stderr)
-    return FAILED if failed else OK
-
-
-def plan(inputs: Sequence[str], output: str) -> list[tuple[Path, Path]]:
-    """Which file is read and which is written for it.
-
-    Raises:
-        UsageError: nothing to do, one output for two inputs, or an output that would overwrite an input (one
-            file given as its own output is meant and allowed).
-    """
-    out = Path(output)
-    found: list[tuple[Path, Path]] = []  # an input, and where below OUT its result goes
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            images = _images_below(path, out)
-            if not images:
-                raise UsageError(f"the folder {text!r} holds no images ({', '.join(SUFFIXES)})")
-            found += [(image, image.relative_to(path)) for image in images]
-        elif not path.exists() and glob.has_magic(text):
-            files = [
-                Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match)
-            ]
-            if not files:
-                raise UsageError(f"no file matches {text!r}")
-            # below the part of the pattern that names folders plainly, the folders are kept
-            base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-            found += [(file, file.relative_to(base)) for file in files]
-        else:
-            # a missing file too: it is named when its turn comes, and the others are done
-            found.append((path, Path(path.name)))
-    if out.exists() and not out.is_dir() and out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{output!r} is a file that is no image: give a folder")
-    to_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
-    if to_file and (len(found) > 1 or Path(inputs[0]).is_dir()):
-        raise UsageError(f"{output!r} is one file, but there are {len(found)} inputs: give a folder")
-    if to_file:
-        return [(found[0][0], out)]
-    jobs = list(dict.fromkeys((source, out / place) for source, place in found))
-    _refuse_clashes(jobs)
-    return jobs
-
-
-def _images_below(folder: Path, out: Path) -> list[Path]:
-    """Image files in a folder and its folders, by suffix, without the results of an earlier run."""
-    results = out.resolve()
-    inside = folder.resolve() in results.parents
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not (inside and results in path.resolve().parents)
-    ]
-
-
-def _refuse_clashes(jobs: Sequence[tuple[Path, Path]]) -> None:
-    inputs = {source.resolve(): source for source, _ in jobs}
-    written: dict[Path, Path] = {}
-    for source, target in jobs:
-        place = target.resolve()
-        if place in inputs:
-            raise UsageError(f"this would overwrite the input {str(inputs[place])!r}: give another folder")
-        if place in written:
-            raise UsageError(
-                f"{str(written[place])!r} and {str(source)!r} would both be written to {str(target)!r}"
-            )
-        written[place] = source
-
-
-def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    """One image of both, of the mode and with the metadata of `after`."""
-    width, height = after.size
-    both = Image.new(after.mode, (2 * width, height))
-    both.info = dict(after.info)
-    both.paste(before, (0, 0))
-    both.paste(after, (width, 0))
-    return both
+    if len(result.done) != 1 or result.skipped or result.failed:
+        hint = " (--overwrite makes the skipped ones again)" if result.skipped else ""
+        print(f"fastllie enhance: {result}{hint}", file=sys.stderr)
+    return FAILED if result.failed else OK
 
 
 class Progress:
@@ -297,10 +244,11 @@ class Progress:
         passed = time.monotonic() - self.start
         if passed < BAR_AFTER or not sys.stderr.isatty():
             return
-        left = passed / self.done * (self.total - self.done)
+        rate = self.done / passed
+        left = (self.total - self.done) / rate
         filled = "#" * (BAR * self.done // self.total)
         print(
-            f"\r[{filled:<{BAR}}] {self.done}/{self.total}, {left:.0f} s left ",
+            f"\r[{filled:<{BAR}}] {self.done}/{self.total}, {rate:.1f}/s, {left:.0f} s left ",
             end="",
             file=sys.stderr,
             flush=True,
@@ -309,7 +257,7 @@ class Progress:
 
     def clear(self) -> None:
         if self.shown:
-            print("\r" + " " * (BAR + 40) + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * (BAR + 50) + "\r", end="", file=sys.stderr, flush=True)
             self.shown = False
 
 

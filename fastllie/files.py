@@ -1,9 +1,12 @@
 """Files: reading images, and writing anything so that no half-written file is ever left behind."""
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -20,10 +23,16 @@ SUFFIXES = {
     ".webp": "WEBP",
 }
 QUALITY = 95
-# Pillow's decoders raise all of these for damaged files
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError)
+# benchmarks/folders.py: Pillow's own level 6 takes several times as long for files a tenth smaller
+PNG_LEVEL = 1
+# Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
+MOST_DECODED = 2**32
+# Seconds after which nobody is writing to a temporary file any more
+ABANDONED = 3600
+_REMAINS = re.compile(r"\..+\.\d+\.part")
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 # What else a TIFF keeps in the same table describes its own storage and would be wrong in a new file
-_TIFF_TAGS = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853}
+TIFF_TAGS = {270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853}
 
 
 @contextmanager
@@ -43,31 +52,92 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class RefusedError(ValueError):
+    """A file that may be an image but is not read; the message says all."""
+
+
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Decode an image file (the first frame), turned upright by its EXIF orientation.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: named with the path.
-        ValueError: the file is not an image, or is damaged.
+        ValueError: the file is not an image, is damaged, or wants more memory or time than any photograph.
     """
+    with opening(path) as file:
+        file.load()
+        return upright(file)
+
+
+@contextmanager
+def opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """The unread image of a file; what goes wrong in the block is told as by `open_image`."""
     name = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{name!r} is a directory; wanted an image file")
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such image file: {name!r}")
+    if not os.path.isfile(path):
+        # opening a pipe would wait for a writer
+        raise RefusedError(f"{name!r} is no regular file; wanted an image file")
     try:
         with Image.open(path) as file:
-            file.load()
-            return upright(file)
-    except PermissionError:
+            _refuse_traps(file, name)
+            yield file
+    except (PermissionError, RefusedError):
         raise
     except UnidentifiedImageError as error:
         empty = " (it is empty)" if os.path.getsize(path) == 0 else ""
         raise ValueError(f"{name!r} is not an image that Pillow can read{empty}") from error
-    except _DAMAGE as error:
-        raise ValueError(f"the image {name!r} is damaged: {error}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name!r}: {error}; raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from error
+    except MemoryError as error:
+        raise MemoryError(f"no memory to decode {name!r}") from error
+    except Exception as error:
+        # Pillow's decoders raise nearly anything for a damaged file, and it is told by name
+        raise ValueError(f"the image {name!r} is damaged: {error or type(error).__name__}") from error
+
+
+def _refuse_traps(file: Image.Image, name: str) -> None:
+    """Raise for what no photograph does, before it is decoded."""
+    if file.format == "EPS":
+        # a program, which Pillow gives to Ghostscript
+        raise RefusedError(f"{name!r} is PostScript; wanted a photograph")
+    if file.format in ("JPEG", "MPO"):
+        with open(name, "rb") as raw:
+            scans = raw.read().count(b"\xff\xda")
+        if scans * file.width * file.height > MOST_DECODED:
+            raise RefusedError(
+                f"{name!r} has {scans} scans of {file.width}x{file.height} pixels, more than any photograph"
+            )
+
+
+def is_complete(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an image that was written to its end, as far as its first and last bytes tell."""
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            format, size = image.format, file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 12))
+            tail = file.read()
+            file.seek(4)
+            length = int.from_bytes(file.read(4), "little")
+    except Exception:
+        # see `opening`
+        return False
+    if format == "PNG":
+        return tail == _PNG_END
+    if format == "JPEG":
+        return tail.endswith(b"\xff\xd9")
+    return format != "WEBP" or length + 8 <= size
+
+
+def remove_remains(folder: str | os.PathLike[str]) -> None:
+    """Delete what `replacing` left in a folder when its process was killed, an hour ago or more."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _REMAINS.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED:
+                os.unlink(entry)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -77,17 +147,23 @@ def upright(image: Image.Image) -> Image.Image:
     result = ImageOps.exif_transpose(image)
     if exif:
         for tag in list(exif):
-            if tag not in _TIFF_TAGS:
+            if tag not in TIFF_TAGS:
                 del exif[tag]
         if exif:
             result.info["exif"] = exif.tobytes()
     return result
 
 
-def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+def save_image(
+    image: Image.Image, path: str | os.PathLike[str], *, quality: int = QUALITY, png_level: int = PNG_LEVEL
+) -> None:
     """Write an image in the format of the suffix, with its EXIF and ICC profile. Atomic.
 
-    JPEG and WebP are written at quality 95.
+    Args:
+        image: Of a mode that the format can hold.
+        path: Where to; `SUFFIXES` lists the suffixes.
+        quality: Of JPEG and WebP, 1 to 100.
+        png_level: 0 (large and fast) to 9 (small and slow).
 
     Raises:
         ValueError: an unknown suffix, or a mode that the format cannot hold.
@@ -98,13 +174,22 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {name!r}: wanted a suffix of {', '.join(SUFFIXES)}, got {suffix!r}")
     format = SUFFIXES[suffix]
-    extras = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
+    extras: dict[str, Any] = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
     if format in ("JPEG", "WEBP"):
-        extras["quality"] = QUALITY
-    with replacing(path) as temporary:
-        try:
-            image.save(temporary, format, **extras)
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise OSError(error.errno, f"cannot write {name!r}: {error.strerror}") from error
-            raise ValueError(f"cannot write {name!r} as {format}: {error}") from error
+        extras["quality"] = quality
+    if format == "PNG":
+        extras["compress_level"] = png_level
+    with replacing(path) as temporary, told(path, format):
+        image.save(temporary, format, **extras)
+
+
+@contextmanager
+def told(path: str | os.PathLike[str], format: str) -> Iterator[None]:
+    """Name the file and the format in the errors of an encoder."""
+    name = os.fspath(path)
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, f"cannot write {name!r}: {error.strerror}") from error
+        raise ValueError(f"cannot write {name!r} as {format}: {error}") from error

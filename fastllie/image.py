@@ -1,6 +1,7 @@
 """Images of every kind to float batches `[B, 3, H, W]` in [0, 1] and back to the same kind."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastllie.files import open_image, upright
+from fastllie.deep import DeepImage, read_image
+from fastllie.files import upright
 
 CHANNELS = ("rgb", "bgr")
 TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -69,7 +71,7 @@ def to_batch(
     if isinstance(image, Image.Image):
         return _from_pil(upright(_with_pixels(image)), device, dtype)
     if isinstance(image, (str, os.PathLike)):
-        return _from_pil(_with_pixels(open_image(image)), device, dtype)
+        return _from_file(image, device, dtype)
     raise TypeError(f"image is a {type(image).__name__}; {_WANTED}")
 
 
@@ -204,6 +206,25 @@ def _with_pixels(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"image has no pixels: width {image.size[0]}, height {image.size[1]}")
     return image
+
+
+def _from_file(
+    path: str | os.PathLike[str], device: torch.device | None, dtype: torch.dtype
+) -> tuple[Tensor, Source]:
+    image = read_image(path)
+    if not isinstance(image, DeepImage):
+        return _from_pil(_with_pixels(image), device, dtype)
+    warnings.warn(
+        f"{os.fspath(path)!r} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept by"
+        " fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
+        stacklevel=2,
+    )
+    x, inner = _from_array(image.colours, False, device, dtype)
+
+    def restore(y: Tensor) -> Image.Image:
+        return image.with_colours(inner.restore(y)).reduced()
+
+    return x, Source(restore, image.reduced)
 
 
 def _from_pil(image: Image.Image, device: torch.device | None, dtype: torch.dtype) -> tuple[Tensor, Source]:

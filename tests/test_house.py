@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "fastllie/methods.py": ("fastllie.models",),
     "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.files"),
     "fastllie/files.py": (),
-    "fastllie/image.py": ("fastllie.files",),
+    "fastllie/deep.py": ("fastllie.files",),
+    "fastllie/image.py": ("fastllie.deep", "fastllie.files"),
+    "fastllie/folders.py": ("fastllie.api", "fastllie.deep", "fastllie.files"),
     "fastllie/tiles.py": (),
     "fastllie/api.py": (
         "fastllie.methods",

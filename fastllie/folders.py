@@ -1,0 +1,358 @@
+"""Many image files: found, decoded, enhanced and written side by side, and gone on with after a stop."""
+
+import glob
+import itertools
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fastllie.api import Enhancer
+from fastllie.deep import DeepImage, read_image
+from fastllie.files import PNG_LEVEL, QUALITY, SUFFIXES, is_complete, remove_remains, save_image
+
+PathLike = str | os.PathLike[str]
+Job = tuple[Path, Path]  # what is read, and what is written for it
+# Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
+MOST_PIXELS = 2**28
+# More threads than this wait for the disk and for each other
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input for which nothing was written, and why."""
+
+    source: Path
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.error}"
+
+
+@dataclass
+class FolderResult:
+    """What became of the inputs.
+
+    Attributes:
+        done: Files that were written.
+        skipped: Files that were there already, whole and no older than their inputs.
+        failed: Inputs without a result, each with its error.
+        seconds: How long it took.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        return f"{counts}, {self.seconds:.1f} s"
+
+
+Progress = Callable[[int, int, Failure | None], None]
+
+
+def enhance_folder(
+    inputs: PathLike | Sequence[PathLike],
+    output: PathLike,
+    method: str | Callable[[Any], Any] = "zerodce",
+    *,
+    compare: bool = False,
+    overwrite: bool = False,
+    workers: int | None = None,
+    quality: int = QUALITY,
+    png_level: int = PNG_LEVEL,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> FolderResult:
+    """Enhance the images of folders into another folder with the same tree, each in its own format.
+
+    Files are decoded and written by `workers` threads while this one enhances. A result appears under its
+    name when it is whole. What is there already is skipped if it is whole and no older than its input: after a
+    stop of whatever kind the same call does the rest. Other settings are not noticed, `overwrite` makes all
+    anew. An error of one image is kept in the result, and the others are done.
+
+    PNG and TIFF with 16 bits a channel keep all of them, in colour too.
+
+    Args:
+        inputs: A folder, searched with its folders; an image file; a glob; or several of these.
+        output: A folder, made where it is not there; or, for one input file, a file, which is always written.
+        method: One of `list_methods()`, or an `Enhancer`, or whatever takes an array or PIL image and returns
+            another of the same kind and size.
+        compare: Write the input and the result side by side.
+        overwrite: Write also what is there already.
+        workers: Threads that decode and write; None is one for each core.
+        quality: Of JPEG and WebP, 1 to 100.
+        png_level: Of PNG, 0 (large and fast) to 9 (small and slow).
+        progress: Called in this thread after each input with how many are finished, how many there are, and
+            the failure where it was one.
+        **settings: As for `Enhancer`, where `method` is a name.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be meant, no inputs, one output for several inputs, or
+            an output that would overwrite an input; nothing was written.
+        FileNotFoundError: no such weight file.
+        KeyboardInterrupt: what was begun is whole or not there.
+    """
+    if not isinstance(method, str) and settings:
+        raise TypeError(f"{', '.join(settings)}: settings go with the name of a method, not with a callable")
+    workers = _checked("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    _checked("quality", quality, 1, 100)
+    _checked("png_level", png_level, 0, 9)
+    begin = time.monotonic()
+    single = isinstance(inputs, (str, os.PathLike))
+    jobs, unreadable = plan([inputs] if single else list(inputs), output)  # type: ignore[list-item,arg-type]
+    enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
+    # one file that was named is meant to be written
+    afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
+    result = FolderResult()
+    total = len(jobs) + len(unreadable)
+
+    def finish(outcome: list[Any], entry: Any) -> None:
+        outcome.append(entry)
+        if progress is not None:
+            finished = len(result.done) + len(result.skipped) + len(result.failed)
+            progress(finished, total, entry if isinstance(entry, Failure) else None)
+
+    def missing() -> Iterator[Job]:
+        swept: set[Path] = set()
+        for source, target in jobs:
+            if not afresh and _is_done(source, target):
+                finish(result.skipped, target)
+                continue
+            if target.parent not in swept:
+                swept.add(target.parent)
+                remove_remains(target.parent)
+            yield source, target
+
+    def write(before: Any, after: Any, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = _joined(before, after) if compare else after
+        if isinstance(image, _Pixels):
+            image = image.as_pil()
+        if isinstance(image, DeepImage):
+            image.save(target, quality=quality, png_level=png_level)
+        else:
+            save_image(image, target, quality=quality, png_level=png_level)
+
+    with warnings.catch_warnings():
+        # a damaged file makes Pillow warn about each of its tags; what matters of them is an error
+        warnings.filterwarnings("ignore", module="PIL")
+        for failure in unreadable:
+            finish(result.failed, failure)
+        with closing(_outcomes(missing(), enhancer, write, workers)) as outcomes:
+            for (source, target), error in outcomes:
+                if error is None:
+                    finish(result.done, target)
+                else:
+                    finish(result.failed, Failure(source, error))
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+class _Pixels(NamedTuple):
+    """A plain colour photograph, as the bytes that an `Enhancer` takes without a detour."""
+
+    values: np.ndarray  # uint8 [H, W, 3]
+    info: dict[Any, Any]
+
+    def as_pil(self) -> Image.Image:
+        image = Image.fromarray(self.values)
+        image.info = self.info
+        return image
+
+
+def _read(path: Path) -> Any:
+    image = read_image(path)
+    if isinstance(image, DeepImage) or image.mode != "RGB" or "transparency" in image.info:
+        return image
+    return _Pixels(np.array(image), image.info)
+
+
+def _apply(enhancer: Callable[[Any], Any], image: Any) -> Any:
+    if isinstance(image, DeepImage):
+        return image.with_colours(enhancer(image.colours))
+    if isinstance(image, _Pixels):
+        return _Pixels(enhancer(image.values), image.info)
+    return enhancer(image)
+
+
+def _joined(before: Any, after: Any) -> Any:
+    """One image of both, of the mode and with the metadata of `after`."""
+    if not isinstance(after, Image.Image):
+        return type(after)(np.concatenate((before.values, after.values), axis=1), after.info)
+    width, height = after.size
+    both = Image.new(after.mode, (2 * width, height))
+    both.info = dict(after.info)
+    # palettes come back as the colours that they name
+    both.paste(before if before.mode == after.mode else before.convert(after.mode), (0, 0))
+    both.paste(after, (width, 0))
+    return both
+
+
+def _outcomes(
+    jobs: Iterable[Job],
+    enhancer: Callable[[Any], Any],
+    write: Callable[[Any, Any, Path], None],
+    workers: int,
+) -> Iterator[tuple[Job, Exception | None]]:
+    """Do the jobs, in their order; each with the error that ended it, or None.
+
+    Enhancing stays in the calling thread: the networks use all cores themselves, and a GPU has one queue.
+    """
+    waiting = iter(jobs)
+    reading: deque[tuple[Job, Future[Any]]] = deque()
+    writing: deque[tuple[Job, Future[None]]] = deque()
+    # as if enormous, until the first is decoded
+    largest = MOST_PIXELS
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fastllie-folder")
+    try:
+        while True:
+            most = min(2 * workers + 1, max(2, MOST_PIXELS // largest))
+            room = max(0, most - len(reading) - len(writing))
+            reading += [(job, pool.submit(_read, job[0])) for job in itertools.islice(waiting, room)]
+            if not reading and not writing:
+                return
+            if reading:
+                job, decoded = reading.popleft()
+                try:
+                    before = decoded.result()
+                    pixels = _pixels(before)
+                    largest = pixels if largest == MOST_PIXELS else max(largest, pixels)
+                    written = pool.submit(write, before, _apply(enhancer, before), job[1])
+                except Exception as error:
+                    # of any kind: an enhancer may be the user's own, and the others are done all the same
+                    written = Future()
+                    written.set_exception(error)
+                before = decoded = None
+                writing.append((job, written))
+            while writing and (writing[0][1].done() or len(writing) > workers or not reading):
+                job, written = writing.popleft()
+                yield job, _bare(written.exception())
+                if not reading:
+                    break
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pixels(image: Any) -> int:
+    if isinstance(image, Image.Image):
+        return image.width * image.height
+    height, width = image.values.shape[:2]
+    return height * width
+
+
+def _bare(error: BaseException | None) -> Exception | None:
+    """The error without its frames, which would keep the pixels of every image that failed."""
+    if error is None:
+        return None
+    if not isinstance(error, Exception):
+        raise error
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def _is_done(source: Path, target: Path) -> bool:
+    try:
+        if target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+            return False
+    except OSError:
+        return False
+    return is_complete(target)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _checked(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+    return value
+
+
+def plan(inputs: Sequence[PathLike], output: PathLike) -> tuple[list[Job], list[Failure]]:
+    """Which file is read and which is written for it; and the folders that could not be looked into.
+
+    Raises:
+        ValueError: nothing to do, one output for two inputs, or an output that would overwrite an input (one
+            file given as its own output is meant and allowed).
+    """
+    if not inputs:
+        raise ValueError("no inputs: wanted image files, folders or globs")
+    out = Path(output)
+    found: list[Job] = []  # an input, and where below OUT its result goes
+    unreadable: list[Failure] = []
+    for given in inputs:
+        text = os.fspath(given)
+        path = Path(text)
+        if path.is_dir():
+            images = _images_below(path, out, unreadable)
+            if not images and not unreadable:
+                raise ValueError(f"the folder {text!r} holds no images ({', '.join(SUFFIXES)})")
+            found += [(image, image.relative_to(path)) for image in images]
+        elif not path.exists() and glob.has_magic(text):
+            files = [
+                Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match)
+            ]
+            if not files:
+                raise ValueError(f"no file matches {text!r}")
+            # below the part of the pattern that names folders plainly, the folders are kept
+            base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+            found += [(file, file.relative_to(base)) for file in files]
+        else:
+            # a missing file too: it is named when its turn comes, and the others are done
+            found.append((path, Path(path.name)))
+    if out.exists() and not out.is_dir() and out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{str(out)!r} is a file that is no image: give a folder")
+    to_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
+    if to_file and (len(found) != 1 or Path(inputs[0]).is_dir()):
+        raise ValueError(f"{str(out)!r} is one file, but there are {len(found)} inputs: give a folder")
+    if to_file:
+        return [(found[0][0], out)], unreadable
+    jobs = list(dict.fromkeys((source, out / place) for source, place in found))
+    _refuse_clashes(jobs)
+    return jobs, unreadable
+
+
+def _images_below(folder: Path, out: Path, unreadable: list[Failure]) -> list[Path]:
+    """Image files in a folder and its folders, by suffix, without the results of an earlier run."""
+    results = out.resolve()
+    inside = folder.resolve() in results.parents
+    found = []
+    for place, _, names in os.walk(
+        folder, onerror=lambda error: unreadable.append(Failure(Path(error.filename), error))
+    ):
+        if inside and (results == Path(place).resolve() or results in Path(place).resolve().parents):
+            continue
+        found += [Path(place, name) for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
+    return sorted(
+        path for path in found if path.is_file() and not (inside and results in path.resolve().parents)
+    )
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    inputs = {source.resolve(): source for source, _ in jobs}
+    written: dict[Path, Path] = {}
+    for source, target in jobs:
+        place = target.resolve()
+        if place in inputs:
+            raise ValueError(f"this would overwrite the input {str(inputs[place])!r}: give another folder")
+        if place in written:
+            raise ValueError(
+                f"{str(written[place])!r} and {str(source)!r} would both be written to {str(target)!r}"
+            )
+        written[place] = source
