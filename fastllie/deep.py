@@ -106,7 +106,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image | DeepImage:
             raise RefusedError(f"{name!r} holds its 16-bit channels in planes of their own; wanted RGBRGB...")
         if ";16" not in raw or raw.split(";")[0] not in _COLOURS:
             file.load()
-            return upright(file)
+            return upright(file, own=True)
         # a division by alpha needs both bytes
         multiplied, raw = raw.startswith("RGBa"), raw.replace("RGBa", "RGBA")
         high = _decoded(file, raw)
@@ -218,8 +218,8 @@ def _tiff(image: DeepImage) -> Iterable[bytes]:
         tags.load(given)
     for tag in set(tags) - TIFF_TAGS:
         del tags[tag]
-    order = ">u2" if tags.endian == ">" else "<u2"
-    pixels = values.astype(order).tobytes()
+    # as Pillow writes the header, where there was no EXIF too
+    pixels = values.astype("<u2" if tags.endian == "<" else ">u2").tobytes()
     tags[256], tags[257] = width, height
     tags[_DEPTHS] = (16,) * channels
     tags[259] = 1  # not compressed

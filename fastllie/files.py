@@ -65,7 +65,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """
     with opening(path) as file:
         file.load()
-        return upright(file)
+        return upright(file, own=True)
 
 
 @contextmanager
@@ -140,11 +140,21 @@ def remove_remains(folder: str | os.PathLike[str]) -> None:
                 os.unlink(entry)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """A copy with the EXIF orientation applied, and EXIF in `info` whatever format the image came from."""
+def upright(image: Image.Image, *, own: bool = False) -> Image.Image:
+    """The image with its EXIF orientation applied, and EXIF in `info` whatever format it came from.
+
+    Args:
+        image: Stays as it is.
+        own: Where it is nobody else's, it may be turned itself; a copy takes as long as decoding.
+    """
     # TIFF keeps its tags in the image object, which copies lose
     exif = image.getexif() if "exif" not in image.info else None
-    result = ImageOps.exif_transpose(image)
+    # not a TIFF, which would be saved again with all its tags
+    if own and image.format != "TIFF":
+        ImageOps.exif_transpose(image, in_place=True)
+        result = image
+    else:
+        result = ImageOps.exif_transpose(image)
     if exif:
         for tag in list(exif):
             if tag not in TIFF_TAGS:

@@ -2,18 +2,20 @@
 
 import glob
 import itertools
+import math
 import os
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fastllie.api import Enhancer
@@ -79,9 +81,9 @@ def enhance_folder(
     """Enhance the images of folders into another folder with the same tree, each in its own format.
 
     Files are decoded and written by `workers` threads while this one enhances. A result appears under its
-    name when it is whole. What is there already is skipped if it is whole and no older than its input: after a
-    stop of whatever kind the same call does the rest. Other settings are not noticed, `overwrite` makes all
-    anew. An error of one image is kept in the result, and the others are done.
+    name when it is whole. What is there already is skipped if it is whole and no older than its input, so
+    after a stop of whatever kind the same call does the rest. Other settings are not noticed; `overwrite` makes
+    all anew. An error of one image is kept in the result, and the others are done.
 
     PNG and TIFF with 16 bits a channel keep all of them, in colour too.
 
@@ -216,12 +218,15 @@ def _outcomes(
     writing: deque[tuple[Job, Future[None]]] = deque()
     # as if enormous, until the first is decoded
     largest = MOST_PIXELS
+    balance = _Balance()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fastllie-folder")
     try:
         while True:
             most = min(2 * workers + 1, max(2, MOST_PIXELS // largest))
             room = max(0, most - len(reading) - len(writing))
-            reading += [(job, pool.submit(_read, job[0])) for job in itertools.islice(waiting, room)]
+            reading += [
+                (job, pool.submit(balance.timed, _read, job[0])) for job in itertools.islice(waiting, room)
+            ]
             if not reading and not writing:
                 return
             if reading:
@@ -230,12 +235,14 @@ def _outcomes(
                     before = decoded.result()
                     pixels = _pixels(before)
                     largest = pixels if largest == MOST_PIXELS else max(largest, pixels)
-                    written = pool.submit(write, before, _apply(enhancer, before), job[1])
+                    with balance.enhancing():
+                        after = _apply(enhancer, before)
+                    written = pool.submit(balance.timed, write, before, after, job[1])
                 except Exception as error:
                     # of any kind: an enhancer may be the user's own, and the others are done all the same
                     written = Future()
                     written.set_exception(error)
-                before = decoded = None
+                before = after = decoded = None
                 writing.append((job, written))
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
@@ -244,6 +251,44 @@ def _outcomes(
                     break
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        balance.close()
+
+
+class _Balance:
+    """How many threads the network gets: its share of the work, while others decode and encode.
+
+    More of them only wait for a core. With `e` seconds of computing for an image and `f` for its files, no
+    core rests when `cores * e / (e + f)` threads enhance. The second image is left to one thread, to find out.
+    """
+
+    def __init__(self) -> None:
+        self._all = torch.get_num_threads()
+        self._images = 0
+        self._files: list[float] = []  # seconds of each reading and each writing
+
+    @contextmanager
+    def enhancing(self) -> Iterator[None]:
+        self._images += 1
+        if self._images == 2:
+            torch.set_num_threads(1)
+        begin = time.thread_time()
+        try:
+            yield
+        finally:
+            if self._images == 2:
+                alone = time.thread_time() - begin
+                # reading and writing
+                files = 2 * sum(self._files) / len(self._files)
+                torch.set_num_threads(math.ceil(self._all * alone / (alone + files)) or 1)
+
+    def timed(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        begin = time.thread_time()
+        result = work(*arguments)
+        self._files.append(time.thread_time() - begin)
+        return result
+
+    def close(self) -> None:
+        torch.set_num_threads(self._all)
 
 
 def _pixels(image: Any) -> int:
