@@ -82,8 +82,8 @@ def enhance_folder(
 
     Files are decoded and written by `workers` threads while this one enhances. A result appears under its
     name when it is whole. What is there already is skipped if it is whole and no older than its input, so
-    after a stop of whatever kind the same call does the rest. Other settings are not noticed; `overwrite` makes
-    all anew. An error of one image is kept in the result, and the others are done.
+    after a stop of whatever kind the same call does the rest. Other settings are not noticed; `overwrite`
+    makes all anew. An error of one image is kept in the result, and the others are done.
 
     PNG and TIFF with 16 bits a channel keep all of them, in colour too.
 
@@ -258,7 +258,7 @@ class _Balance:
     """How many threads the network gets: its share of the work, while others decode and encode.
 
     More of them only wait for a core. With `e` seconds of computing for an image and `f` for its files, no
-    core rests when `cores * e / (e + f)` threads enhance. The second image is left to one thread, to find out.
+    core rests when `cores * e / (e + f)` threads enhance. The second image tells, enhanced by one thread.
     """
 
     def __init__(self) -> None:
