@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,15 +148,24 @@ def upright(image: Image.Image, *, own: bool = False) -> Image.Image:
         image: Stays as it is.
         own: Where it is nobody else's, it may be turned itself; a copy takes as long as decoding.
     """
-    # TIFF keeps its tags in the image object, which copies lose
-    exif = image.getexif() if "exif" not in image.info else None
+    try:
+        exif = image.getexif()
+    except Exception as error:
+        # see `opening`; the pixels are good, and no reason to lose a photograph
+        name = getattr(image, "filename", "") or "an image"
+        warnings.warn(f"the EXIF data of {name!r} are damaged and left out: {error}", stacklevel=2)
+        image = image if own else image.copy()
+        for key in ("exif", "Raw profile type exif"):
+            image.info.pop(key, None)
+        exif = image.getexif()
     # not a TIFF, which would be saved again with all its tags
     if own and image.format != "TIFF":
         ImageOps.exif_transpose(image, in_place=True)
         result = image
     else:
         result = ImageOps.exif_transpose(image)
-    if exif:
+    # TIFF keeps its tags in the image object, which copies lose
+    if exif and "exif" not in image.info:
         for tag in list(exif):
             if tag not in TIFF_TAGS:
                 del exif[tag]
