@@ -197,7 +197,7 @@ def _png(image: DeepImage, level: int) -> Iterable[bytes]:
         yield _chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
     if exif := image.info.get("exif"):
         yield _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    yield _chunk(b"IDAT", zlib.compress(filtered, level))
+    yield _chunk(b"IDAT", zlib.compress(filtered.data, level))
     yield _chunk(b"IEND", b"")
 
 

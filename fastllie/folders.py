@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -208,7 +208,7 @@ def _outcomes(
     enhancer: Callable[[Any], Any],
     write: Callable[[Any, Any, Path], None],
     workers: int,
-) -> Iterator[tuple[Job, Exception | None]]:
+) -> Generator[tuple[Job, Exception | None], None, None]:
     """Do the jobs, in their order; each with the error that ended it, or None.
 
     Enhancing stays in the calling thread: the networks use all cores themselves, and a GPU has one queue.
@@ -242,8 +242,10 @@ def _outcomes(
                     # of any kind: an enhancer may be the user's own, and the others are done all the same
                     written = Future()
                     written.set_exception(error)
-                before = after = decoded = None
                 writing.append((job, written))
+                # held by the threads that need them, and by nobody here while this one waits
+                del decoded
+                before = after = None
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
                 yield job, _bare(written.exception())

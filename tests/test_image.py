@@ -318,15 +318,17 @@ def test_orientation_is_applied_once(tmp_path, orientation, given):
     assert fastllie.enhance(got, strength=0).tobytes() == got.tobytes()
 
 
-def test_damaged_exif_costs_no_photograph(tmp_path):
-    path = tmp_path / "photo.jpg"
-    Image.fromarray(RGB).save(path, quality=100, exif=b"Exif\0\0II*\0\1")
-    want = fastllie.enhance(np.array(Image.open(path)))
-    with pytest.warns(UserWarning, match=r"the EXIF data of '.*photo\.jpg' are damaged and left out"):
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_damaged_exif_costs_no_photograph(tmp_path, suffix):
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(RGB).save(path, exif=b"Exif\0\0II*\0\1", lossless=True)
+    want = fastllie.enhance(RGB)
+    with pytest.warns(UserWarning, match=rf"the EXIF data of '.*photo\.{suffix}' are damaged and left out"):
         got = fastllie.enhance(path)
     assert np.array_equal(np.asarray(got), want)
     assert "exif" not in got.info
     with Image.open(path) as image:
+        image.load()
         before = dict(image.info)
         with pytest.warns(UserWarning, match="are damaged and left out"):
             assert np.array_equal(np.asarray(fastllie.enhance(image)), want)
