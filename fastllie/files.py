@@ -199,6 +199,8 @@ def save_image(
         extras["quality"] = quality
     if format == "PNG":
         extras["compress_level"] = png_level
+        # our values end at 65535, and newer versions of Pillow write no others
+        image = image.convert("I;16") if image.mode == "I" else image
     with replacing(path) as temporary, told(path, format):
         image.save(temporary, format, **extras)
 

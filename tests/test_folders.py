@@ -75,6 +75,70 @@ def test_any_callable_enhances(photos):
         fastllie.enhance_folder("photos", "c", brighter, strength=1, tile=2)
 
 
+MODES = {
+    "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "tif": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
+    "jpg": ("L", "RGB", "CMYK"),
+    "webp": ("RGB", "RGBA"),
+    "bmp": ("1", "L", "P", "RGB"),
+    "ppm": ("L", "RGB", "I;16"),
+}
+
+
+def of_mode(mode):
+    alpha = Image.fromarray(RGB[..., 1].copy())
+    grey = RGB[..., 0].astype(np.int32)
+    if mode == "F":
+        return Image.fromarray(grey.astype(np.float32) / 255)
+    if mode in ("I", "I;16"):
+        return Image.fromarray((grey * 257).astype(np.int32 if mode == "I" else np.uint16))
+    if mode == "P":
+        return Image.fromarray(RGB).quantize(16)
+    image = Image.fromarray(RGB).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(alpha)
+    return image
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(suffix, mode) for suffix in MODES for mode in MODES[suffix]])
+def test_a_file_of_every_mode_comes_back_as_it_was(tmp_path, suffix, mode):
+    lossless = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    of_mode(mode).save(tmp_path / f"a.{suffix}", icc_profile=b"profile", **lossless)
+    with Image.open(tmp_path / f"a.{suffix}") as given:
+        given.load()
+    result = fastllie.enhance_folder(tmp_path / f"a.{suffix}", tmp_path / "out", quality=100)
+    assert result.failed == []
+    with Image.open(result.done[0]) as got:
+        got.load()
+    assert got.format == given.format
+    assert got.mode == {"P": "RGB"}.get(given.mode, given.mode)
+    assert got.size == given.size
+    if suffix not in ("bmp", "ppm"):
+        assert got.info["icc_profile"] == b"profile"
+    if "A" in mode:
+        assert got.getchannel("A").tobytes() == given.getchannel("A").tobytes()
+    if suffix not in ("jpg", "webp"):
+        assert np.array_equal(np.asarray(got), np.asarray(fastllie.enhance(given)))
+
+
+def test_integers_become_sixteen_bits_in_png(tmp_path):
+    of_mode("I").save(tmp_path / "a.tif")
+    fastllie.enhance_folder(tmp_path / "a.tif", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as got:
+        assert np.array_equal(np.asarray(got), np.asarray(fastllie.enhance(of_mode("I"))))
+
+
+def test_a_palette_with_transparency_keeps_its_alpha(tmp_path):
+    palette = of_mode("P")
+    opacity = bytes(range(0, 256, 16))
+    palette.save(tmp_path / "a.png", transparency=opacity)
+    fastllie.enhance_folder(tmp_path / "a.png", tmp_path / "out")
+    with Image.open(tmp_path / "out" / "a.png") as got:
+        assert got.mode == "RGBA"
+        alpha = np.asarray(got)[..., 3]
+    assert np.array_equal(alpha, np.frombuffer(opacity, np.uint8)[np.asarray(palette)])
+
+
 # --- what is done is not done again
 
 

@@ -142,6 +142,9 @@ def test_bgr():
     tensor = torch.from_numpy(bgr).permute(2, 0, 1)
     assert np.array_equal(fastllie.enhance(tensor, channels="bgr").permute(1, 2, 0).numpy()[..., ::-1], want)
     assert not np.array_equal(fastllie.enhance(bgr), want[..., ::-1])
+    deep = np.stack([bgr, bgr[::-1]]).astype(np.uint16) * 257
+    want_deep = fastllie.enhance(np.ascontiguousarray(deep[..., ::-1]))
+    assert np.array_equal(fastllie.enhance(deep, channels="bgr")[..., ::-1], want_deep)
     # files and PIL images know their order
     assert np.array_equal(fastllie.enhance(Image.fromarray(RGB), channels="bgr"), want)
 
