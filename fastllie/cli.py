@@ -14,7 +14,7 @@ import fastllie
 from fastllie.files import PNG_LEVEL, QUALITY
 
 if TYPE_CHECKING:
-    from fastllie.folders import Failure
+    from fastllie.jobs import Failure
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR = 30

@@ -24,7 +24,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }
 QUALITY = 95
-# benchmarks/folders.py: Pillow's own level 6 takes several times as long for files a tenth smaller
+# Pillow's own, 6, takes three times as long for files a tenth smaller (photographs of 1600x1067)
 PNG_LEVEL = 1
 # Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
 MOST_DECODED = 2**32

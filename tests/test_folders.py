@@ -363,7 +363,7 @@ def test_the_command_can_be_stopped_and_started_again(photos, stop):
     command = [sys.executable, "-m", "fastllie", "enhance", "photos", "-o", "out", "--weights", str(given)]
     run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while len(tree("out")) < 5 and time.monotonic() < end and run.poll() is None:
+    while len(list(Path("out").rglob("[!.]*.*"))) < 5 and time.monotonic() < end and run.poll() is None:
         time.sleep(0.02)
     run.send_signal(stop)
     _, err = run.communicate(timeout=60)

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "fastllie/files.py": (),
     "fastllie/deep.py": ("fastllie.files",),
     "fastllie/image.py": ("fastllie.deep", "fastllie.files"),
-    "fastllie/folders.py": ("fastllie.api", "fastllie.deep", "fastllie.files"),
+    "fastllie/jobs.py": ("fastllie.files",),
+    "fastllie/folders.py": ("fastllie.api", "fastllie.deep", "fastllie.files", "fastllie.jobs"),
     "fastllie/tiles.py": (),
     "fastllie/api.py": (
         "fastllie.methods",
