@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from PIL import Image
 
 from fastllie.api import Enhancer
 from fastllie.deep import DeepImage, read_image
-from fastllie.files import PNG_LEVEL, QUALITY, is_complete, remove_remains, save_image
+from fastllie.files import PNG_LEVEL, QUALITY, SUFFIXES, is_complete, remove_remains, save_image
 from fastllie.jobs import Failure, Job, PathLike, plan
 
 # Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
@@ -63,6 +63,7 @@ def enhance_folder(
     quality: int = QUALITY,
     png_level: int = PNG_LEVEL,
     progress: Progress | None = None,
+    others: Mapping[str, Callable[[Path, Path], None]] | None = None,
     **settings: Any,
 ) -> FolderResult:
     """Enhance the images of folders into another folder with the same tree, each in its own format.
@@ -86,6 +87,8 @@ def enhance_folder(
         png_level: Of PNG, 0 (large and fast) to 9 (small and slow).
         progress: Called in this thread after each input with how many are finished, how many there are, and
             the failure where it was one.
+        others: Files of other kinds, taken from folders too: a suffix in small letters, with its point, and
+            what writes the result (its second path) for such a file, whole or not at all; in this thread.
         **settings: As for `Enhancer`, where `method` is a name.
 
     Raises:
@@ -101,7 +104,9 @@ def enhance_folder(
     _checked("png_level", png_level, 0, 9)
     begin = time.monotonic()
     single = isinstance(inputs, (str, os.PathLike))
-    jobs, unreadable = plan([inputs] if single else list(inputs), output)  # type: ignore[list-item,arg-type]
+    others = others or {}
+    given: Any = [inputs] if single else inputs
+    jobs, unreadable = plan(list(given), output, (*SUFFIXES, *others))
     enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
     # one file that was named is meant to be written
     afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
@@ -117,7 +122,7 @@ def enhance_folder(
     def missing() -> Iterator[Job]:
         swept: set[Path] = set()
         for source, target in jobs:
-            if not afresh and _is_done(source, target):
+            if not afresh and _is_done(source, target, source.suffix.lower() in others):
                 finish(result.skipped, target)
                 continue
             if target.parent not in swept:
@@ -140,7 +145,7 @@ def enhance_folder(
         warnings.filterwarnings("ignore", module="PIL")
         for failure in unreadable:
             finish(result.failed, failure)
-        with closing(_outcomes(missing(), enhancer, write, workers)) as outcomes:
+        with closing(_outcomes(missing(), enhancer, write, workers, others)) as outcomes:
             for (source, target), error in outcomes:
                 if error is None:
                     finish(result.done, target)
@@ -195,6 +200,7 @@ def _outcomes(
     enhancer: Callable[[Any], Any],
     write: Callable[[Any, Any, Path], None],
     workers: int,
+    others: Mapping[str, Callable[[Path, Path], None]],
 ) -> Generator[tuple[Job, Exception | None], None, None]:
     """Do the jobs, in their order; each with the error that ended it, or None.
 
@@ -207,24 +213,39 @@ def _outcomes(
     largest = MOST_PIXELS
     balance = _Balance()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fastllie-folder")
+
+    def begun(job: Job) -> Future[Any]:
+        if job[0].suffix.lower() not in others:
+            return pool.submit(balance.timed, _read, job[0])
+        ready: Future[Any] = Future()
+        ready.set_result(None)
+        return ready
+
+    def enhanced(job: Job, before: Any) -> Future[None]:
+        if before is None:
+            others[job[0].suffix.lower()](*job)
+            written: Future[None] = Future()
+            written.set_result(None)
+            return written
+        with balance.enhancing():
+            after = _apply(enhancer, before)
+        return pool.submit(balance.timed, write, before, after, job[1])
+
     try:
         while True:
             most = min(2 * workers + 1, max(2, MOST_PIXELS // largest))
             room = max(0, most - len(reading) - len(writing))
-            reading += [
-                (job, pool.submit(balance.timed, _read, job[0])) for job in itertools.islice(waiting, room)
-            ]
+            reading += [(job, begun(job)) for job in itertools.islice(waiting, room)]
             if not reading and not writing:
                 return
             if reading:
                 job, decoded = reading.popleft()
                 try:
                     before = decoded.result()
-                    pixels = _pixels(before)
-                    largest = pixels if largest == MOST_PIXELS else max(largest, pixels)
-                    with balance.enhancing():
-                        after = _apply(enhancer, before)
-                    written = pool.submit(balance.timed, write, before, after, job[1])
+                    if before is not None:
+                        pixels = _pixels(before)
+                        largest = pixels if largest == MOST_PIXELS else max(largest, pixels)
+                    written = enhanced(job, before)
                 except Exception as error:
                     # of any kind: an enhancer may be the user's own, and the others are done all the same
                     written = Future()
@@ -232,7 +253,7 @@ def _outcomes(
                 writing.append((job, written))
                 # held by the threads that need them, and by nobody here while this one waits
                 del decoded
-                before = after = None
+                before = None
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
                 yield job, _bare(written.exception())
@@ -267,7 +288,7 @@ class _Balance:
             if self._images == 2:
                 alone = time.thread_time() - begin
                 # reading and writing
-                files = 2 * sum(self._files) / len(self._files)
+                files = 2 * sum(self._files) / len(self._files) or 1e-9  # a clock may be coarse
                 torch.set_num_threads(math.ceil(self._all * alone / (alone + files)) or 1)
 
     def timed(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -297,13 +318,14 @@ def _bare(error: BaseException | None) -> Exception | None:
     return error
 
 
-def _is_done(source: Path, target: Path) -> bool:
+def _is_done(source: Path, target: Path, other: bool) -> bool:
     try:
-        if target.stat().st_mtime_ns < source.stat().st_mtime_ns:
+        found = target.stat()
+        if found.st_mtime_ns < source.stat().st_mtime_ns:
             return False
     except OSError:
         return False
-    return is_complete(target)
+    return found.st_size > 0 if other else is_complete(target)
 
 
 def _cores() -> int:

@@ -3,7 +3,7 @@
 import glob
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,15 @@ class Failure:
         return f"{self.source}: {self.error}"
 
 
-def plan(inputs: Sequence[PathLike], output: PathLike) -> tuple[list[Job], list[Failure]]:
+def plan(
+    inputs: Sequence[PathLike], output: PathLike, suffixes: Collection[str] = tuple(SUFFIXES)
+) -> tuple[list[Job], list[Failure]]:
     """Which file is read and which is written for it; and the folders that could not be looked into.
+
+    Args:
+        inputs: Folders, files and globs.
+        output: A folder; or a file, for one input file.
+        suffixes: What is taken from a folder, and what is a file as the output.
 
     Raises:
         ValueError: nothing to do, one output for two inputs, or an output that would overwrite an input (one
@@ -40,9 +47,9 @@ def plan(inputs: Sequence[PathLike], output: PathLike) -> tuple[list[Job], list[
         text = os.fspath(given)
         path = Path(text)
         if path.is_dir():
-            images = _images_below(path, out, unreadable)
+            images = _files_below(path, out, suffixes, unreadable)
             if not images and not unreadable:
-                raise ValueError(f"the folder {text!r} holds no images ({', '.join(SUFFIXES)})")
+                raise ValueError(f"the folder {text!r} holds no images ({', '.join(suffixes)})")
             found += [(image, image.relative_to(path)) for image in images]
         elif not path.exists() and glob.has_magic(text):
             files = [
@@ -56,9 +63,9 @@ def plan(inputs: Sequence[PathLike], output: PathLike) -> tuple[list[Job], list[
         else:
             # a missing file too: it is named when its turn comes, and the others are done
             found.append((path, Path(path.name)))
-    if out.exists() and not out.is_dir() and out.suffix.lower() not in SUFFIXES:
+    if out.exists() and not out.is_dir() and out.suffix.lower() not in suffixes:
         raise ValueError(f"{str(out)!r} is a file that is no image: give a folder")
-    to_file = out.suffix.lower() in SUFFIXES and not out.is_dir()
+    to_file = out.suffix.lower() in suffixes and not out.is_dir()
     if to_file and (len(found) != 1 or Path(inputs[0]).is_dir()):
         raise ValueError(f"{str(out)!r} is one file, but there are {len(found)} inputs: give a folder")
     if to_file:
@@ -68,8 +75,8 @@ def plan(inputs: Sequence[PathLike], output: PathLike) -> tuple[list[Job], list[
     return jobs, unreadable
 
 
-def _images_below(folder: Path, out: Path, unreadable: list[Failure]) -> list[Path]:
-    """Image files in a folder and its folders, by suffix, without the results of an earlier run."""
+def _files_below(folder: Path, out: Path, suffixes: Collection[str], unreadable: list[Failure]) -> list[Path]:
+    """Files in a folder and its folders, by suffix, without the results of an earlier run."""
     results = out.resolve()
     inside = folder.resolve() in results.parents
     found = []
@@ -78,7 +85,7 @@ def _images_below(folder: Path, out: Path, unreadable: list[Failure]) -> list[Pa
     ):
         if inside and (results == Path(place).resolve() or results in Path(place).resolve().parents):
             continue
-        found += [Path(place, name) for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
+        found += [Path(place, name) for name in names if os.path.splitext(name)[1].lower() in suffixes]
     return sorted(
         path for path in found if path.is_file() and not (inside and results in path.resolve().parents)
     )

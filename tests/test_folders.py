@@ -264,6 +264,29 @@ def test_wrong_arguments(photos, settings, kind, told):
     assert not Path("out").exists()
 
 
+def test_files_of_other_kinds_have_their_own_writer(photos):
+    for name in ("a.txt", "one/b.TXT", "one/bad.txt"):
+        Path("photos", name).write_text(name)
+    seen = []
+
+    def write(source, target):
+        if source.stem == "bad":
+            raise ValueError("not this one")
+        seen.append((source, threading.current_thread()))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text().upper())
+
+    result = fastllie.enhance_folder("photos", "out", brighter, others={".txt": write})
+    assert [str(failure) for failure in result.failed] == ["photos/one/bad.txt: not this one"]
+    assert len(result.done) == 14
+    assert Path("out/one/b.TXT").read_text() == "ONE/B.TXT"
+    assert {thread for _, thread in seen} == {threading.current_thread()}
+    Path("photos/one/bad.txt").unlink()
+    again = fastllie.enhance_folder("photos", "out", brighter, others={".txt": write})
+    assert (len(again.skipped), again.done) == (14, [])
+    assert fastllie.enhance_folder("photos/a.txt", "b.txt", others={".txt": write}).done == [Path("b.txt")]
+
+
 # --- side by side
 
 
