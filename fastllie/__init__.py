@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fastllie.training.run import TrainResult as TrainResult
     from fastllie.training.run import finetune as finetune
     from fastllie.training.run import train as train
+    from fastllie.video.conversion import VideoResult as VideoResult
+    from fastllie.video.conversion import enhance_video as enhance_video
 
 __version__ = "0.1.0"
 
@@ -40,11 +42,13 @@ _WHERE = {
     "info": "fastllie.methods",
     "MethodInfo": "fastllie.methods",
     "backends": "fastllie.ops.backend",
+    "enhance_video": "fastllie.video.conversion",
+    "VideoResult": "fastllie.video.conversion",
     "train": "fastllie.training.run",
     "finetune": "fastllie.training.run",
     "TrainResult": "fastllie.training.run",
 }
-_ROOMS = ("metrics", "models", "ops", "training")
+_ROOMS = ("metrics", "models", "ops", "training", "video")
 
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 

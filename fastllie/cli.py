@@ -63,8 +63,8 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastllie {fastllie.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    enhance = verbs.add_parser("enhance", help="brighten image files, folders and globs")
-    enhance.add_argument("inputs", nargs="+", metavar="IN", help="image files, folders (recursive) or globs")
+    enhance = verbs.add_parser("enhance", help="brighten images, videos, folders and globs")
+    enhance.add_argument("inputs", nargs="+", metavar="IN", help="files, folders (recursive) or globs")
     enhance.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="a folder; or a file, for one input file"
     )
@@ -80,6 +80,10 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="an option of the method, such as scale=12 for zerodce++; may be repeated",
     )
+    enhance.add_argument(
+        "--smooth", type=float, default=0.0, help="of videos, against flicker: 0 (none) to below 1, say 0.8"
+    )
+    enhance.add_argument("--crf", type=float, help="of videos, their quality: lower is better, 18 by default")
     enhance.add_argument("--compare", action="store_true", help="write the input and the result side by side")
     enhance.add_argument("--overwrite", action="store_true", help="write also what is there already")
     enhance.add_argument(
@@ -194,6 +198,7 @@ def _enhance(arguments: argparse.Namespace) -> int:
     }
     try:
         enhancer = fastllie.Enhancer(arguments.method, strength=arguments.strength, **settings)
+        fastllie.video.Steady(arguments.smooth)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
     bar = Progress(0)
@@ -204,6 +209,9 @@ def _enhance(arguments: argparse.Namespace) -> int:
             print(f"fastllie enhance: {failure}", file=sys.stderr)
         bar.total = total
         bar.advance()
+
+    def video(source: Path, target: Path) -> None:
+        _enhance_video(source, target, arguments, settings)
 
     try:
         result = fastllie.enhance_folder(
@@ -216,6 +224,7 @@ def _enhance(arguments: argparse.Namespace) -> int:
             quality=arguments.quality,
             png_level=arguments.png_level,
             progress=advance,
+            others=dict.fromkeys(fastllie.video.SUFFIXES, video),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -228,6 +237,39 @@ def _enhance(arguments: argparse.Namespace) -> int:
         hint = " (--overwrite makes the skipped ones again)" if result.skipped else ""
         print(f"fastllie enhance: {result}{hint}", file=sys.stderr)
     return FAILED if result.failed else OK
+
+
+def _enhance_video(
+    source: Path, target: Path, arguments: argparse.Namespace, settings: dict[str, Any]
+) -> None:
+    """Brighten one video; what could not be kept as it was is told on stderr."""
+    if arguments.compare:
+        raise ValueError("--compare is for images")
+    bar: list[Progress] = []
+
+    def advance(done: int, total: int | None) -> None:
+        if total and not bar:
+            bar.append(Progress(total))
+        for shown in bar:
+            shown.advance()
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        result = fastllie.enhance_video(
+            source,
+            target,
+            arguments.method,
+            strength=arguments.strength,
+            smooth=arguments.smooth,
+            crf=arguments.crf,
+            progress=advance,
+            **settings,
+        )
+    finally:
+        for shown in bar:
+            shown.clear()
+    for line in (*(f"dropped {line}" for line in result.dropped), *result.notes):
+        print(f"fastllie enhance: {source}: {line}", file=sys.stderr)
 
 
 class Progress:

@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "fastllie.methods",
         "fastllie.metrics",
     ),
+    "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.files", "fastllie.image", "fastllie.ops"),
     "fastllie/cli.py": ("fastllie",),
     "training": (
         "fastllie.training",

@@ -1,0 +1,177 @@
+"""Reading video files: frames and the packets of all other streams in the file's order, damage named."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+# Shorter than the header promises by more than this is a file whose end is missing
+MISSING = Fraction(1, 2)  # seconds
+MICROSECOND = Fraction(1, 1_000_000)
+
+
+def pyav() -> Any:
+    """The module `av`.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"video needs PyAV: pip install 'fastllie[video]' ({error})") from error
+    return av
+
+
+class Reader:
+    """An open video: its first frame is decoded, the rest comes by iterating, once.
+
+    Args:
+        source: A path, or whatever FFmpeg opens by a name: a URL, a device with its `format`.
+        salvage: Go on after damage, with what can be decoded, and count what could not in `lost`.
+        format, options: As for `av.open`, for devices.
+
+    Attributes:
+        video: The stream whose frames come: the first one that is no cover picture.
+        others: All other streams.
+        first: The first frame.
+        total: Frames to expect, None where the file does not tell.
+        lost: Packets that could not be decoded.
+        damage: The first damage that was found, None if there is none.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: no such file.
+        ValueError: no video, no stream of video in it, or damaged, now or while iterating.
+        ImportError: PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        salvage: bool = False,
+        format: str | None = None,
+        options: dict[str, str] | None = None,
+    ):
+        av = pyav()
+        if not isinstance(source, (str, os.PathLike)):
+            raise TypeError(f"source must be a path, got {type(source).__name__}")
+        self.name = os.fspath(source)
+        if format is None and "://" not in self.name:
+            if os.path.isdir(source):
+                raise IsADirectoryError(f"{self.name!r} is a directory; wanted a video file")
+            if not Path(source).exists():
+                raise FileNotFoundError(f"no such video file: {self.name!r}")
+        self.salvage = salvage
+        self.lost = 0
+        self.decoded = 0
+        self.damage: str | None = None
+        self._end = Fraction(0)
+        self._size: tuple[int, int] | None = None
+        try:
+            self.container = av.open(
+                self.name, format=format, options=options or {}, metadata_errors="replace"
+            )
+        except av.FFmpegError as error:
+            empty = " (it is empty)" if os.path.isfile(source) and not os.path.getsize(source) else ""
+            raise ValueError(f"{self.name!r} is no video, or damaged: {error.strerror}{empty}") from error
+        try:
+            self._open(av)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open(self, av: Any) -> None:
+        pictures = av.stream.Disposition.attached_pic
+        films = [
+            stream
+            for stream in self.container.streams.video
+            if not stream.disposition & pictures and stream.codec_context is not None
+        ]
+        # FFmpeg takes any text for an animation of characters
+        if not films or self.container.format.name == "tty":
+            kinds = ", ".join(sorted({str(stream.type) for stream in self.container.streams})) or "nothing"
+            raise ValueError(f"{self.name!r} holds no video stream; it holds: {kinds}")
+        self.video = films[0]
+        self.others = [stream for stream in self.container.streams if stream.index != self.video.index]
+        self.video.thread_type = "AUTO"
+        self.total = self.video.frames or None
+        self._waiting: list[Any] = []
+        self._items = self._decode(av)
+        for item in self._items:
+            self._waiting.append(item)
+            if isinstance(item, av.VideoFrame):
+                self.first = item
+                return
+        raise ValueError(f"{self.name!r} is damaged: no frame of its video can be decoded")
+
+    def __iter__(self) -> Iterator[Any]:
+        """`av.VideoFrame`s of the video and `av.Packet`s of the other streams."""
+        waiting, self._waiting = self._waiting, []
+        yield from waiting
+        yield from self._items
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.container.close()
+
+    def _decode(self, av: Any) -> Iterator[Any]:
+        packets = self.container.demux()
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.FFmpegError as error:
+                self._damaged(error.strerror)
+                # what the decoder still holds
+                yield from self._frames(av, None)
+                break
+            if packet.pts is not None and packet.size:
+                self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            # not packet.stream_index: the empty packet at the end of each stream has that of the first
+            if packet.stream.index != self.video.index:
+                if packet.size:
+                    yield packet
+                continue
+            if packet.is_corrupt:
+                self._damaged("a packet is cut off")
+            yield from self._frames(av, packet)
+        duration = self.container.duration
+        if self.damage is None and duration:
+            promised = duration * MICROSECOND
+            start = (self.container.start_time or 0) * MICROSECOND
+            if self._end - start < promised - MISSING:
+                self._damaged(f"it ends at {float(self._end - start):.2f} s of {float(promised):.2f} s")
+
+    def _frames(self, av: Any, packet: Any) -> Iterator[Any]:
+        try:
+            frames = self.video.codec_context.decode(packet) if packet is None else packet.decode()
+        except av.FFmpegError as error:
+            self._damaged(error.strerror)
+            self.lost += 1
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                self._damaged("a frame cannot be decoded wholly")
+            size = (frame.width, frame.height)
+            self._size = self._size or size
+            if size != self._size:
+                raise ValueError(
+                    f"{self.name!r}: frame {self.decoded} is {size[0]}x{size[1]} and those before"
+                    f" {self._size[0]}x{self._size[1]}; a video that changes its size is not supported"
+                )
+            self.decoded += 1
+            yield frame
+
+    def _damaged(self, what: str) -> None:
+        found = f"{self.name!r} is damaged after {self.decoded} frames: {what}"
+        self.damage = self.damage or found
+        if not self.salvage:
+            raise ValueError(found + "; salvage=True writes what can be decoded")

@@ -1,0 +1,384 @@
+"""Writing video files: an encoder like the source's, and everything else of the source as it is."""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastllie.video.pixels import Colours, depth
+from fastllie.video.reading import Reader, pyav
+
+#: what can be written, and FFmpeg's name for the container
+SUFFIXES = {
+    ".avi": "avi",
+    ".m4v": "mp4",
+    ".mkv": "matroska",
+    ".mov": "mov",
+    ".mp4": "mp4",
+    ".webm": "webm",
+}
+
+
+class Encoder(NamedTuple):
+    """An encoder of FFmpeg and how its quality is set: near the source, and not many times its size."""
+
+    name: str
+    quality: float | None = None  # of `crf`, or of the quantizer with `quantizer`
+    quantizer: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+
+
+# codec of the source -> what may encode it, best first
+_ENCODERS = {
+    "h264": (Encoder("libx264", 18), Encoder("libopenh264")),
+    "hevc": (Encoder("libx265", 20, options=(("x265-params", "log-level=error"),)),),
+    "vp8": (Encoder("libvpx", 8, options=(("cpu-used", "4"),)),),
+    "vp9": (Encoder("libvpx-vp9", 22, options=(("cpu-used", "4"), ("row-mt", "1"))),),
+    "av1": (Encoder("libsvtav1", 24), Encoder("libaom-av1", 22, options=(("cpu-used", "6"),))),
+    "mpeg4": (Encoder("mpeg4", 2, quantizer=True),),
+    "mpeg2video": (Encoder("mpeg2video", 2, quantizer=True),),
+    "mjpeg": (Encoder("mjpeg", 2, quantizer=True),),
+    "prores": (Encoder("prores_ks"),),
+    **{
+        name: (Encoder(name),)
+        for name in ("ffv1", "huffyuv", "ffvhuff", "utvideo", "png", "qtrle", "rawvideo")
+    },
+}
+# where the source's codec cannot be written or the container does not hold it
+_INSTEAD = {"webm": "vp9", "avi": "mpeg4"}
+_FALLBACK = "h264"
+# libvpx's VP8 has no constant quality without a ceiling: bits a pixel that no content needs
+_VP8_CEILING = 0.5
+# MPEG-4's header has 16 bits for the ticks of a second
+_MPEG4_TICKS = 65535
+QP2LAMBDA = 118
+# what Matroska rounds times to
+_MILLISECOND = Fraction(1, 1000)
+# written by the muxer anew, or statistics of the old coding
+_STALE = (
+    "encoder",
+    "duration",
+    "bps",
+    "number_of_",
+    "_statistics",
+    "major_brand",
+    "minor_version",
+    "compatible_",
+)
+# what the MP4 muxer keeps by itself; other names need a list of keys of their own
+_MP4_NAMES = frozenset(
+    (
+        *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
+        *("grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords"),
+        *("track", "disc", "compilation", "creation_time", "location", "language", "timecode"),
+    )
+)
+# these encoders refuse odd sizes of subsampled formats; the same without subsampling
+_EVEN = ("libx264", "libx265")
+_WHOLE = {
+    f"yuv{j}{chroma}p{bits}": f"yuv444p{bits}"
+    for j in ("", "j")
+    for chroma in ("420", "422")
+    for bits in ("", "10le", "12le")
+}
+# the display matrix survives in these
+_TURNING = ("mov", "mp4", "matroska", "webm")
+_CHAPTERS = ("mov", "mp4", "matroska", "webm")
+
+
+class Writer:
+    """Writes the frames of a `Reader`, changed, and passes its other streams, chapters and metadata through.
+
+    Frames must come in the order of their times. Nothing of the file is usable before `finish`.
+
+    Attributes:
+        kept, dropped: A line for each other stream that is passed through, or is not and why.
+        notes: What else differs from the source.
+        frames: Frames written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        reader: Reader,
+        *,
+        crf: float | None = None,
+        bitrate: int | None = None,
+    ):
+        self._av = pyav()
+        self._format = SUFFIXES[suffix]
+        self._suffix = suffix
+        self.kept: list[str] = []
+        self.dropped: list[str] = []
+        self.notes: list[str] = []
+        self.frames = 0
+        self._reader = reader
+        self._last: int | None = None
+        self._moved = 0
+        self._rounded = self._early = Fraction(0)
+        # the start of the sound, which players leave out, lies before zero
+        self._shifts = self._format not in ("mp4", "mov") and self._format not in reader.container.format.name
+        self._container = self._av.open(
+            str(path),
+            "w",
+            format=self._format,
+            container_options=self._muxer_options(),
+            metadata_errors="replace",
+        )
+        try:
+            encoder = self._choose()
+            self._add_video(encoder, crf, bitrate)
+            self._others = dict(self._add_others())
+            self._add_words()
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def codec(self) -> str:
+        """The encoder and the pixel format."""
+        return f"{self._video.codec_context.name} {self._video.codec_context.pix_fmt}"
+
+    def write(self, frame: Any, array: np.ndarray) -> None:
+        """Encode the pixels at the time of `frame`."""
+        result = self.colours.to_frame(np.rot90(array, self._quarters) if self._quarters else array)
+        result.time_base = self._ticks
+        result.pts = self._time(frame)
+        result.duration = self._in_ticks(frame.duration or 0, frame.time_base)
+        self._container.mux(self._video.encode(result))
+        self.frames += 1
+
+    def copy(self, packet: Any) -> None:
+        """Write a packet of another stream as it is, if that stream is kept."""
+        stream = self._others.get(packet.stream_index)
+        if stream is not None:
+            # Matroska keeps the lead of Opus in a field of its own
+            lead = stream.codec_context is not None and stream.codec_context.name == "opus"
+            if self._shifts and not lead and packet.pts is not None:
+                self._early = min(self._early, packet.pts * packet.time_base)
+            packet.stream = stream
+            self._container.mux(packet)
+
+    def finish(self) -> None:
+        """Write what the encoder holds back, and the end of the file."""
+        self._container.mux(self._video.encode(None))
+        self._container.close()
+        if self._moved:
+            self.notes.append(f"{self._moved} frames had no time later than the frame before, and got one")
+        if self._rounded > _MILLISECOND:
+            self.notes.append(
+                f"times are off by up to {float(self._rounded):.3f} s: {self._suffix} counts frames"
+            )
+        if self._early < 0:
+            shift = -float(self._early)
+            self.notes.append(f"all times are {shift:.3f} s later: {self._suffix} has none below zero")
+
+    def close(self) -> None:
+        """Let go of the file; after `finish` this does nothing."""
+        self._container.close()
+
+    def _muxer_options(self) -> dict[str, str]:
+        names = {name.lower() for name in _words(self._reader.container.metadata)}
+        if self._format in ("mp4", "mov") and not names <= _MP4_NAMES:
+            return {"movflags": "use_metadata_tags"}
+        return {}
+
+    def _choose(self) -> Encoder:
+        wanted = self._reader.video.codec_context.codec.canonical_name
+        for codec in dict.fromkeys((wanted, _INSTEAD.get(self._format, _FALLBACK))):
+            for encoder in _ENCODERS.get(codec, ()):
+                try:
+                    found = self._av.Codec(encoder.name, "w")
+                except self._av.codec.codec.UnknownCodecError:
+                    continue
+                if found.name != encoder.name or encoder.name not in self._container.supported_codecs:
+                    continue
+                if codec != wanted:
+                    self.notes.append(f"the video is {codec}: {wanted} is not written to {self._suffix} here")
+                return encoder
+        raise ValueError(f"this build of FFmpeg has no encoder for {self._suffix}")
+
+    def _add_video(self, encoder: Encoder, crf: float | None, bitrate: int | None) -> None:
+        source, first = self._reader.video, self._reader.first
+        rate = source.average_rate or source.guessed_rate or Fraction(25)
+        self._ticks = self._tick(encoder, Fraction(rate), Fraction(source.time_base))
+        target = self._pixel_format(encoder.name, first)
+        self.colours = Colours(first, target)
+        turning, self._quarters = self._turning(first)
+        width, height = (first.height, first.width) if self._quarters % 2 else (first.width, first.height)
+        stream = self._container.add_stream(
+            encoder.name, rate=rate, time_base=self._ticks, width=width, height=height
+        )
+        context = stream.codec_context
+        context.pix_fmt = target
+        context.time_base = self._ticks
+        context.colorspace, context.color_range = self.colours.matrix, self.colours.range
+        context.color_primaries = source.codec_context.color_primaries
+        context.color_trc = source.codec_context.color_trc
+        aspect = source.sample_aspect_ratio
+        if aspect:
+            context.sample_aspect_ratio = 1 / aspect if self._quarters % 2 else aspect
+        if turning is not None:
+            stream.set_display_matrix(turning)
+        flags = self._av.codec.context.Flags
+        if hasattr(flags, "frame_duration"):
+            context.flags |= flags.frame_duration
+        context.thread_type = "AUTO"
+        if encoder.name == "libx265" and self._format in ("mp4", "mov"):
+            # the only tag that Apple's players take
+            context.codec_tag = "hvc1"
+        options = dict(encoder.options)
+        if self._format == "avi":
+            # AVI knows one time a frame, that of decoding
+            options["bf"] = "0"
+        options.update(self._quality(encoder, context, crf, bitrate, width * height * float(rate)))
+        context.options = options
+        stream.metadata.update(_words(source.metadata))
+        stream.disposition = source.disposition
+        self._video = stream
+        if int(source.codec_context.color_trc) in (16, 18):
+            self.notes.append("HDR (PQ or HLG): enhanced as coded; the networks know ordinary video only")
+        if first.interlaced_frame:
+            self.notes.append("interlaced: enhanced as whole frames, coded as progressive ones")
+
+    def _quality(
+        self, encoder: Encoder, context: Any, crf: float | None, bitrate: int | None, pixel_rate: float
+    ) -> dict[str, str]:
+        if crf is not None and (encoder.quality is None or encoder.quantizer):
+            raise ValueError(
+                f"crf is for H.264, H.265, VP8, VP9 and AV1; this video is coded by {encoder.name}"
+            )
+        if bitrate is not None:
+            context.bit_rate = bitrate
+            return {}
+        if encoder.quality is None:
+            if encoder.name == "libopenh264":
+                context.bit_rate = int(_VP8_CEILING * pixel_rate)
+            return {}
+        if encoder.quantizer:
+            return {"flags": "+qscale", "global_quality": str(round(QP2LAMBDA * encoder.quality))}
+        context.bit_rate = int(_VP8_CEILING * pixel_rate) if encoder.name == "libvpx" else 0
+        return {"crf": f"{encoder.quality if crf is None else crf:g}"}
+
+    def _pixel_format(self, encoder: str, first: Any) -> str:
+        """The source's format where the encoder takes it, the nearest one else."""
+        wanted = first.format.name
+        if encoder in _EVEN and wanted in _WHOLE:
+            odd = first.width % 2 or (first.height % 2 and "420" in wanted)
+            if odd:
+                self.notes.append(
+                    f"the pixel format is {_WHOLE[wanted]}: {encoder} takes {wanted} of even sizes only"
+                )
+                return _WHOLE[wanted]
+        # full range is a tag of its own; these names are deprecated
+        plain = wanted.replace("yuvj", "yuv")
+        formats = [format.name for format in self._av.Codec(encoder, "w").video_formats or ()]
+        for name in (wanted,) if encoder == "mjpeg" else (plain, wanted):
+            if not formats or name in formats:
+                return name
+        format = self._av.VideoFormat(wanted, 16, 16)
+        # a deprecated or a packed one may be called nearest: planes of YUV or RGB only
+        planar = [name for name in formats if name.startswith(("yuv4", "yuva", "gbr", "gray", "rgb", "bgr"))]
+        alike = [name for name in planar if depth(self._av.VideoFormat(name, 16, 16)) >= depth(format)]
+        best = self._av.codec.codec.find_best_pix_fmt_of_list(alike or planar, wanted, True)[0]
+        self.notes.append(f"the pixel format is {best.name}: {encoder} does not take {wanted}")
+        return best.name
+
+    def _turning(self, first: Any) -> tuple[list[int] | None, int]:
+        """The display matrix for the container, or how many quarters to turn the pixels themselves."""
+        side = first.side_data.get("DISPLAYMATRIX")
+        if side is None:
+            return None, 0
+        matrix = np.frombuffer(bytes(side), np.int32)
+        if self._format in _TURNING and hasattr(self._av.VideoStream, "set_display_matrix"):
+            return matrix.tolist(), 0
+        quarters, rest = divmod(round(first.rotation), 90)
+        mirrored = float(matrix[0]) * float(matrix[4]) < float(matrix[1]) * float(matrix[3])
+        if rest or mirrored:
+            self.notes.append(f"the display matrix {matrix.tolist()} is lost: {self._suffix} cannot hold it")
+            return None, 0
+        if quarters % 4:
+            self.notes.append(f"the frames are turned upright: {self._suffix} cannot hold a rotation here")
+        return None, quarters % 4
+
+    def _tick(self, encoder: Encoder, rate: Fraction, source: Fraction) -> Fraction:
+        """The unit of the encoder's times: the source's wherever the formats allow."""
+        if self._format == "avi":
+            return 1 / rate
+        if encoder.name == "mpeg2video" or (encoder.name == "mpeg4" and source.denominator > _MPEG4_TICKS):
+            ticks = rate.numerator if encoder.name == "mpeg4" else 0
+            if 0 < ticks <= _MPEG4_TICKS:
+                return Fraction(1, ticks * (_MPEG4_TICKS // ticks))
+            return 1 / rate
+        return source
+
+    def _in_ticks(self, ticks: int, unit: Fraction) -> int:
+        exact = ticks * unit / self._ticks
+        return int(exact + Fraction(1, 2))
+
+    def _time(self, frame: Any) -> int:
+        pts = None
+        if frame.pts is not None:
+            pts = self._in_ticks(frame.pts, frame.time_base)
+            self._rounded = max(self._rounded, abs(pts * self._ticks - frame.pts * frame.time_base))
+        if self._last is not None and (pts is None or pts <= self._last):
+            pts = self._last + 1
+            self._moved += 1
+        self._last = pts or 0
+        return self._last
+
+    def _add_others(self) -> Iterator[tuple[int, Any]]:
+        for source in self._reader.others:
+            name = _describe(source)
+            reason = self._refuses(source)
+            if reason is None:
+                self.kept.append(name)
+                yield source.index, _copied(self._container, source)
+            else:
+                self.dropped.append(f"{name}: {reason}")
+
+    def _refuses(self, source: Any) -> str | None:
+        """Why the container does not take a stream; it is asked with that stream alone."""
+        if source.type == "data":
+            # timecodes and chapter tracks are made anew by the muxer, and no other kind has a place
+            return f"{self._suffix} takes no such data stream"
+        try:
+            trial = self._av.open(io.BytesIO(), "w", format=self._format)
+            try:
+                _copied(trial, source)
+                trial.start_encoding()
+            finally:
+                trial.close()
+        except (self._av.FFmpegError, ValueError) as error:
+            return f"{self._suffix} does not take it ({error})"
+        return None
+
+    def _add_words(self) -> None:
+        source = self._reader.container
+        self._container.metadata.update(_words(source.metadata))
+        chapters = source.chapters()
+        if chapters and self._format in _CHAPTERS:
+            self._container.set_chapters(chapters)
+        elif chapters:
+            self.dropped.append(f"{len(chapters)} chapters: {self._suffix} takes none")
+
+
+def _copied(container: Any, source: Any) -> Any:
+    stream = container.add_stream_from_template(source, opaque=True)
+    stream.metadata.update(_words(source.metadata))
+    stream.disposition = source.disposition
+    return stream
+
+
+def _describe(stream: Any) -> str:
+    codec = stream.codec_context.name if stream.codec_context is not None else ""
+    language = stream.metadata.get("language", "")
+    return " ".join(filter(None, (f"stream {stream.index}:", str(stream.type), codec, language)))
+
+
+def _words(metadata: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in metadata.items() if not name.lower().startswith(_STALE)}
