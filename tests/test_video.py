@@ -18,6 +18,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli, video
+from fastllie.video import writing
 from fastllie.video.pixels import Colours
 
 av = pytest.importorskip("av")
@@ -378,8 +379,9 @@ def test_frames_are_turned_where_the_container_holds_no_rotation(tmp_path):
     assert np.abs(next(video.frames(tmp_path / "b.avi")) - upright).mean() < 4
 
 
-def test_odd_sizes_where_the_encoder_takes_even_ones(tmp_path):
-    source = write(tmp_path / "a.avi", "ffvhuff", "yuv420p", size=(63, 47))
+def test_odd_sizes_where_the_encoder_takes_even_ones(tmp_path, monkeypatch):
+    source = write(tmp_path / "a.mkv", "ffv1", "yuv420p", size=(63, 47))
+    monkeypatch.delitem(writing._ENCODERS, "ffv1")
     result = fastllie.enhance_video(source, tmp_path / "b.mp4", "sci")
     after, _, _ = look(tmp_path / "b.mp4")
     assert (after["codec"], after["format"], after["size"]) == ("h264", "yuv444p", (63, 47))
@@ -546,12 +548,10 @@ def test_an_interrupt_leaves_nothing(tmp_path, error):
 
 
 def test_an_encoder_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    from fastllie.video.writing import Writer
-
     def fail(writer, frame, array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Writer, "write", fail)
+    monkeypatch.setattr(writing.Writer, "write", fail)
     source = write(tmp_path / "a.mp4", count=30)
     with pytest.raises(OSError, match="No space left"):
         fastllie.enhance_video(source, tmp_path / "b.mp4", "sci")

@@ -9,6 +9,9 @@ BT709, SMPTE170M = 1, 6
 LIMITED, FULL = 1, 2
 # The matrices that swscale knows, by AVColorSpace: its own number
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# SWS_BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP and ACCURATE_RND, for which PyAV 17 has no names: without
+# them swscale takes the nearest chroma and is off by 2 to 3 of 255
+_FLAGS = 0x4 | 0x2000 | 0x4000 | 0x40000
 # Untagged video of more rows or columns is shown by BT.709, as players do
 _SD = (1024, 576)
 
@@ -43,13 +46,10 @@ class Colours:
         if name != target:
             self.range = self._limits
         self._scaler_matrix = _MATRICES.get(self.matrix, _MATRICES[guess])
-        import av.video.reformatter as scaler
+        from av.video.reformatter import VideoReformatter
 
-        # without these flags swscale takes the nearest chroma and is off by 2 to 3 of 255
-        flags = scaler.Interpolation
-        self._flags = int(flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP)
         # one each: a reformatter prepares itself anew when its settings change, and serves one thread
-        self._reader, self._writer = scaler.VideoReformatter(), scaler.VideoReformatter()
+        self._reader, self._writer = VideoReformatter(), VideoReformatter()
         self._top = self._white(frame) if self.deep else 255
 
     def to_array(self, frame: Any) -> np.ndarray:
@@ -63,6 +63,9 @@ class Colours:
 
         array = np.ascontiguousarray(_rescaled(array, 65535, self._top) if self.deep else array)
         rgb = av.VideoFrame.from_ndarray(array, format=self._work)
+        if self.matrix in _MATRICES:
+            # PyAV 17 hands BT.2020 on from the frame only
+            rgb.colorspace = self.matrix
         frame = self._scaled(self._writer, rgb, self.target, FULL, self._limits)
         frame.colorspace, frame.color_range = self.matrix, self.range
         return frame
@@ -75,7 +78,7 @@ class Colours:
             dst_colorspace=self._scaler_matrix,
             src_color_range=source,
             dst_color_range=target,
-            interpolation=self._flags,
+            interpolation=_FLAGS,
         )
 
     def _white(self, frame: Any) -> int:
