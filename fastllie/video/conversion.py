@@ -123,7 +123,10 @@ def enhance_video(
                 writer.finish()
         except av.FFmpegError as error:
             # the reader names its own errors
-            raise ValueError(f"cannot write {os.fspath(target)!r}: {error}") from error
+            told = f"cannot write {os.fspath(target)!r}: {error.strerror}"
+            if isinstance(error, OSError):
+                raise OSError(error.errno, told) from error
+            raise ValueError(told) from error
         notes = list(writer.notes)
         if reader.damage is not None:
             notes.append(f"{reader.damage}; {reader.lost} packets lost")

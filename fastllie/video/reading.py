@@ -7,8 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Shorter than the header promises by more than this is a file whose end is missing
-MISSING = Fraction(1, 2)  # seconds
+# A file that ends this much before the time in its header has lost its end; not all kinds have a header
+MISSING = Fraction(1)  # seconds
+_TIMED = ("mp4", "matroska", "avi")
 MICROSECOND = Fraction(1, 1_000_000)
 
 
@@ -144,7 +145,8 @@ class Reader:
                 self._damaged("a packet is cut off")
             yield from self._frames(av, packet)
         duration = self.container.duration
-        if self.damage is None and duration:
+        timed = any(name in self.container.format.name for name in _TIMED)
+        if self.damage is None and duration and timed:
             promised = duration * MICROSECOND
             start = (self.container.start_time or 0) * MICROSECOND
             if self._end - start < promised - MISSING:

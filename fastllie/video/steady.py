@@ -78,7 +78,7 @@ class Steady:
         """The logarithm of the gain of each channel for this frame, `[3]`."""
         step = max(1, math.isqrt(x.shape[-2] * x.shape[-1] // SAMPLES))
         sample = x[0, :, ::step, ::step].float()
-        size = [min(cells, length) for cells, length in zip(CELLS, sample.shape[-2:], strict=True)]
+        size = (min(CELLS[0], sample.shape[-2]), min(CELLS[1], sample.shape[-1]))
         cells = F.adaptive_avg_pool2d(sample, size).flatten(1).cpu()
         now = torch.where((cells > DARKEST) & (cells < BRIGHTEST), torch.logit(cells, 1e-4), math.nan)
         before, self._before = self._before, now

@@ -1,5 +1,6 @@
 """Writing video files: an encoder like the source's, and everything else of the source as it is."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from fractions import Fraction
@@ -135,7 +136,7 @@ class Writer:
             self._others = dict(self._add_others())
             self._add_words()
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     @property
@@ -179,7 +180,9 @@ class Writer:
 
     def close(self) -> None:
         """Let go of the file; after `finish` this does nothing."""
-        self._container.close()
+        # the file is thrown away: why is told by the error that brought us here
+        with contextlib.suppress(self._av.FFmpegError):
+            self._container.close()
 
     def _muxer_options(self) -> dict[str, str]:
         names = {name.lower() for name in _words(self._reader.container.metadata)}
@@ -241,7 +244,7 @@ class Writer:
         stream.disposition = source.disposition
         self._video = stream
         if int(source.codec_context.color_trc) in (16, 18):
-            self.notes.append("HDR (PQ or HLG): enhanced as coded; the networks know ordinary video only")
+            self.notes.append("HDR (PQ or HLG): enhanced as coded, unlike all that the networks know")
         if first.interlaced_frame:
             self.notes.append("interlaced: enhanced as whole frames, coded as progressive ones")
 
