@@ -18,7 +18,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli, video
-from fastllie.video import writing
+from fastllie.video import encoders, writing
 from fastllie.video.pixels import Colours
 
 av = pytest.importorskip("av")
@@ -181,6 +181,7 @@ def planes(path, index=0, dtype=np.uint8):
         ("wide.mp4", {"tags": {"sample_aspect_ratio": Fraction(4, 3)}}),
         ("web.webm", {"codec": "libvpx-vp9", "audio": "libopus"}),
         ("old.avi", {"codec": "mpeg4"}),
+        ("disc.mkv", {"codec": "mpeg2video", "rate": 25}),
         ("pictures.mov", {"codec": "mjpeg", "fmt": "yuvj422p"}),
         ("edit.mov", {"codec": "prores_ks", "fmt": "yuv422p10le", "audio": "pcm_s16le"}),
         ("rgb.mov", {"codec": "qtrle", "fmt": "rgb24"}),
@@ -338,6 +339,15 @@ def test_rgb_becomes_tagged_yuv_where_the_encoder_has_no_rgb(tmp_path):
     assert np.abs(got - picture(0)).mean() < 3
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same(tmp_path):
+    source = write(tmp_path / "a.mkv", "ffv1", "yuv444p")
+    for device in ("cpu", "cuda"):
+        fastllie.enhance_video(source, tmp_path / f"{device}.mkv", "sci", device=device, smooth=0.8)
+    results = [np.stack(list(video.frames(tmp_path / f"{d}.mkv"))).astype(int) for d in ("cpu", "cuda")]
+    assert np.abs(results[0] - results[1]).max() <= 3
+
+
 # --- other containers
 
 
@@ -425,7 +435,7 @@ def raw(path):
 
 def test_odd_sizes_where_the_encoder_takes_even_ones(tmp_path, monkeypatch):
     source = write(tmp_path / "a.mkv", "ffv1", "yuv420p", size=(63, 47))
-    monkeypatch.delitem(writing._ENCODERS, "ffv1")
+    monkeypatch.delitem(encoders._ENCODERS, "ffv1")
     result = fastllie.enhance_video(source, tmp_path / "b.mp4", "sci")
     after, _, _ = look(tmp_path / "b.mp4")
     assert (after["codec"], after["format"], after["size"]) == ("h264", "yuv444p", (63, 47))

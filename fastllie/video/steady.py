@@ -31,8 +31,9 @@ class Steady:
     where it is dark, and white stays white. One number a channel and frame: nothing can leave a trail. At a
     cut, where the cells' changes have nothing in common, the average begins anew.
 
-    Networks are deterministic, so steady frames give steady maps. Averaging the maps themselves makes flicker
-    worse: they answer to a darker frame by brightening more, and late answers come in the wrong frame.
+    Networks are deterministic, so steady frames give steady maps. Averaging the maps themselves doubles the
+    flicker (benchmarks/results/flicker.md): they answer to a darker frame by brightening more, and averaged
+    the answer comes in the wrong frame.
 
     Args:
         smooth: In [0, 1): 0 changes nothing, 0.8 averages over about five frames.

@@ -2,14 +2,16 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastllie.video.pixels import Colours, depth
+from fastllie.video.encoders import choose_encoder, choose_format, set_quality
+from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 
 #: what can be written, and FFmpeg's name for the container
@@ -23,39 +25,8 @@ SUFFIXES = {
 }
 
 
-class Encoder(NamedTuple):
-    """An encoder of FFmpeg and how its quality is set: near the source, and not many times its size."""
-
-    name: str
-    quality: float | None = None  # of `crf`, or of the quantizer with `quantizer`
-    quantizer: bool = False
-    options: tuple[tuple[str, str], ...] = ()
-
-
-# codec of the source -> what may encode it, best first
-_ENCODERS = {
-    "h264": (Encoder("libx264", 18), Encoder("libopenh264")),
-    "hevc": (Encoder("libx265", 20, options=(("x265-params", "log-level=error"),)),),
-    "vp8": (Encoder("libvpx", 8, options=(("cpu-used", "4"),)),),
-    "vp9": (Encoder("libvpx-vp9", 22, options=(("cpu-used", "4"), ("row-mt", "1"))),),
-    "av1": (Encoder("libsvtav1", 24), Encoder("libaom-av1", 22, options=(("cpu-used", "6"),))),
-    "mpeg4": (Encoder("mpeg4", 2, quantizer=True),),
-    "mpeg2video": (Encoder("mpeg2video", 2, quantizer=True),),
-    "mjpeg": (Encoder("mjpeg", 2, quantizer=True),),
-    "prores": (Encoder("prores_ks"),),
-    **{
-        name: (Encoder(name),)
-        for name in ("ffv1", "huffyuv", "ffvhuff", "utvideo", "png", "qtrle", "rawvideo")
-    },
-}
-# where the source's codec cannot be written or the container does not hold it
-_INSTEAD = {"webm": "vp9", "avi": "mpeg4"}
-_FALLBACK = "h264"
-# libvpx's VP8 has no constant quality without a ceiling: bits a pixel that no content needs
-_VP8_CEILING = 0.5
 # MPEG-4's header has 16 bits for the ticks of a second
 _MPEG4_TICKS = 65535
-QP2LAMBDA = 118
 # what Matroska rounds times to
 _MILLISECOND = Fraction(1, 1000)
 # written by the muxer anew, or statistics of the old coding
@@ -77,14 +48,6 @@ _MP4_NAMES = frozenset(
         *("track", "disc", "compilation", "creation_time", "location", "language", "timecode"),
     )
 )
-# these encoders refuse odd sizes of subsampled formats; the same without subsampling
-_EVEN = ("libx264", "libx265")
-_WHOLE = {
-    f"yuv{j}{chroma}p{bits}": f"yuv444p{bits}"
-    for j in ("", "j")
-    for chroma in ("420", "422")
-    for bits in ("", "10le", "12le")
-}
 # the display matrix survives in these
 _TURNING = ("mov", "mp4", "matroska", "webm")
 _CHAPTERS = ("mov", "mp4", "matroska", "webm")
@@ -131,8 +94,7 @@ class Writer:
             metadata_errors="replace",
         )
         try:
-            encoder = self._choose()
-            self._add_video(encoder, crf, bitrate)
+            self._add_video(crf, bitrate)
             self._others = dict(self._add_others())
             self._add_words()
         except BaseException:
@@ -190,26 +152,20 @@ class Writer:
             return {"movflags": "use_metadata_tags"}
         return {}
 
-    def _choose(self) -> Encoder:
-        wanted = self._reader.video.codec_context.codec.canonical_name
-        for codec in dict.fromkeys((wanted, _INSTEAD.get(self._format, _FALLBACK))):
-            for encoder in _ENCODERS.get(codec, ()):
-                try:
-                    found = self._av.Codec(encoder.name, "w")
-                except self._av.codec.codec.UnknownCodecError:
-                    continue
-                if found.name != encoder.name or encoder.name not in self._container.supported_codecs:
-                    continue
-                if codec != wanted:
-                    self.notes.append(f"the video is {codec}: {wanted} is not written to {self._suffix} here")
-                return encoder
-        raise ValueError(f"this build of FFmpeg has no encoder for {self._suffix}")
-
-    def _add_video(self, encoder: Encoder, crf: float | None, bitrate: int | None) -> None:
+    def _add_video(self, crf: float | None, bitrate: int | None) -> None:
         source, first = self._reader.video, self._reader.first
+        wanted = source.codec_context.codec.canonical_name
+        encoder, codec = choose_encoder(wanted, self._container)
+        if codec != wanted:
+            self.notes.append(f"the video is {codec}: {wanted} is not written to {self._suffix} here")
         rate = source.average_rate or source.guessed_rate or Fraction(25)
-        self._ticks = self._tick(encoder, Fraction(rate), Fraction(source.time_base))
-        target = self._pixel_format(encoder.name, first)
+        if encoder.name == "mpeg2video":
+            # one of a short list in the standard, which an average may miss
+            rate = source.codec_context.framerate or rate
+        self._ticks = self._tick(encoder.name, Fraction(rate), Fraction(source.time_base))
+        target, why = choose_format(encoder.name, first.format.name, (first.width, first.height))
+        if why is not None:
+            self.notes.append(f"the pixel format is {target}: {why}")
         self.colours = Colours(first, target)
         turning, self._quarters = self._turning(first)
         width, height = (first.height, first.width) if self._quarters % 2 else (first.width, first.height)
@@ -238,7 +194,7 @@ class Writer:
         if self._format == "avi":
             # AVI knows one time a frame, that of decoding
             options["bf"] = "0"
-        options.update(self._quality(encoder, context, crf, bitrate, width * height * float(rate)))
+        options.update(set_quality(encoder, context, crf, bitrate, width * height * float(rate)))
         context.options = options
         stream.metadata.update(_words(source.metadata))
         stream.disposition = source.disposition
@@ -247,49 +203,6 @@ class Writer:
             self.notes.append("HDR (PQ or HLG): enhanced as coded, unlike all that the networks know")
         if first.interlaced_frame:
             self.notes.append("interlaced: enhanced as whole frames, coded as progressive ones")
-
-    def _quality(
-        self, encoder: Encoder, context: Any, crf: float | None, bitrate: int | None, pixel_rate: float
-    ) -> dict[str, str]:
-        if crf is not None and (encoder.quality is None or encoder.quantizer):
-            raise ValueError(
-                f"crf is for H.264, H.265, VP8, VP9 and AV1; this video is coded by {encoder.name}"
-            )
-        if bitrate is not None:
-            context.bit_rate = bitrate
-            return {}
-        if encoder.quality is None:
-            if encoder.name == "libopenh264":
-                context.bit_rate = int(_VP8_CEILING * pixel_rate)
-            return {}
-        if encoder.quantizer:
-            return {"flags": "+qscale", "global_quality": str(round(QP2LAMBDA * encoder.quality))}
-        context.bit_rate = int(_VP8_CEILING * pixel_rate) if encoder.name == "libvpx" else 0
-        return {"crf": f"{encoder.quality if crf is None else crf:g}"}
-
-    def _pixel_format(self, encoder: str, first: Any) -> str:
-        """The source's format where the encoder takes it, the nearest one else."""
-        wanted = first.format.name
-        if encoder in _EVEN and wanted in _WHOLE:
-            odd = first.width % 2 or (first.height % 2 and "420" in wanted)
-            if odd:
-                self.notes.append(
-                    f"the pixel format is {_WHOLE[wanted]}: {encoder} takes {wanted} of even sizes only"
-                )
-                return _WHOLE[wanted]
-        # full range is a tag of its own; these names are deprecated
-        plain = wanted.replace("yuvj", "yuv")
-        formats = [format.name for format in self._av.Codec(encoder, "w").video_formats or ()]
-        for name in (wanted,) if encoder == "mjpeg" else (plain, wanted):
-            if not formats or name in formats:
-                return name
-        format = self._av.VideoFormat(wanted, 16, 16)
-        # a deprecated or a packed one may be called nearest: planes of YUV or RGB only
-        planar = [name for name in formats if name.startswith(("yuv4", "yuva", "gbr", "gray", "rgb", "bgr"))]
-        alike = [name for name in planar if depth(self._av.VideoFormat(name, 16, 16)) >= depth(format)]
-        best = self._av.codec.codec.find_best_pix_fmt_of_list(alike or planar, wanted, True)[0]
-        self.notes.append(f"the pixel format is {best.name}: {encoder} does not take {wanted}")
-        return best.name
 
     def _turning(self, first: Any) -> tuple[list[int] | None, int]:
         """The display matrix for the container, or how many quarters to turn the pixels themselves."""
@@ -308,20 +221,19 @@ class Writer:
             self.notes.append(f"the frames are turned upright: {self._suffix} cannot hold a rotation here")
         return None, quarters % 4
 
-    def _tick(self, encoder: Encoder, rate: Fraction, source: Fraction) -> Fraction:
+    def _tick(self, encoder: str, rate: Fraction, source: Fraction) -> Fraction:
         """The unit of the encoder's times: the source's wherever the formats allow."""
         if self._format == "avi":
             return 1 / rate
-        if encoder.name == "mpeg2video" or (encoder.name == "mpeg4" and source.denominator > _MPEG4_TICKS):
-            ticks = rate.numerator if encoder.name == "mpeg4" else 0
+        if encoder == "mpeg2video" or (encoder == "mpeg4" and source.denominator > _MPEG4_TICKS):
+            ticks = rate.numerator if encoder == "mpeg4" else 0
             if 0 < ticks <= _MPEG4_TICKS:
                 return Fraction(1, ticks * (_MPEG4_TICKS // ticks))
             return 1 / rate
         return source
 
     def _in_ticks(self, ticks: int, unit: Fraction) -> int:
-        exact = ticks * unit / self._ticks
-        return int(exact + Fraction(1, 2))
+        return math.floor(ticks * unit / self._ticks + Fraction(1, 2))
 
     def _time(self, frame: Any) -> int:
         pts = None

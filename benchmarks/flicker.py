@@ -1,0 +1,92 @@
+"""How much of a video's flicker each method lets through: alone, with averaged maps, and with `Steady`.
+
+Flicker is the mean absolute second difference of the frames' mean brightness, in thousandths. The clips are
+made of a CC0 photograph with sensor noise, by seed: the numbers are the same on every machine, to rounding.
+
+    python benchmarks/flicker.py    # writes benchmarks/results/flicker.md
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import fastllie
+from fastllie.ops import apply_curve, divide_illumination
+from fastllie.video import Steady
+
+HERE = Path(__file__).resolve().parent
+PHOTO = HERE.parent / "docs" / "photos" / "nyc-2nd-ave.jpg"
+FRAMES, SIDE, NOISE, SMOOTH = 48, 320, 0.02, 0.8
+METHODS = ("zerodce", "zerodce++", "sci")
+
+
+def clips() -> dict[str, list[Tensor]]:
+    """Frames `[1, 3, H, W]`, rounded to bytes as a camera does."""
+    with Image.open(PHOTO) as image:
+        image.thumbnail((SIDE, SIDE))
+        still = np.asarray(image.convert("RGB"), np.float32) / 255
+    random = np.random.default_rng(0)
+    gains = {
+        "lamp, 8 % at random": 1 + 0.08 * random.standard_normal(FRAMES),
+        "beat, 10 % in 12 frames": 1 + 0.1 * np.sin(np.arange(FRAMES) / 2),
+        "steady light": np.ones(FRAMES),
+    }
+    return {name: [frame(still * gain, random) for gain in values] for name, values in gains.items()}
+
+
+def frame(image: np.ndarray, random: np.random.Generator) -> Tensor:
+    noisy = image + NOISE * random.standard_normal(image.shape)
+    rounded = np.round(255 * np.clip(noisy, 0, 1)) / 255
+    return torch.from_numpy(rounded.astype(np.float32)).permute(2, 0, 1)[None]
+
+
+def averaged_maps(method: str) -> Callable[[Tensor], Tensor]:
+    """The obvious way: an exponential moving average of what the network estimates."""
+    network = fastllie.load(method)
+    state: list[Tensor] = []
+
+    def run(x: Tensor) -> Tensor:
+        now = network.stage(x, x)[0] if method == "sci" else network.maps(x)[0]
+        state[:] = [SMOOTH * state[0] + (1 - SMOOTH) * now if state else now]
+        return divide_illumination(x, state[0]) if method == "sci" else apply_curve(x, state[0], tanh=True)
+
+    return run
+
+
+def steadied(method: str) -> Callable[[Tensor], Tensor]:
+    network, steady = fastllie.load(method), Steady(SMOOTH)
+    return lambda x: network(steady.follow(x))
+
+
+def measure(frames: Iterable[Tensor]) -> str:
+    means = np.array([float(y.mean()) for y in frames])
+    return f"{1000 * np.abs(np.diff(means, 2)).mean():.2f} ({means.mean():.3f})"
+
+
+def main() -> None:
+    lines = [
+        "# Flicker",
+        "",
+        "Mean absolute second difference of the mean brightness in thousandths, and in brackets the mean;",
+        f"`smooth` {SMOOTH}. `python benchmarks/flicker.py` makes it again.",
+        "",
+        "| clip | method | input | alone | maps averaged | `smooth` |",
+        "|---|---|---|---|---|---|",
+    ]
+    with torch.inference_mode():
+        for name, clip in clips().items():
+            for method in METHODS:
+                ways = (fastllie.load(method), averaged_maps(method), steadied(method))
+                cells = [measure(clip), *(measure(map(way, clip)) for way in ways)]
+                lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + "\n"
+    (HERE / "results" / "flicker.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
