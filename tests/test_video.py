@@ -613,8 +613,18 @@ def test_an_encoder_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_on_the_command_line(tmp_path):
-    source = write(tmp_path / "a.mp4", count=400, size=(320, 240))
-    command = [sys.executable, "-m", "fastllie", "enhance", str(source), "-o", str(tmp_path / "b.mp4")]
+    source = write(tmp_path / "a.mp4", count=600, size=(160, 120))
+    command = [
+        sys.executable,
+        "-m",
+        "fastllie",
+        "enhance",
+        str(source),
+        "-o",
+        str(tmp_path / "b.mp4"),
+        "--method",
+        "zerodce++",
+    ]
     process = subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(os.listdir(tmp_path)) < 2 and time.monotonic() < deadline:
