@@ -573,6 +573,46 @@ def test_damage_in_the_middle(tmp_path):
     assert COUNT - 3 <= result.frames <= COUNT
 
 
+def test_frames_larger_than_pillow_allows(tmp_path, monkeypatch):
+    source = write(tmp_path / "a.mp4", count=1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2)
+    assert next(video.frames(source)).shape == (48, 64, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
+    with refused(ValueError, "frames of 64x48 exceed the limit of 3070 pixels", "PIL.Image.MAX_IMAGE_PIXELS"):
+        video.frames(source)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hostile_files_are_named_errors(tmp_path, seed):
+    """Bytes changed, cut off or overwritten: a video, or an error with the file's name; nothing remains."""
+    random = np.random.default_rng(seed)
+    name = ("a.mp4", "a.mkv", "a.avi", "a.webm")[seed]
+    codec = ("libx264", "ffv1", "mpeg4", "libvpx-vp9")[seed]
+    whole = write(tmp_path / name, codec, count=6).read_bytes()
+    source, target = tmp_path / f"x-{name}", tmp_path / f"y-{name}"
+    told: list[str] = []
+    for trial in range(30):
+        content = bytearray(whole)
+        start = int(random.integers(len(content)))
+        if trial % 3 == 0:
+            content = content[:start]
+        elif trial % 3 == 1:
+            content[start : start + 60] = random.bytes(60)
+        else:
+            for place in random.integers(min(len(content), 1500), size=4):
+                content[place] = random.integers(256)
+        source.write_bytes(content)
+        try:
+            fastllie.enhance_video(source, target, "sci", salvage=trial % 2 == 0)
+        except (ValueError, OSError) as error:
+            told.append(str(error))
+        else:
+            target.unlink()
+        assert sorted(os.listdir(tmp_path)) == [name, f"x-{name}"]
+    assert 0 < len(told) < 30
+    assert all(name in error for error in told)
+
+
 def test_a_video_that_changes_its_size(tmp_path):
     parts = [write(tmp_path / f"{width}.h264", size=(width, 48)).read_bytes() for width in (64, 80)]
     (tmp_path / "a.h264").write_bytes(b"".join(parts))

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from PIL import Image
+
 # A file that ends this much before the time in its header has lost its end; not all kinds have a header
 MISSING = Fraction(1)  # seconds
 _TIMED = ("mp4", "matroska", "avi")
@@ -94,8 +96,13 @@ class Reader:
         # FFmpeg takes any text for an animation of characters
         if not films or self.container.format.name == "tty":
             kinds = ", ".join(sorted({str(stream.type) for stream in self.container.streams})) or "nothing"
+            kinds = kinds.replace("video", "pictures, or video of an unknown codec")
             raise ValueError(f"{self.name!r} holds no video stream; it holds: {kinds}")
         self.video = films[0]
+        self._check_pixels(self.video.width, self.video.height)
+        if Image.MAX_IMAGE_PIXELS is not None:
+            # a damaged header in the middle may ask for more
+            self.video.codec_context.options = {"max_pixels": str(2 * Image.MAX_IMAGE_PIXELS)}
         self.others = [stream for stream in self.container.streams if stream.index != self.video.index]
         self.video.thread_type = "AUTO"
         self.total = self.video.frames or None
@@ -121,6 +128,14 @@ class Reader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.container.close()
+
+    def _check_pixels(self, width: int, height: int) -> None:
+        """Pillow's limit for images, at which it raises, is that of frames too."""
+        if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
+            raise ValueError(
+                f"{self.name!r}: frames of {width}x{height} exceed the limit of {2 * Image.MAX_IMAGE_PIXELS}"
+                " pixels; raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            )
 
     def _decode(self, av: Any) -> Iterator[Any]:
         packets = self.container.demux()
