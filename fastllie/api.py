@@ -3,20 +3,30 @@
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
-from fastllie.image import CHANNELS, TENSOR_FLOATS, Source, from_batch, to_batch
+from fastllie.image import (
+    CHANNELS,
+    TENSOR_FLOATS,
+    Source,
+    from_batch,
+    mean_luma,
+    through_floats,
+    to_batch,
+)
 from fastllie.tiles import check_tile, tiled
 
 CACHED_MODELS = 8
-# Two decoded images wait while one is enhanced: enough to hide the decoding, and bounded
+# While one image is written, the next is enhanced and one more decoded: all at work, and memory is bounded
 AHEAD = 2
 Weights = str | os.PathLike[str] | None
 Device = str | torch.device | None
@@ -106,12 +116,19 @@ def enhance(
 
 
 class Enhancer:
-    """`enhance` with its arguments given once; safe to call from several threads.
+    """`enhance` with its arguments given once, for many images.
+
+    Safe to call from several threads. It pickles by its arguments: worker processes, spawned or forked,
+    load the network themselves: a variant's name then means the installation there. A forked process enhances
+    with one thread, as PyTorch's own loops would wait for threads that only the parent has.
 
     Args:
         method: One of `list_methods()`.
         weights, device, dtype, tile, strength, channels, **options: As for `enhance`.
-        compile: Run the network through `torch.compile`: slow at the first image, faster for many.
+        skip_bright: Images whose mean luma (0.299 R + 0.587 G + 0.114 B, in [0, 1]) is above this come back
+            as with `strength=0`: the same pixels. In a batch each image is judged alone. None enhances all.
+        compile: Run the network through `torch.compile`: slow at the first image, faster for many. What
+            cannot be compiled is an error.
     """
 
     def __init__(
@@ -124,21 +141,36 @@ class Enhancer:
         tile: int | str | None = "auto",
         strength: float = 1.0,
         channels: str = "rgb",
+        skip_bright: float | None = None,
         compile: bool = False,
         **options: Any,
     ):
+        self._arguments = {
+            "method": method,
+            "weights": weights,
+            "device": device,
+            "dtype": dtype,
+            "tile": tile,
+            "strength": strength,
+            "channels": channels,
+            "skip_bright": skip_bright,
+            "compile": compile,
+            **options,
+        }
         self._method = method
         self._options = methods.options_of(method, options)
         self._path = checkpoint.find(method, weights)
         self._device = None if device is None else _device(device)
         self._dtype = _dtype(dtype)
-        self._strength = _strength(strength)
+        self._strength = _share("strength", strength)
+        self._skip_bright = None if skip_bright is None else _share("skip_bright", skip_bright)
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
         self._channels = channels
+        if not isinstance(compile, bool):
+            raise TypeError(f"compile must be True or False, got {compile!r}")
         self._compile = compile
         self._compiled: dict[torch.device, Any] = {}
-        self._lock = threading.Lock()
         # now, so that a weight file that does not fit is reported here and not at the first image
         first_device = self._device or torch.device("cpu")
         model: Any = _cached(method, self._path, first_device, self._dtype, self._options)
@@ -146,17 +178,21 @@ class Enhancer:
         self._halo: int | None = model.halo if methods.tiles_exact(method, self._options) else None
         check_tile(tile, self._halo)
         self._tile = tile
-        # one pass over the image needs no tiles, and takes a camera's bytes as they are
+        self._crops: bool = self._halo is not None and getattr(model, "crops", False)
         self._streams: bool = getattr(model, "streams", False)
+        # one pass over the image needs no tiles, and takes a camera's bytes as they are
+        self._takes_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self._options.items())
         return f"Enhancer({self._method!r}{options}, weights={os.fspath(self._path)!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._arguments), ()
+
     def __call__(self, image: Any) -> Any:
         """Brighten one image (or one batch in a tensor or array), as `enhance` does."""
-        x, source = self._prepare(image)
-        return self._finish(x, source)
+        return self._finish(*self._prepare(image))
 
     def batch(self, images: Sequence[Any]) -> list[Any]:
         """Brighten several images of any kinds and sizes; those of one size go through the network together.
@@ -175,22 +211,26 @@ class Enhancer:
                 prepared.append(self._prepare(image))
             except (TypeError, ValueError, OSError) as error:
                 raise type(error)(f"images[{place}]: {error}") from error
-        groups: dict[Any, list[int]] = {}
-        for place, (x, _) in enumerate(prepared):
-            groups.setdefault((x.shape[-2:], x.device, x.dtype), []).append(place)
         results: list[Any] = [None] * len(prepared)
+        groups: dict[Any, list[int]] = {}
+        for place, (x, source) in enumerate(prepared):
+            if self._bright(x).any():
+                results[place] = self._finish(x, source)
+            else:
+                groups.setdefault((x.shape[-2:], x.device, x.dtype), []).append(place)
         for places in groups.values():
             together = self._enhanced(torch.cat([prepared[place][0] for place in places]))
             sizes = [len(prepared[place][0]) for place in places]
             for place, y in zip(places, together.split(sizes), strict=True):
-                results[place] = self._result(y, prepared[place][1])
+                results[place] = from_batch(y, prepared[place][1])
         return results
 
     def stream(self, images: Iterable[Any]) -> Iterator[Any]:
-        """Brighten images one after another, reading and decoding the next ones meanwhile.
+        """Brighten images one after another, while others are read and decoded and the caller does its own.
 
-        `images` is iterated in another thread, two ahead at most. An error of the iterable or of an image is
-        raised where its result would have come.
+        `images` is iterated and decoded in a second thread, and enhanced in a third, so that a loop that
+        writes the results has all three overlapped; two images ahead at most. An error of the iterable or
+        of an image is raised where its result would have come.
         """
         source = iter(images)
         end = object()
@@ -199,58 +239,214 @@ class Enhancer:
             image = next(source, end)
             if image is end:
                 return end
-            x, description = self._prepare(image)
             # a copy: the producer may write its next image into the same memory
-            return x.clone(), description
+            if isinstance(image, Tensor):
+                image = image.detach().clone()
+            elif isinstance(image, np.ndarray):
+                image = image.copy()
+            return self._prepare(image)
+
+        def enhanced(read: Future[Any]) -> Any:
+            ready = read.result()
+            return end if ready is end else self._finish(*ready)
 
         def run() -> Iterator[Any]:
-            worker = ThreadPoolExecutor(1, thread_name_prefix="fastllie-stream")
+            reader = ThreadPoolExecutor(1, thread_name_prefix="fastllie-read")
+            worker = ThreadPoolExecutor(1, thread_name_prefix="fastllie-enhance")
+
+            def begun() -> Future[Any]:
+                return worker.submit(enhanced, reader.submit(following))
+
             try:
-                waiting: deque[Future[Any]] = deque(worker.submit(following) for _ in range(AHEAD))
+                waiting = deque(begun() for _ in range(AHEAD))
                 while True:
-                    ready = waiting.popleft().result()
-                    if ready is end:
+                    result = waiting.popleft().result()
+                    if result is end:
                         return
-                    waiting.append(worker.submit(following))
-                    yield self._finish(*ready)
+                    waiting.append(begun())
+                    yield result
             finally:
-                worker.shutdown(wait=False, cancel_futures=True)
+                for pool in (reader, worker):
+                    pool.shutdown(wait=False, cancel_futures=True)
 
         return run()
 
+    def preprocess(self, frame: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Brighten frames of bytes into a buffer that is used again: for loops over a camera or a video.
+
+        Computes what `enhancer(frame)` does. The colours are in the order of `channels`: "bgr" for OpenCV's
+        frames. With an `out`, SCI at full strength on the CPU allocates nothing of a frame's size;
+        other methods and strengths work in tiles, and no float image of the whole is made.
+
+        Args:
+            frame: uint8, `(H, W, 3)` or `(B, H, W, 3)`, any strides (a copy is made where one is negative).
+            out: Where the result goes: uint8, of the shape of `frame`, with positive strides, and apart from
+                it, because a pixel's neighbours are read after it is written. None makes a new array.
+
+        Returns:
+            `out`, or the new array.
+
+        Raises:
+            TypeError: something else than arrays of uint8.
+            ValueError: another shape, no pixels, an `out` that does not fit or shares memory with `frame`.
+        """
+        _check_frames("frame", frame)
+        _one_thread_after_a_fork()
+        if out is None:
+            out = np.empty(frame.shape, np.uint8)
+        _check_frames("out", out)
+        if out.shape != frame.shape:
+            raise ValueError(f"out must have the shape of frame, {frame.shape}, got {out.shape}")
+        if not out.flags.writeable or min(out.strides) < 0:
+            raise ValueError("out must be writeable and have positive strides")
+        if np.shares_memory(frame, out):
+            raise ValueError("out shares memory with frame; wanted a buffer of its own")
+        usable = frame.flags.writeable and min(frame.strides) >= 0
+        bgr = self._channels == "bgr"
+        device = self._device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        x = _planes(frame if usable else frame.copy()).to(device)
+        result = _planes(out)
+        bright = self._bright(x, bgr).tolist()
+        if not any(bright):
+            self._fill(x, result, bgr)
+            return out
+        for place, skipped in enumerate(bright):
+            one = slice(place, place + 1)
+            if skipped:
+                result[one].copy_(x[one])
+            else:
+                self._fill(x[one], result[one], bgr)
+        return out
+
     def _prepare(self, image: Any) -> tuple[Tensor, Source]:
+        _one_thread_after_a_fork()
         device = self._device
         if device is None and not isinstance(image, Tensor):
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        as_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
-        dtype = torch.uint8 if as_bytes else self._dtype
-        return to_batch(image, channels=self._channels, device=device, dtype=dtype)
+        # bytes become floats where they are computed with, tile by tile
+        dtype = torch.float64 if self._dtype == torch.float64 else torch.uint8
+        x, source = to_batch(image, channels=self._channels, device=device, dtype=dtype)
+        return x if x.dtype == torch.uint8 else x.to(self._dtype), source
+
+    def _bright(self, x: Tensor, bgr: bool = False) -> Tensor:
+        """Which images of a batch come back as they are, `[B]`."""
+        if self._strength == 0:
+            return torch.ones(len(x), dtype=torch.bool)
+        if self._skip_bright is None:
+            return torch.zeros(len(x), dtype=torch.bool)
+        return mean_luma(x, bgr) > self._skip_bright
 
     def _finish(self, x: Tensor, source: Source) -> Any:
-        return self._result(x if self._strength == 0 else self._enhanced(x), source)
+        bright = self._bright(x)
+        if bright.all():
+            return source.unchanged()
+        if not bright.any():
+            return from_batch(self._enhanced(x), source)
+        # several images: an array or a tensor
+        y = x.clone()
+        dark = (~bright).nonzero()[:, 0].to(x.device)
+        y[dark] = self._enhanced(x[dark])
+        result, unchanged = from_batch(y, source), source.unchanged()
+        for place in bright.nonzero()[:, 0].tolist():
+            result[place] = unchanged[place]
+        return result
 
-    def _result(self, y: Tensor, source: Source) -> Any:
-        return source.unchanged() if self._strength == 0 else from_batch(y, source)
+    def _fill(self, x: Tensor, out: Tensor, bgr: bool) -> None:
+        if x.device == out.device:
+            self._enhanced(x, out, bgr)
+        else:
+            out.copy_(self._enhanced(x, bgr=bgr))
 
-    def _enhanced(self, x: Tensor) -> Tensor:
-        # what is made here may not enter the user's own training; from_batch copies it to an ordinary tensor
-        with torch.inference_mode():
-            tile = None if self._streams and self._tile == "auto" else self._tile
-            y = tiled(self._model(x.device), x, tile, self._halo)
-            return y if self._strength == 1 else torch.lerp(x, y, self._strength)
+    def _enhanced(self, x: Tensor, out: Tensor | None = None, bgr: bool = False) -> Tensor:
+        # what is made here may not enter the user's own training; from_batch copies it to an ordinary tensor.
+        # Compiled code is made once more for tensors of inference mode, and tiles are, small images are not
+        with torch.no_grad() if self._compile else torch.inference_mode():
+            model = self._model(x.device)
+            as_it_is = self._strength == 1 and (x.dtype != torch.uint8 or self._takes_bytes)
+            tile = None if self._streams and as_it_is and self._tile == "auto" else self._tile
+            if tile is None and self._takes_bytes and out is not None and not self._compile:
+                return model.enhance_into(x, out, bgr=bgr)
+            run = partial(_blended, model, self._strength)
+            cropping = partial(run, cropped=True) if self._crops else None
+            if x.dtype == torch.uint8 and not self._takes_bytes:
+                run = through_floats(run, self._dtype)
+                cropping = through_floats(cropping, self._dtype) if cropping else None
+            if bgr:
+                run = partial(_flipped, run)
+                cropping = partial(_flipped, cropping) if cropping else None
+            return tiled(run, x, tile, self._halo, cropping=cropping, out=out)
 
     def _model(self, device: torch.device) -> Any:
         model = _cached(self._method, self._path, device, self._dtype, self._options)
         if not self._compile:
             return model
-        with self._lock:
+        with _lock:
             if device not in self._compiled:
-                self._compiled[device] = torch.compile(model, dynamic=True)
+                # fullgraph: otherwise what it cannot compile would run uncompiled, and nobody would know
+                self._compiled[device] = torch.compile(_alone(model), dynamic=True, fullgraph=True)
             return self._compiled[device]
 
 
+def _alone(model: nn.Module) -> Callable[..., Tensor]:
+    """The model as a function of its own: torch.compile counts the versions of all networks of one class."""
+
+    def network(x: Tensor, **how: bool) -> Tensor:
+        return model(x, **how)
+
+    network.__code__ = network.__code__.replace()
+    return network
+
+
+def _blended(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:
+    """The model's result, mixed with the image itself where that is asked for."""
+    y = model(x, **how)
+    if strength == 1:
+        return y
+    margin = (x.shape[-1] - y.shape[-1]) // 2
+    return torch.lerp(x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin], y, strength)
+
+
+def _flipped(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return model(x.flip(1)).flip(1)
+
+
+def _check_frames(name: str, frames: Any) -> None:
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        given = f"an array of {frames.dtype}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise TypeError(f"{name} must be a numpy.ndarray of uint8, got {given}")
+    if frames.ndim not in (3, 4) or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"{name} must be (H, W, 3) or (B, H, W, 3), not empty, got shape {frames.shape}")
+
+
+def _planes(frames: np.ndarray) -> Tensor:
+    """A view of frames as a batch `[B, 3, H, W]`."""
+    x = torch.from_numpy(frames)
+    return (x if x.dim() == 4 else x.unsqueeze(0)).permute(0, 3, 1, 2)
+
+
+# of the cache, and of what is compiled
+_lock = threading.Lock()
+_forked = False
+
+
+def _after_a_fork() -> None:
+    """In the child: a lock that another thread held would be held for ever."""
+    global _lock, _forked
+    _lock = threading.Lock()
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_a_fork)
+
+
+def _one_thread_after_a_fork() -> None:
+    # GNU OpenMP waits for its threads, which a fork does not copy: PyTorch's convolutions would hang
+    if _forked and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
 _models: OrderedDict[Any, nn.Module] = OrderedDict()
-_models_lock = threading.Lock()
 
 
 def _cached(
@@ -259,7 +455,7 @@ def _cached(
     """The network for these settings, loaded once; the file's time and size are part of the key."""
     state = path.stat()
     key = (method, path.resolve(), state.st_mtime_ns, state.st_size, device, dtype, tuple(options.items()))
-    with _models_lock:
+    with _lock:
         if key in _models:
             _models.move_to_end(key)
             return _models[key]
@@ -302,9 +498,9 @@ def _dtype(dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def _strength(strength: float) -> float:
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)):
-        raise TypeError(f"strength must be a number, got {type(strength).__name__}")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie in [0, 1], got {strength}")
-    return float(strength)
+def _share(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+    return float(value)

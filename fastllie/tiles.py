@@ -8,10 +8,14 @@ from torch import Tensor
 
 # benchmarks/tiles.py, 1920x1080, 2 cores of an AMD EPYC: Zero-DCE takes 2.1 CPU s and 68 MB in these tiles,
 # 5.5 s and 2.8 GB whole (3.6 s channels last); Zero-DCE++ 0.9 s and 83 MB, whole 7.8 s and 3.2 GB.
-# Sides of 128 to 256 are within 20 %; 384 takes 1.4 to 2.8 times as long
+# Sides of 128 to 256 are within 20 %; 384 takes 1.4 to 2.8 times as long: the features leave the cache
 CPU_TILE = 192
-# Zero-DCE needs about 1.4 kB a pixel: 6 GB for a tile of this side, and halos add less than 3 %
+# Of an accelerator with memory to spare; halos add less than 3 %
 ACCELERATOR_TILE = 2048
+# Zero-DCE in float32: 6 GB for a tile of 2048 x 2048
+BYTES_A_PIXEL = 1400
+
+Network = Callable[[Tensor], Tensor]
 
 
 def check_tile(tile: int | str | None, halo: int | None) -> None:
@@ -28,46 +32,96 @@ def check_tile(tile: int | str | None, halo: int | None) -> None:
         )
 
 
-def tiled(model: Callable[[Tensor], Tensor], x: Tensor, tile: int | str | None, halo: int | None) -> Tensor:
-    """Run the model in square tiles, each with a halo of real pixels, clipped at the image's border.
+def auto_tile(device: torch.device) -> int:
+    """The side of a tile that `tile="auto"` takes: what fits a CPU's cache, or half of what is free there."""
+    if device.type == "cpu":
+        return CPU_TILE
+    if device.type != "cuda":
+        return ACCELERATOR_TILE
+    free = torch.cuda.mem_get_info(device)[0]
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(CPU_TILE, min(ACCELERATOR_TILE, math.isqrt(free // 2 // BYTES_A_PIXEL)))
+
+
+def tiled(
+    model: Network,
+    x: Tensor,
+    tile: int | str | None,
+    halo: int | None,
+    *,
+    cropping: Network | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Run the model in square tiles, each with a halo of real pixels.
 
     Equal to `model(x)` up to float rounding when an output pixel depends on `halo` pixels around it. Images
     smaller than a tile go through the model together, as many as have a tile's pixels.
 
     Args:
-        model: Images `[B, 3, h, w]` to images of the same shape.
+        model: Images `[B, 3, h, w]` to images of the same shape and dtype.
         x: The batch, `[B, 3, H, W]`.
-        tile: Longest side of a tile in pixels; "auto" is the device's; None runs the model once.
+        tile: Longest side of a tile in pixels; "auto" is `auto_tile` of the device; None runs the model once.
         halo: Pixels around a tile that it is given and that are cut away again; None keeps images whole.
+        cropping: The same model for tiles, where it need not pad: from images that bring `halo` pixels on
+            each side to images without them. Outside the image it finds the nearest pixel, so a model that
+            pads with something else has none. Without it, halos are clipped at the image's border.
+        out: Where the result goes, of the shape and dtype of `x` and apart from it; None makes a new tensor.
     """
     if tile is None:
-        return model(x)
-    on_cpu = x.device.type == "cpu"
-    side = tile if isinstance(tile, int) else CPU_TILE if on_cpu else ACCELERATOR_TILE
-    layout = torch.channels_last if on_cpu else torch.contiguous_format
-    out = torch.empty_like(x, memory_format=layout)
+        return model(x) if out is None else out.copy_(model(x))
+    side = tile if isinstance(tile, int) else auto_tile(x.device)
+    # what a CPU's convolutions take fastest, see CPU_TILE
+    layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+    if out is None:
+        out = torch.empty_like(x, memory_format=layout)
     height, width = x.shape[-2:]
     together = max(1, side * side // (height * width))
     for images, results in zip(x.split(together), out.split(together), strict=True):
         if halo is None or (side >= height and side >= width):
             results.copy_(model(images.contiguous(memory_format=layout)))
             continue
-        for top, bottom, first, last in _spans(height, side, halo):
-            for left, right, start, end in _spans(width, side, halo):
+        for top, bottom in _spans(height, side):
+            for left, right in _spans(width, side):
+                place = results[..., top:bottom, left:right]
+                if cropping is not None:
+                    piece = _surrounded(images, (top, bottom), (left, right), halo)
+                    place.copy_(cropping(piece.contiguous(memory_format=layout)))
+                    continue
+                first, last = _window(top, bottom, height, halo)
+                start, end = _window(left, right, width, halo)
                 y = model(images[..., first:last, start:end].contiguous(memory_format=layout))
-                results[..., top:bottom, left:right] = y[
-                    ..., top - first : bottom - first, left - start : right - start
-                ]
+                place.copy_(y[..., top - first : bottom - first, left - start : right - start])
     return out
 
 
-def _spans(length: int, side: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Start and end of each tile along one axis, without its halo and with it.
+def _spans(length: int, side: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each tile along one axis.
 
-    With their halos all are equally long: convolutions prepare themselves once for each new shape.
+    All are equally long, the last ones overlap: convolutions prepare themselves once for each new shape.
     """
-    step = math.ceil(length / math.ceil(length / side))
-    window = min(length, step + 2 * halo)
-    for start in range(0, length, step):
-        first = min(max(start - halo, 0), length - window)
-        yield start, min(start + step, length), first, first + window
+    count = math.ceil(length / side)
+    step = math.ceil(length / count)
+    for place in range(count):
+        start = min(place * step, length - step)
+        yield start, start + step
+
+
+def _window(start: int, end: int, length: int, halo: int) -> tuple[int, int]:
+    """A tile with its halo; at a border it reaches further inside, again for the sake of one shape."""
+    window = min(length, end - start + 2 * halo)
+    first = min(max(start - halo, 0), length - window)
+    return first, first + window
+
+
+def _surrounded(x: Tensor, rows: tuple[int, int], columns: tuple[int, int], halo: int) -> Tensor:
+    """A tile with its halo, the nearest pixel where that leaves the image."""
+    outside = []
+    for dim, (start, end) in ((2, rows), (3, columns)):
+        length = x.shape[dim]
+        first, last = max(start - halo, 0), min(end + halo, length)
+        x = x.narrow(dim, first, last - first)
+        if (first, last) != (start - halo, end + halo):
+            outside.append((dim, torch.arange(start - halo, end + halo).clamp_(0, length - 1) - first))
+    for dim, index in outside:
+        x = x.index_select(dim, index.to(x.device))
+    return x

@@ -67,7 +67,7 @@ class EnhanceNetwork(nn.Module):
         #: pixels around an output pixel that its value depends on
         self.halo = 2 + blocks
         middle = [Conv3x3(channels, channels, padding), *([nn.BatchNorm2d(channels)] if residual else [])]
-        self._folded: tuple[list[Any], tuple[Tensor, Tensor], list[Tensor]] | None = None
+        self._folded: tuple[list[Any], tuple[Any, Any], list[Tensor]] | None = None
         self.in_conv = nn.Sequential(Conv3x3(3, channels, padding), nn.ReLU())
         self.conv = nn.Sequential(*middle, nn.ReLU())
         self.out_conv = nn.Sequential(Conv3x3(channels, 3, padding))
@@ -82,22 +82,25 @@ class EnhanceNetwork(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         return (torch.sigmoid(self.raw(v)) + v).clamp(ILLUM_MIN, 1)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
+    def folded(self, bgr: bool = False) -> tuple[Tensor, Tensor]:
         """Weights `[3, 3, 3, 3, 3]` and biases `[3, 3]` of the convolutions in order, batch norm folded.
 
         Only with 3 channels; the batch norm is that of eval mode. In the parameters' dtype, at least float32.
-        Folded anew only when a parameter or a statistic has changed.
+        Folded anew only when a parameter or a statistic has changed. With `bgr` for images in that order,
+        whose results are in it too.
         """
         tensors = [*self.parameters(), *self.buffers()]
         # a tensor of inference mode counts no changes; a compiler traces the folding
         if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
-            return self._fold()
+            return _reversed(*self._fold()) if bgr else self._fold()
         found = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
         cached = self._folded
         if cached is None or cached[0] != found:
             # the old values are kept alive, or new ones could come to lie where they were
-            cached = self._folded = found, self._fold(), [tensor.detach() for tensor in tensors]
-        return cached[1]
+            folded = self._fold()
+            alive = [tensor.detach() for tensor in tensors]
+            cached = self._folded = found, (folded, _reversed(*folded)), alive
+        return cached[1][bgr]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         first: Any = self.in_conv[0]
@@ -113,6 +116,13 @@ class EnhanceNetwork(nn.Module):
             bias = (bias - norm.running_mean.double()) * factor + norm.bias.double()
         weights = torch.stack([first.weight.to(dtype), weight.to(dtype), last.weight.to(dtype)])
         return weights, torch.stack([first.bias.to(dtype), bias.to(dtype), last.bias.to(dtype)])
+
+
+def _reversed(weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
+    """Folded weights and biases for the other order of the colours, in and out."""
+    first, middle, last = weights
+    a, b, c = biases
+    return torch.stack([first.flip(1), middle, last.flip(0)]), torch.stack([a, b, c.flip(0)])
 
 
 class IlluminationModule(nn.Module):
@@ -261,9 +271,20 @@ class SCI(nn.Module):
         )
         if self.training or wanted or not self.streams:
             return self.stage(x, x)[1]
+        return self._in_one_pass(x)
+
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        """`forward` without gradients into `out`; nothing as large as an image is allocated.
+
+        Only where the network `streams`. `bgr` tells the order of the colours in both. See
+        `fastllie.ops.enhance_sci` for `out`.
+        """
+        return self._in_one_pass(x, out, bgr)
+
+    def _in_one_pass(self, x: Tensor, out: Tensor | None = None, bgr: bool = False) -> Tensor:
         network: Any = self.enhance
-        weights, biases = network.folded()
-        return enhance_sci(x, weights, biases, residual=network.residual, padding=self.padding)
+        weights, biases = network.folded(bgr)
+        return enhance_sci(x, weights, biases, residual=network.residual, padding=self.padding, out=out)
 
     def stage(self, v: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One stage: the illumination of `v`, and the low-light image `y` divided by it and clamped."""

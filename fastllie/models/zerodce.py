@@ -49,8 +49,13 @@ class _CurveNetwork(nn.Module):
         self.conv6 = conv(2 * FEATURES, FEATURES)
         self.conv7 = conv(2 * FEATURES, maps)
 
-    def _raw_maps(self, x: Tensor) -> Tensor:
-        if self.padding == "replicate":
+    @property
+    def crops(self) -> bool:
+        """Whether `forward` takes `cropped=True`: no layer pads once the image is padded."""
+        return self.padding == "replicate"
+
+    def _raw_maps(self, x: Tensor, cropped: bool = False) -> Tensor:
+        if self.padding == "replicate" and not cropped:
             # One padded image, then convolutions without padding: no layer sees an invented zero, so no frame
             x = F.pad(x, (self.halo,) * 4, mode="replicate")
         # in place: half the memory traffic, and the convolutions' backward does not need what was there
@@ -61,6 +66,11 @@ class _CurveNetwork(nn.Module):
         f5 = F.relu(self.conv5(_join(f3, f4)), inplace=True)
         f6 = F.relu(self.conv6(_join(f2, f5)), inplace=True)
         return self.conv7(_join(f1, f6))
+
+
+def _centre(x: Tensor, margin: int) -> Tensor:
+    height, width = x.shape[-2:]
+    return x[..., margin : height - margin, margin : width - margin]
 
 
 def _join(earlier: Tensor, later: Tensor) -> Tensor:
@@ -79,12 +89,17 @@ class ZeroDCE(_CurveNetwork):
     Args:
         padding: "zeros" pads every layer as the published network does; "replicate" pads the image once,
             which leaves no frame at the border.
+
+    With `cropped`, which only padding "replicate" has, nothing is padded: the image brings `halo` pixels on
+    each side that the result lacks, so that tiles see real pixels and none are computed in vain.
     """
 
     def __init__(self, *, padding: str = "replicate"):
         super().__init__(3 * STEPS, separable=False, padding=padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+        if cropped:
+            return apply_curve(_centre(x, self.halo), self._raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
 
@@ -105,7 +120,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
     Args:
         scale: The network sees the image reduced by this factor, and its map is enlarged again; the published
             test uses 12, the published training 1.
-        padding: As for `ZeroDCE`.
+        padding: As for `ZeroDCE`, with the same `cropped`, if `scale` is 1.
     """
 
     def __init__(self, *, scale: int = 1, padding: str = "replicate"):
@@ -114,7 +129,13 @@ class ZeroDCEPlusPlus(_CurveNetwork):
             raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def crops(self) -> bool:
+        return super().crops and self.scale == 1
+
+    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+        if cropped:
+            return apply_curve(_centre(x, self.halo), self._raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
 
@@ -131,7 +152,9 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         if self.scale == 1:
             return torch.tanh(self._raw_maps(x))
         # to whole cells at the bottom and the right; the published code crops them away instead
-        x = F.pad(x, (0, -width % self.scale, 0, -height % self.scale), mode="replicate")
+        # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
+        right, below = (-(-side // self.scale) * self.scale - side for side in (width, height))
+        x = F.pad(x, (0, right, 0, below), mode="replicate")
         low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
         maps = torch.tanh(self._raw_maps(low))
         # the published geometry: half-pixel centres on the way down, aligned corners on the way up

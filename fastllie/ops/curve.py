@@ -48,7 +48,8 @@ def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     batch, channels, height, width = x.shape
-    fits = alpha.shape[1] in (channels, channels * steps)
+    # not `in`: for torch.compile a tuple of symbolic sizes does not contain their values
+    fits = alpha.shape[1] == channels or alpha.shape[1] == channels * steps
     if not fits or (alpha.shape[0], alpha.shape[2], alpha.shape[3]) != (batch, height, width):
         raise ValueError(
             f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "

@@ -20,6 +20,7 @@ def enhance_sci(
     residual: bool = True,
     padding: str = "zeros",
     backend: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """Enhance by SCI's network with one block, batch norm folded into its second convolution.
 
@@ -38,13 +39,16 @@ def enhance_sci(
         padding: What each convolution finds outside the image: "zeros" as in the published network, which
             colours a frame of one or two pixels, or "reflect", the mirror image, which leaves no frame.
         backend: "auto", or one of `fastllie.backends()`.
+        out: Where the result goes, of the shape, dtype and device of `x` and apart from it (neighbours are
+            read after a pixel is written); any strides. None makes a new tensor.
 
     Returns:
-        The enhanced images in the dtype of `x`; uint8 is rounded to nearest.
+        The enhanced images in the dtype of `x`, in `out` if that was given; uint8 is rounded to nearest.
 
     Raises:
         TypeError: an argument that is no tensor, or of another dtype.
-        ValueError: another shape, different devices, an unknown padding or backend.
+        ValueError: another shape, different devices, an unknown padding or backend, an `out` in the memory
+            of `x`.
         RuntimeError: a gradient is wanted, or a backend asked for by name cannot serve.
     """
     check_images((*FLOATS, torch.uint8), x=x)
@@ -69,25 +73,48 @@ def enhance_sci(
         )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     weights, biases = weights.to(dtype).contiguous(), biases.to(dtype).contiguous()
-    return torch.ops.fastllie.sci_forward(x, weights, biases, residual, padding, backend)
+    if out is None:
+        return torch.ops.fastllie.sci_forward(x, weights, biases, residual, padding, backend)
+    _check_out(out, x)
+    torch.ops.fastllie.sci_forward_into(x, weights, biases, residual, padding, backend, out)
+    return out
+
+
+def _check_out(out: Tensor, x: Tensor) -> None:
+    check_images((x.dtype,), out=out)
+    if (out.shape, out.device) != (x.shape, x.device):
+        raise ValueError(
+            f"out must be {list(x.shape)} on {x.device}, as x, got {list(out.shape)} on {out.device}"
+        )
+    # what is plain to see; overlaps of other views are the caller's care, as for PyTorch's own `out`
+    if out.data_ptr() == x.data_ptr() and x.numel():
+        raise ValueError("out is the memory of x; wanted another tensor")
 
 
 def _forward(
     x: Tensor, weights: Tensor, biases: Tensor, residual: bool, padding: str, backend: str
 ) -> Tensor:
     out = torch.empty_like(x)
+    _forward_into(x, weights, biases, residual, padding, backend, out)
+    return out
+
+
+def _forward_into(
+    x: Tensor, weights: Tensor, biases: Tensor, residual: bool, padding: str, backend: str, out: Tensor
+) -> None:
     name = backends.choose(backend, x)
     if x.numel() == 0:
-        return out
+        return
     if name == "torch":
         pixels = x.float() / 255 if x.dtype == torch.uint8 else wide(x)
         enhanced = reference.sci(pixels, weights, biases, residual, padding)
-        return out.copy_((enhanced * 255).round() if x.dtype == torch.uint8 else enhanced)
+        out.copy_((enhanced * 255).round() if x.dtype == torch.uint8 else enhanced)
+        return
     if name == "triton":
         from fastllie.kernels import sci
 
         sci.sci_forward(x, weights, biases, out, residual, padding == "reflect")
-        return out
+        return
     arguments = (*views(x, weights, biases, out), tuple(x.shape), residual, padding == "reflect")
     if name == "cuda":
         assert _native.cuda is not None
@@ -95,16 +122,25 @@ def _forward(
     else:
         assert _native.cpu is not None
         _native.cpu.sci_forward(*arguments, torch.get_num_threads())
-    return out
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
 _library.define(
     "sci_forward(Tensor x, Tensor weights, Tensor biases, bool residual, str padding, str backend) -> Tensor"
 )
+_library.define(
+    "sci_forward_into(Tensor x, Tensor weights, Tensor biases, bool residual, str padding, str backend,"
+    " Tensor(a!) out) -> ()"
+)
 _library.impl("sci_forward", _forward, "CompositeExplicitAutograd")
+_library.impl("sci_forward_into", _forward_into, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::sci_forward",
     lambda x, weights, biases, residual, padding, backend: torch.empty_like(x),
+    lib=_library,
+)
+torch.library.register_fake(
+    "fastllie::sci_forward_into",
+    lambda x, weights, biases, residual, padding, backend, out: None,
     lib=_library,
 )
