@@ -313,9 +313,10 @@ def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:
     """
     whole = x.dtype == torch.uint8
     # in bands: a sum is made through a copy in its own dtype
-    sums = [
-        band.sum((2, 3), dtype=torch.int64 if whole else torch.float32)
-        for band in x.split(max(1, _BAND // x.shape[-1]), 2)
-    ]
-    means = torch.stack(sums).cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
+    bands = x.split(max(1, _BAND // x.shape[-1]), 2)
+    dtype = torch.int64 if whole else torch.float32
+    sums = torch.empty((len(bands), *x.shape[:2]), dtype=dtype, device=x.device)
+    for band, result in zip(bands, sums, strict=True):
+        torch.sum(band, (2, 3), dtype=dtype, out=result)
+    means = sums.cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
     return means @ torch.tensor(_LUMA[::-1] if bgr else _LUMA, dtype=torch.float64)
