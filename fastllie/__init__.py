@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fastllie.evaluation import evaluate as evaluate
     from fastllie.folders import FolderResult as FolderResult
     from fastllie.folders import enhance_folder as enhance_folder
+    from fastllie.exporting import Export as Export
+    from fastllie.exporting import export as export
     from fastllie.methods import MethodInfo as MethodInfo
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
@@ -38,6 +40,8 @@ _WHERE = {
     "load": "fastllie.api",
     "evaluate": "fastllie.evaluation",
     "Evaluation": "fastllie.evaluation",
+    "export": "fastllie.exporting",
+    "Export": "fastllie.exporting",
     "list_methods": "fastllie.methods",
     "info": "fastllie.methods",
     "MethodInfo": "fastllie.methods",

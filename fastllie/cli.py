@@ -164,7 +164,39 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     evaluate.add_argument("--csv", metavar="FILE", help="write the values of each image, and the means")
     evaluate.add_argument("--json", metavar="FILE", help="write the same with the labels and what failed")
     evaluate.set_defaults(run=_evaluate)
+
+    export = verbs.add_parser("export", help="write a network as ONNX or torch.export, and check the file")
+    export.add_argument("method", metavar="METHOD", help="see `fastllie methods`")
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="ends in .onnx or .pt2")
+    export.add_argument("--weights", help="a variant's name, or a .safetensors, .pth or .pt file")
+    export.add_argument("--dtype", default="float32", help="float32 or float16 (default: %(default)s)")
+    export.add_argument("--uint8", action="store_true", help="bytes in and out instead of floats in [0, 1]")
+    export.add_argument("--opset", type=int, help="ONNX's (default: what this version of torch prefers)")
+    export.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method"
+    )
+    export.set_defaults(run=_export)
     return parser
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    try:
+        result = fastllie.export(
+            arguments.method,
+            arguments.output,
+            weights=arguments.weights,
+            dtype=arguments.dtype,
+            uint8=arguments.uint8,
+            opset=arguments.opset,
+            **_options(arguments.option),
+        )
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    except RuntimeError as error:
+        print(f"fastllie export: {error}", file=sys.stderr)
+        return FAILED
+    print(result)
+    return OK
 
 
 def _tile(text: str) -> int | str | None:

@@ -34,6 +34,13 @@ MAY_IMPORT = {
         "fastllie.tiles",
         "fastllie.ops.backend",
     ),
+    "fastllie/exporting.py": (
+        "fastllie.checkpoint",
+        "fastllie.files",
+        "fastllie.methods",
+        "fastllie.models",
+        "fastllie.ops.reference",
+    ),
     "fastllie/metrics": ("fastllie.metrics", "fastllie.image", "fastllie.methods"),
     "fastllie/evaluation.py": (
         "fastllie.api",

@@ -80,7 +80,7 @@ class EnhanceNetwork(nn.Module):
         return self.out_conv(features)
 
     def forward(self, v: Tensor) -> Tensor:
-        return (torch.sigmoid(self.raw(v)) + v).clamp(ILLUM_MIN, 1)
+        return (torch.sigmoid(self.raw(v)) + v).clamp(ILLUM_MIN, 1.0)
 
     def folded(self, bgr: bool = False) -> tuple[Tensor, Tensor]:
         """Weights `[3, 3, 3, 3, 3]` and biases `[3, 3]` of the convolutions in order, batch norm folded.
@@ -139,7 +139,7 @@ class IlluminationModule(nn.Module):
         self.cell = _SearchedCell()
 
     def forward(self, v: Tensor) -> Tensor:
-        return torch.sigmoid(self.cell(largest_of_four(v))).clamp(RUAS_ILLUM_MIN, 1)
+        return torch.sigmoid(self.cell(largest_of_four(v))).clamp(RUAS_ILLUM_MIN, 1.0)
 
 
 def largest_of_four(x: Tensor) -> Tensor:

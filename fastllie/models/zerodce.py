@@ -54,7 +54,8 @@ class _CurveNetwork(nn.Module):
         """Whether `forward` takes `cropped=True`: no layer pads once the image is padded."""
         return self.padding == "replicate"
 
-    def _raw_maps(self, x: Tensor, cropped: bool = False) -> Tensor:
+    def raw_maps(self, x: Tensor, cropped: bool = False) -> Tensor:
+        """The maps at the size of `x`, before the tanh; `cropped` as for `forward`."""
         if self.padding == "replicate" and not cropped:
             # One padded image, then convolutions without padding: no layer sees an invented zero, so no frame
             x = F.pad(x, (self.halo,) * 4, mode="replicate")
@@ -99,17 +100,17 @@ class ZeroDCE(_CurveNetwork):
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         if cropped:
-            return apply_curve(_centre(x, self.halo), self._raw_maps(x, True), steps=STEPS, tanh=True)
+            return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:
         """The curve maps for the operators, and whether these shall take the tanh."""
-        return self._raw_maps(x), True
+        return self.raw_maps(x), True
 
     def curve_maps(self, x: Tensor) -> Tensor:
         """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k takes channels 3k to 3k+2; + brightens."""
-        return torch.tanh(self._raw_maps(x))
+        return torch.tanh(self.raw_maps(x))
 
 
 class ZeroDCEPlusPlus(_CurveNetwork):
@@ -135,14 +136,14 @@ class ZeroDCEPlusPlus(_CurveNetwork):
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         if cropped:
-            return apply_curve(_centre(x, self.halo), self._raw_maps(x, True), steps=STEPS, tanh=True)
+            return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:
         """The curve maps for the operators, and whether these shall take the tanh."""
         if self.scale == 1:
-            return self._raw_maps(x), True
+            return self.raw_maps(x), True
         # tanh before the upsampling, as published: the two do not commute
         return self.curve_maps(x), False
 
@@ -150,13 +151,13 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         """The curve maps alpha in [-1, 1], `[B, 3, H, W]`, used by every step; positive brightens."""
         height, width = x.shape[-2:]
         if self.scale == 1:
-            return torch.tanh(self._raw_maps(x))
+            return torch.tanh(self.raw_maps(x))
         # to whole cells at the bottom and the right; the published code crops them away instead
         # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
         right, below = (-(-side // self.scale) * self.scale - side for side in (width, height))
         x = F.pad(x, (0, right, 0, below), mode="replicate")
         low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
-        maps = torch.tanh(self._raw_maps(low))
+        maps = torch.tanh(self.raw_maps(low))
         # the published geometry: half-pixel centres on the way down, aligned corners on the way up
         maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
         return maps[..., :height, :width]

@@ -1,0 +1,305 @@
+"""Networks as files that run without fastllie: ONNX (.onnx) and torch.export (.pt2), each checked."""
+
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastllie import checkpoint, methods
+from fastllie.files import replacing
+from fastllie.ops import reference
+
+SUFFIXES = (".onnx", ".pt2")
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+#: the largest difference from the network itself that a file may show, in [0, 1]
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+# bytes are rounded on both sides, and a value near a half may fall either way
+LEVELS = {"float32": 1, "float16": 3}
+OPSETS = (18, 23)  # what torch's exporter writes
+CHECKED = ((1, 64, 48), (3, 37, 53), (1, 131, 97))  # batch, height, width: odd ones, and a batch
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written, and what was found when it was run beside the network; `print` it.
+
+    Attributes:
+        path: The file.
+        runtime: What ran it.
+        checks: Batch, height, width -> the largest difference, in [0, 1], or in levels of 255 for uint8.
+        tolerance: What was allowed.
+    """
+
+    path: Path
+    runtime: str
+    checks: dict[tuple[int, int, int], float]
+    tolerance: float
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: checked with {self.runtime}, at most {self.tolerance:g} allowed"]
+        lines += [f"  {b}x3x{h}x{w}: {value:.2g}" for (b, h, w), value in self.checks.items()]
+        return "\n".join(lines)
+
+
+def export(
+    method: str,
+    path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
+    uint8: bool = False,
+    opset: int | None = None,
+    **options: Any,
+) -> Export:
+    """Write a network as ONNX or as a program of `torch.export`, run what was written, and compare.
+
+    The file holds standard operators alone. It takes one input `image`, RGB, `[batch, 3, height, width]` of
+    any size (a side of 2 at least, or of `scale + 1`), and gives one output `enhanced` of that shape. float16
+    convolves in float16 and computes curve and division in float32. A file that differs from the network by
+    more than 1e-4 (float16: 1e-2; uint8: one level, in float16 three) is not written.
+
+    Args:
+        method: One of `list_methods()`.
+        path: Ends in .onnx (needs the extra `export`) or .pt2 (`torch.export.load(path).module()` runs it).
+        weights: As for `load`.
+        dtype: "float32" or "float16", of the weights and, without `uint8`, of input and output, in [0, 1].
+        uint8: Whether input and output are bytes in 0..255, rounded half up.
+        opset: ONNX's, 18 to 23; None is what this version of torch prefers. Not for .pt2.
+        **options: The method's own, e.g. `scale=12` for "zerodce++".
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as `load`; an unknown suffix, dtype or opset.
+        ImportError: ONNX without the extra.
+        RuntimeError: the file computes something else; nothing is written.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, got {os.fspath(path)!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {tuple(DTYPES)}, got {dtype!r}")
+    if not isinstance(uint8, bool):
+        raise TypeError(f"uint8 must be True or False, got {uint8!r}")
+    _check_opset(opset, suffix)
+    if suffix == ".onnx":
+        _need("onnx", "onnxscript", "onnxruntime")
+    found = checkpoint.find(method, weights)
+    network = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
+    oracle = _Pixels(network, torch.float32, torch.float32, uint8)
+    given = torch.float32 if uint8 else DTYPES[dtype]
+    # two: reflection has nothing to mirror at a side of one pixel
+    least = max(2, getattr(network, "scale", 1) + 1)
+    copy = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
+    plain = _Pixels(_plain(copy.to(DTYPES[dtype])), DTYPES[dtype], given, uint8)
+    described = {"method": method, "weights": found.name, "options": json.dumps(options), "dtype": dtype}
+    tolerance = LEVELS[dtype] if uint8 else TOLERANCE[dtype]
+    with replacing(target) as temporary, torch.no_grad():
+        if suffix == ".onnx":
+            _write_onnx(plain, _example(least, uint8, given), _sizes(least), temporary, opset, described)
+            runtime, run = _onnx_runtime(temporary)
+        else:
+            _write_program(plain, _example(least, uint8, given), _sizes(least), temporary, described)
+            runtime, run = _program(temporary)
+        checks = {}
+        for batch, height, width in CHECKED:
+            size = batch, height + 3 * (least - 2), width + 3 * (least - 2)
+            x = _image(*size, uint8)
+            want = oracle(x).double()
+            got = run(x if uint8 else x.to(given)).double()
+            checks[size] = float((got - want).abs().max()) if got.shape == want.shape else float("inf")
+        result = Export(target, runtime, checks, tolerance)
+        # not <=: NaN is no agreement
+        if not all(value <= tolerance for value in checks.values()):
+            raise RuntimeError(f"the export computes something else than the network; not written\n{result}")
+    return result
+
+
+def _check_opset(opset: int | None, suffix: str) -> None:
+    if opset is None:
+        return
+    if isinstance(opset, bool) or not isinstance(opset, int):
+        raise TypeError(f"opset must be an integer or None, got {opset!r}")
+    if suffix != ".onnx":
+        raise ValueError(f"opset is for .onnx alone, the path ends in {suffix}")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(f"opset must lie in {OPSETS[0]}..{OPSETS[1]}, got {opset}")
+
+
+def _need(*modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"writing ONNX needs {', '.join(missing)}: install the extra with `pip install fastllie[export]`"
+        )
+
+
+class _Pixels(nn.Module):
+    """A network with the conversions around it: bytes or floats in and out."""
+
+    def __init__(self, network: nn.Module, inside: torch.dtype, outside: torch.dtype, uint8: bool):
+        super().__init__()
+        self.network = network
+        self.inside, self.outside, self.uint8 = inside, outside, uint8
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.to(torch.float32) / 255 if self.uint8 else image
+        y = self.network(x.to(self.inside))
+        if not self.uint8:
+            return y.to(self.outside)
+        return (y.to(torch.float32) * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+class _Curves(nn.Module):
+    """Zero-DCE and Zero-DCE++ in operators that every runtime has."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+        self.scale: int = getattr(network, "scale", 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from fastllie.models.zerodce import STEPS
+
+        if self.scale == 1:
+            return reference.curve(x.float(), self.network.maps(x)[0].float(), STEPS, tanh=True).to(x.dtype)
+        low = x
+        for dim in (2, 3):
+            low = _reduced(low, dim, self.scale)
+        maps = torch.tanh(self.network.raw_maps(low).float())
+        for dim in (2, 3):
+            maps = _enlarged(maps, dim, self.scale, x.shape[dim])
+        return reference.curve(x.float(), maps, STEPS).to(x.dtype)
+
+
+def _reduced(x: Tensor, dim: int, scale: int) -> Tensor:
+    """Bilinear by a whole factor, with half-pixel centres: the one or two pixels in the middle of each cell.
+
+    Gathered, because exporters fail on a padding to whole cells whose width depends on the size.
+    """
+    last = x.shape[dim] - 1
+    cells = torch.arange((last + scale) // scale) * scale
+    middle = x.index_select(dim, (cells + scale // 2).clamp(max=last))
+    if scale % 2:
+        return middle
+    return (middle + x.index_select(dim, (cells + (scale // 2 - 1)).clamp(max=last))) / 2
+
+
+def _enlarged(maps: Tensor, dim: int, scale: int, length: int) -> Tensor:
+    """Bilinear with aligned corners to whole cells, and of that the first `length`."""
+    count = (length - 1 + scale) // scale
+    place = torch.arange(length, dtype=torch.float32) * ((count - 1) / (count * scale - 1))
+    below = place.floor()
+    share = (place - below).view((-1, 1) if dim == 2 else (1, -1))
+    first = below.to(torch.int64)
+    low = maps.index_select(dim, first)
+    high = maps.index_select(dim, (first + 1).clamp(max=count - 1))
+    return low + share * (high - low)
+
+
+class _Division(nn.Module):
+    """SCI in operators that every runtime has."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.enhance = network.enhance
+
+    def forward(self, x: Tensor) -> Tensor:
+        illum = self.enhance(x)
+        return reference.divide_illumination(x.float(), illum.float()).to(x.dtype)
+
+
+def _plain(network: Any) -> nn.Module:
+    return _Division(network) if hasattr(network, "enhance") else _Curves(network)
+
+
+def _image(batch: int, height: int, width: int, uint8: bool) -> Tensor:
+    """A dark image with a gradient and noise; the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, width).expand(batch, 3, height, width)
+    x = ramp * torch.rand(batch, 3, height, width, generator=generator)
+    return (x * 255).round().to(torch.uint8) if uint8 else x
+
+
+def _example(least: int, uint8: bool, dtype: torch.dtype) -> Tensor:
+    x = _image(2, 5 * least + 3, 4 * least + 3, uint8)
+    return x if uint8 else x.to(dtype)
+
+
+def _sizes(least: int) -> dict[str, dict[int, Any]]:
+    from torch.export import Dim
+
+    return {"image": {0: Dim("batch"), 2: Dim("height", min=least), 3: Dim("width", min=least)}}
+
+
+def _write_onnx(
+    model: nn.Module,
+    example: Tensor,
+    sizes: dict[str, dict[int, Any]],
+    path: Path,
+    opset: int | None,
+    described: dict[str, str],
+) -> None:
+    with _quiet():
+        program: Any = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=sizes,
+            input_names=["image"],
+            output_names=["enhanced"],
+            opset_version=opset,
+            verbose=False,
+        )
+    program.model.metadata_props.update({f"fastllie.{key}": value for key, value in described.items()})
+    program.save(os.fspath(path), external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter has to say of its own workings, and of torchvision."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+def _onnx_runtime(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["enhanced"], {"image": x.numpy()})[0])
+
+    return f"ONNX Runtime {onnxruntime.__version__}", run
+
+
+def _write_program(
+    model: nn.Module,
+    example: Tensor,
+    sizes: dict[str, dict[int, Any]],
+    path: Path,
+    described: dict[str, str],
+) -> None:
+    program = torch.export.export(model.eval(), (example,), dynamic_shapes=sizes, strict=False)
+    with open(path, "wb") as file:
+        torch.export.save(program, file, extra_files={"fastllie.json": json.dumps(described)})
+
+
+def _program(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
+    with open(path, "rb") as file:
+        return f"torch.export, PyTorch {torch.__version__}", torch.export.load(file).module()
