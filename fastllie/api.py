@@ -192,7 +192,7 @@ class Enhancer:
 
     def __call__(self, image: Any) -> Any:
         """Brighten one image (or one batch in a tensor or array), as `enhance` does."""
-        return self._finish(*self._prepare(image))
+        return self._finish(lambda: self._prepare(image))
 
     def batch(self, images: Sequence[Any]) -> list[Any]:
         """Brighten several images of any kinds and sizes; those of one size go through the network together.
@@ -214,8 +214,9 @@ class Enhancer:
         results: list[Any] = [None] * len(prepared)
         groups: dict[Any, list[int]] = {}
         for place, (x, source) in enumerate(prepared):
-            if self._bright(x).any():
-                results[place] = self._finish(x, source)
+            bright = self._bright(x)
+            if bright.any():
+                results[place] = self._without_bright(x, source, bright)
             else:
                 groups.setdefault((x.shape[-2:], x.device, x.dtype), []).append(place)
         for places in groups.values():
@@ -247,8 +248,7 @@ class Enhancer:
             return self._prepare(image)
 
         def enhanced(read: Future[Any]) -> Any:
-            ready = read.result()
-            return end if ready is end else self._finish(*ready)
+            return end if read.result() is end else self._finish(read.result)
 
         def run() -> Iterator[Any]:
             reader = ThreadPoolExecutor(1, thread_name_prefix="fastllie-read")
@@ -336,12 +336,20 @@ class Enhancer:
             return torch.zeros(len(x), dtype=torch.bool)
         return mean_luma(x, bgr) > self._skip_bright
 
-    def _finish(self, x: Tensor, source: Source) -> Any:
+    def _finish(self, prepared: Callable[[], tuple[Tensor, Source]]) -> Any:
+        x, source = prepared()
         bright = self._bright(x)
+        if bright.any():
+            return self._without_bright(x, source, bright)
+        y = self._enhanced(x)
+        # a photograph of 16 bits is one large float image now, and its result is another
+        del x
+        return from_batch(y, source)
+
+    def _without_bright(self, x: Tensor, source: Source, bright: Tensor) -> Any:
+        """The result of a batch with images that come back as they are."""
         if bright.all():
             return source.unchanged()
-        if not bright.any():
-            return from_batch(self._enhanced(x), source)
         # several images: an array or a tensor
         y = x.clone()
         dark = (~bright).nonzero()[:, 0].to(x.device)
