@@ -23,7 +23,7 @@ from fastllie.image import (
     through_floats,
     to_batch,
 )
-from fastllie.tiles import check_tile, tiled
+from fastllie.tiles import Network, check_tile, tiled
 
 CACHED_MODELS = 8
 # While one image is written, the next is enhanced and one more decoded: all at work, and memory is bounded
@@ -374,8 +374,10 @@ class Enhancer:
             tile = None if self._streams and as_it_is and self._tile == "auto" else self._tile
             if tile is None and self._takes_bytes and out is not None and not self._compile:
                 return model.enhance_into(x, out, bgr=bgr)
-            run = partial(_blended, model, self._strength)
-            cropping = partial(run, cropped=True) if self._crops else None
+            run: Network = partial(_mixed, model, self._strength)
+            cropping: Network | None = None
+            if self._crops:
+                cropping = partial(_mixed, model, self._strength, cropped=True)
             if x.dtype == torch.uint8 and not self._takes_bytes:
                 run = through_floats(run, self._dtype)
                 cropping = through_floats(cropping, self._dtype) if cropping else None
@@ -405,7 +407,7 @@ def _alone(model: nn.Module) -> Callable[..., Tensor]:
     return network
 
 
-def _blended(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:
+def _mixed(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:
     """The model's result, mixed with the image itself where that is asked for."""
     y = model(x, **how)
     if strength == 1:

@@ -94,6 +94,51 @@ def tiled(
     return out
 
 
+def blended(model: Network, x: Tensor, tile: int, overlap: int) -> Tensor:
+    """Run a model whose every output pixel hangs on the whole image, in overlapping tiles that fade over.
+
+    For what does not fit in memory whole: unlike `tiled` this is an approximation. Each tile is enhanced for
+    itself, so a statistic of the whole image, say its mean, is one of the tile; the fade hides the seams and
+    leaves the differences. The larger the tiles, the closer to `model(x)`; equal to it where one is enough.
+
+    Args:
+        model: Images `[B, 3, h, w]` to images of the same shape.
+        x: The batch, `[B, 3, H, W]`, floats.
+        tile: Side of a tile in pixels.
+        overlap: Pixels that neighbours share at least, less than `tile`; weights rise and fall over them.
+
+    Raises:
+        ValueError: an overlap that leaves no step between tiles.
+    """
+    if not 0 < overlap < tile:
+        raise ValueError(f"overlap must lie between 0 and tile, got {overlap} with tiles of {tile}")
+    height, width = x.shape[-2:]
+    if tile >= height and tile >= width:
+        return model(x)
+    out = torch.zeros_like(x)
+    total = x.new_zeros((height, width))
+    for top, bottom in _overlapping(height, tile, overlap):
+        for left, right in _overlapping(width, tile, overlap):
+            weight = torch.outer(_ramp(bottom - top, overlap, x), _ramp(right - left, overlap, x))
+            out[..., top:bottom, left:right] += weight * model(x[..., top:bottom, left:right])
+            total[top:bottom, left:right] += weight
+    return out.div_(total)
+
+
+def _overlapping(length: int, side: int, overlap: int) -> Iterator[tuple[int, int]]:
+    side = min(side, length)
+    count = 1 + math.ceil((length - side) / max(1, side - overlap))
+    for place in range(count):
+        start = (length - side) * place // max(1, count - 1)
+        yield start, start + side
+
+
+def _ramp(length: int, overlap: int, x: Tensor) -> Tensor:
+    """Weights of a tile's pixels along one axis: up to 1 over the overlap, and down again."""
+    rising = torch.arange(1, length + 1, device=x.device, dtype=x.dtype)
+    return torch.minimum(rising, rising.flip(0)).clamp_(max=overlap) / overlap
+
+
 def _spans(length: int, side: int) -> Iterator[tuple[int, int]]:
     """Start and end of each tile along one axis.
 

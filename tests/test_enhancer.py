@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastllie
 from fastllie import tiles
 from fastllie.image import mean_luma
-from fastllie.tiles import auto_tile, tiled
+from fastllie.tiles import auto_tile, blended, tiled
 
 METHODS = ["zerodce", "zerodce++", "sci"]
 DARK = np.random.default_rng(1).integers(0, 70, (23, 31, 3), dtype=np.uint8)
@@ -72,6 +72,33 @@ def test_tiles_that_bring_their_halo_waste_nothing():
     # one pixel a tile, and halos wider than the image
     x = torch.rand(1, 3, 2, 1)
     torch.testing.assert_close(tiled(model, x, 1, 2, cropping=cropping), model(x), rtol=0, atol=1e-6)
+
+
+def test_overlapping_tiles_fade_over():
+    seen = []
+
+    def stretched(x):
+        # as global as can be: to the brightest and the darkest pixel of what it is given
+        seen.append(tuple(x.shape[-2:]))
+        return (x - x.amin((2, 3), keepdim=True)) / (
+            x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)
+        )
+
+    columns = torch.linspace(0, 1, 100).expand(2, 3, 60, 100).contiguous()
+    noisy = columns + 0.2 * torch.rand(columns.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(blended(stretched, noisy, 100, 10), stretched(noisy))
+    # what hangs on no other pixel stays what it is
+    torch.testing.assert_close(blended(torch.square, noisy, 30, 7), noisy.square(), rtol=0, atol=1e-6)
+    seen.clear()
+    got = blended(stretched, columns, 40, 20)
+    assert set(seen) == {(40, 40)}
+    assert len(seen) == 2 * 4
+    assert (got >= 0).all()
+    assert (got <= 1).all()
+    # tiles differ by half their range where they meet; one that was laid beside the next would jump by it
+    assert got.diff(dim=-1).abs().max() < 0.1
+    with refused(ValueError, "overlap must lie between 0 and tile, got 30 with tiles of 30"):
+        blended(stretched, noisy, 30, 30)
 
 
 def test_auto_tiles_follow_the_device(monkeypatch):
