@@ -236,26 +236,30 @@ class Enhancer:
         source = iter(images)
         end = object()
 
-        def following() -> Any:
+        def following(queue: Any) -> Any:
             image = next(source, end)
             if image is end:
                 return end
-            # a copy: the producer may write its next image into the same memory
-            if isinstance(image, Tensor):
-                image = image.detach().clone()
-            elif isinstance(image, np.ndarray):
-                image = image.copy()
-            return self._prepare(image)
+            with torch.cuda.stream(queue):
+                # a copy: the producer may write its next image into the same memory
+                if isinstance(image, Tensor):
+                    image = image.detach().clone()
+                elif isinstance(image, np.ndarray):
+                    image = image.copy()
+                return self._prepare(image)
 
-        def enhanced(read: Future[Any]) -> Any:
-            return end if read.result() is end else self._finish(read.result)
+        def enhanced(read: Future[Any], queue: Any) -> Any:
+            with torch.cuda.stream(queue):
+                return end if read.result() is end else self._finish(read.result)
 
         def run() -> Iterator[Any]:
             reader = ThreadPoolExecutor(1, thread_name_prefix="fastllie-read")
             worker = ThreadPoolExecutor(1, thread_name_prefix="fastllie-enhance")
+            # the caller's own: a thread begins with the default one, which would not wait for it
+            queue = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
             def begun() -> Future[Any]:
-                return worker.submit(enhanced, reader.submit(following))
+                return worker.submit(enhanced, reader.submit(following, queue), queue)
 
             try:
                 waiting = deque(begun() for _ in range(AHEAD))

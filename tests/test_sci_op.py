@@ -214,6 +214,39 @@ def test_opcheck(backend, layout):
         )
 
 
+@each_backend
+def test_a_result_goes_where_it_is_asked_for(backend):
+    device = device_of(backend)
+    network = random_network(device=device)
+    for dtype in (torch.float32, torch.uint8):
+        x = frames(2, 7, 9, dtype=dtype, device=device)
+        want = enhance_sci(x, *network, backend=backend)
+        for layout in LAYOUTS[:3]:
+            out = frames(2, 7, 9, dtype=dtype, layout=layout, device=device).clone(
+                memory_format=torch.preserve_format
+            )
+            before = x.clone()
+            assert enhance_sci(x, *network, backend=backend, out=out) is out
+            assert torch.equal(out, want)
+            assert torch.equal(x, before)
+        arguments = (x, *network, True, "zeros", backend, torch.empty_like(x))
+        torch.library.opcheck(torch.ops.fastllie.sci_forward_into.default, arguments)
+
+
+def test_a_place_that_does_not_fit():
+    x, network = frames(1, 5, 6), random_network()
+    with pytest.raises(TypeError, match=r"out must be a torch\.Tensor, got list"):
+        enhance_sci(x, *network, out=[])
+    with pytest.raises(
+        ValueError, match=r"out must be \[1, 3, 5, 6\] on cpu, as x, got \[1, 3, 5, 5\] on cpu"
+    ):
+        enhance_sci(x, *network, out=torch.empty(1, 3, 5, 5))
+    with pytest.raises(TypeError, match=r"out must be torch\.float32, as x, got torch\.float64"):
+        enhance_sci(x, *network, out=x.double())
+    with pytest.raises(ValueError, match="out is the memory of x"):
+        enhance_sci(x, *network, out=x)
+
+
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 def test_compile_in_one_graph(compiler):
     network = random_network()

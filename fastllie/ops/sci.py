@@ -81,7 +81,10 @@ def enhance_sci(
 
 
 def _check_out(out: Tensor, x: Tensor) -> None:
-    check_images((x.dtype,), out=out)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
+    if out.dtype != x.dtype:
+        raise TypeError(f"out must be {x.dtype}, as x, got {out.dtype}")
     if (out.shape, out.device) != (x.shape, x.device):
         raise ValueError(
             f"out must be {list(x.shape)} on {x.device}, as x, got {list(out.shape)} on {out.device}"
