@@ -23,6 +23,7 @@ from fastllie.image import (
     through_floats,
     to_batch,
 )
+from fastllie.ops.backend import choose
 from fastllie.tiles import Network, check_tile, tiled
 
 CACHED_MODELS = 8
@@ -279,8 +280,8 @@ class Enhancer:
         """Brighten frames of bytes into a buffer that is used again: for loops over a camera or a video.
 
         Computes what `enhancer(frame)` does. The colours are in the order of `channels`: "bgr" for OpenCV's
-        frames. With an `out`, SCI at full strength on the CPU allocates nothing of a frame's size;
-        other methods and strengths work in tiles, and no float image of the whole is made.
+        frames. With an `out`, SCI at full strength in float32 on the CPU allocates nothing of a frame's size
+        (`skip_bright` sums in bands); the rest works in tiles, and makes no float image of the whole.
 
         Args:
             frame: uint8, `(H, W, 3)` or `(B, H, W, 3)`, any strides (a copy is made where one is negative).
@@ -375,7 +376,9 @@ class Enhancer:
         with torch.no_grad() if self._compile else torch.inference_mode():
             model = self._model(x.device)
             as_it_is = self._strength == 1 and (x.dtype != torch.uint8 or self._takes_bytes)
-            tile = None if self._streams and as_it_is and self._tile == "auto" else self._tile
+            # plain PyTorch goes layer by layer, and wants tiles as any network does
+            in_one_pass = self._streams and as_it_is and choose("auto", x) != "torch"
+            tile = None if in_one_pass and self._tile == "auto" else self._tile
             if tile is None and self._takes_bytes and out is not None and not self._compile:
                 return model.enhance_into(x, out, bgr=bgr)
             run: Network = partial(_mixed, model, self._strength)

@@ -25,7 +25,7 @@ _WANTED = (
 )
 # ITU-R 601, as Pillow converts to grey
 _LUMA = (0.299, 0.587, 0.114)
-_BAND = 1 << 18  # pixels
+_BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _DIRECT = ("RGB", "RGBA", "RGBX")
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastllie
 from fastllie import tiles
 from fastllie.image import mean_luma
+from fastllie.ops import default_backend
 from fastllie.tiles import auto_tile, blended, tiled
 
 METHODS = ["zerodce", "zerodce++", "sci"]
@@ -321,6 +322,8 @@ class Memory(TorchDispatchMode):
 def test_frames_of_sci_allocate_nothing(channels):
     import tracemalloc
 
+    if default_backend("cpu") == "torch":
+        pytest.skip("the compiled kernels are not here")
     frame = np.random.default_rng(0).integers(0, 90, (480, 640, 3), dtype=np.uint8)
     out = np.empty_like(frame)
     enhancer = fastllie.Enhancer("sci", channels=channels, device="cpu")
