@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from fastllie.api import load as load
     from fastllie.evaluation import Evaluation as Evaluation
     from fastllie.evaluation import evaluate as evaluate
-    from fastllie.folders import FolderResult as FolderResult
-    from fastllie.folders import enhance_folder as enhance_folder
     from fastllie.exporting import Export as Export
     from fastllie.exporting import export as export
+    from fastllie.folders import FolderResult as FolderResult
+    from fastllie.folders import enhance_folder as enhance_folder
     from fastllie.methods import MethodInfo as MethodInfo
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
