@@ -287,6 +287,11 @@ def main() -> None:
     parser.add_argument("--sci-strong", type=Path, help="likewise for SCI's strong variant")
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="measure the rows with this in their name, and keep the others of the output",
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
     parser.add_argument(
         "-o", "--output", type=Path, default=RESULTS, help="the folder for quality.json and .md"
@@ -299,7 +304,13 @@ def main() -> None:
         "mild": options.sci_mild,
     }
     compared = candidates(options.shared, ours)
-    rows = {}
+    rows = dict.fromkeys(candidate.name for candidate in compared)
+    facts = {}
+    if options.only:
+        before = json.loads((options.output / "quality.json").read_text(encoding="utf-8"))
+        facts["rows kept from commit"] = before["facts"]["commit"]
+        compared = [candidate for candidate in compared if options.only in candidate.name]
+        rows |= {name: row for name, row in before["rows"].items() if name in rows}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         results = pool.map(measure, compared, repeat(options.shared), repeat(options.every))
         for candidate, row in zip(compared, results, strict=True):
@@ -307,7 +318,10 @@ def main() -> None:
             print(
                 f"{candidate.name}: " + "  ".join(f"{COLUMNS[key]} {row[key]:.3f}" for key in row), flush=True
             )
-    facts = {
+    missing = [name for name, row in rows.items() if row is None]
+    if missing:
+        parser.error(f"quality.json has no row to keep of {', '.join(missing)}")
+    facts |= {
         "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
