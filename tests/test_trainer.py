@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -514,9 +515,16 @@ def _rank(rank, world, place, output):
         task = fresh(parallel=parallel)
         log = Log()
         fit(task, Batches(3), 4, pace=Pace(log_every=1), hooks=Hooks(log))
-        torch.save({"result": task.result(), "log": log.lines}, output / f"{rank}.pt")
     finally:
         parallel.close()
+    torch.save({"result": task.result(), "log": log.lines, "left": _gloo_threads()}, output / f"{rank}.pt")
+
+
+def _gloo_threads():
+    """Threads of the process group, which would abort the process at its end now and then."""
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.is_dir() else []
+    return [name for name in names if "gloo" in name]
 
 
 def test_two_processes_equal_one_that_takes_two_parts(tmp_path):
@@ -530,6 +538,7 @@ def test_two_processes_equal_one_that_takes_two_parts(tmp_path):
         torch.set_num_threads(threads)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert second["log"] == []
+    assert first["left"] == second["left"] == []
     for name, value in alone.result().items():
         assert torch.equal(first["result"][name], value), name
         assert torch.equal(second["result"][name], value), name

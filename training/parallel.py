@@ -1,5 +1,6 @@
 """Several processes that train one network: who this process is, and sums over all of them."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,5 +91,8 @@ def join(device: str | torch.device | None = None) -> Parallel:
         torch.cuda.set_device(place)
     owner = not dist.is_initialized()
     if owner:
+        # what an optimizer imports keeps the group that there is by then: its threads would outlive
+        # `close`, and now and then abort the process at its end
+        importlib.import_module("torch._dynamo")
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     return Parallel(dist.get_rank(), dist.get_world_size(), place, owner)
