@@ -1,0 +1,180 @@
+"""EnlightenGAN (Jiang et al., TIP 2021): a U-Net guided by the darkness of the image, and its discriminators."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTH = 32
+LEVELS = 5
+MULTIPLE = 2 ** (LEVELS - 1)
+SLOPE = 0.2
+# of the five levels' 18 convolutions and 4 upsamplings: 137 pixels, rounded up to a multiple of 16
+HALO = 144
+# BT.601, of a pixel in [0, 1]
+LUMA = (0.299, 0.587, 0.114)
+# of the published code, which compares the width alone
+WIDE = 2200
+
+
+class Generated(NamedTuple):
+    """What the generator gives, in [-1, 1] with values beyond: the image, and the residual that made it."""
+
+    image: Tensor  # [B, 3, H, W]
+    residual: Tensor  # [B, 3, H, W]
+
+
+def attention(v: Tensor) -> Tensor:
+    """How dark each pixel is: 1 - luma, `[B, 1, H, W]` in [0, 1], of images in [-1, 1]; not normalised."""
+    red, green, blue = v.unbind(1)
+    luma = (LUMA[0] * (red + 1) + LUMA[1] * (green + 1) + LUMA[2] * (blue + 1)) / 2
+    return (1 - luma).unsqueeze(1)
+
+
+class EnlightenGAN(nn.Module):
+    """EnlightenGAN's generator: y = x + residual(x, g) * g, with the attention map g = 1 - luma(x).
+
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. A U-Net
+    of five levels; g is an input, scales the features of the bottom and of every skip, and the residual. Batch
+    norm comes after the activation. Sides that are not multiples of 16 are padded by reflection, half on each
+    side, and cut again; a side too short to be reflected that far repeats its border pixel instead (the
+    published code raises there).
+
+    Args:
+        width: Channels of the first level, doubled at each further one; the published network has 32.
+        align_corners: Of the bilinear upsampling. PyTorch 0.3, which the published weights were made with, read
+            the published code as True, every later one as False. True makes a pixel depend on the size of the
+            image, so that tiles no longer give the untiled result.
+        halve_wide: Reduce images wider than 2200 pixels to half before the network and enlarge the result,
+            as the published code does: blurred, and an odd side loses a pixel, which is repeated here.
+
+    Raises:
+        ValueError: a width that is not a positive integer.
+    """
+
+    #: sides of a tile, and its place, are multiples of this
+    multiple = MULTIPLE
+
+    def __init__(self, *, width: int = WIDTH, align_corners: bool = False, halve_wide: bool = False):
+        super().__init__()
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise ValueError(f"width must be an integer >= 1, got {width!r}")
+        self.width = width
+        self.align_corners = align_corners
+        self.halve_wide = halve_wide
+        channels = [width * 2**level for level in range(LEVELS)]
+        inputs = 4
+        for level, outputs in enumerate(channels, 1):
+            self._add_block(level, inputs, outputs)
+            inputs = outputs
+        for level, outputs in enumerate(reversed(channels[:-1]), LEVELS + 1):
+            # the published name of a plain convolution after the upsampling
+            self.add_module(f"deconv{level - 1}", nn.Conv2d(2 * outputs, outputs, 3, padding=1))
+            self._add_block(level, 2 * outputs, outputs)
+        del self.bn9_2
+        self.conv10 = nn.Conv2d(width, 3, 1)
+
+    def _add_block(self, block: int, inputs: int, outputs: int) -> None:
+        self.add_module(f"conv{block}_1", nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.add_module(f"bn{block}_1", nn.BatchNorm2d(outputs))
+        self.add_module(f"conv{block}_2", nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.add_module(f"bn{block}_2", nn.BatchNorm2d(outputs))
+
+    @property
+    def halo(self) -> int | None:
+        """Pixels around an output pixel that its value depends on; None where it hangs on the whole image."""
+        return None if self.align_corners or self.halve_wide else HALO
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = 2 * x - 1
+        if self.halve_wide and x.shape[-1] > WIDE:
+            v = self._halved(v)
+        else:
+            v = self.generate(v, attention(v)).image
+        return ((v + 1) / 2).clamp(0, 1)
+
+    def _halved(self, v: Tensor) -> Tensor:
+        height, width = v.shape[-2:]
+        small = F.avg_pool2d(v, 2)
+        image = self.generate(small, F.avg_pool2d(attention(v), 2)).image
+        image = self._enlarged(image)
+        return F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
+
+    def generate(self, v: Tensor, g: Tensor) -> Generated:
+        """The image and the residual for images `v` in [-1, 1] and their attention map `g`.
+
+        Both of `[B, ., H, W]`; in training mode batch norm takes its statistics from the batch.
+        """
+        height, width = v.shape[-2:]
+        margins = (*_margins(width), *_margins(height))
+        v, g = _padded(v, margins), _padded(g, margins)
+        maps = [g]
+        for _ in range(LEVELS - 1):
+            maps.append(F.max_pool2d(maps[-1], 2))
+        skips = []
+        features = torch.cat([v, g], 1)
+        for level in range(1, LEVELS):
+            features = self._norm(f"{level}_2", self._norm(f"{level}_1", features))
+            skips.append(features)
+            features = F.max_pool2d(features, 2)
+        features = self._norm("5_2", self._norm("5_1", features) * maps[-1])
+        for block, (skip, darkness) in enumerate(zip(skips[::-1], maps[-2::-1], strict=True), LEVELS + 1):
+            features = self.get_submodule(f"deconv{block - 1}")(self._enlarged(features))
+            features = self._norm(f"{block}_1", torch.cat([features, skip * darkness], 1))
+            features = self._norm(f"{block}_2", features)
+        residual = self.conv10(features) * g
+        image = v + residual
+        left, right, top, bottom = margins
+        window = (..., slice(top, top + height), slice(left, left + width))
+        return Generated(image[window], residual[window])
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        """Convolution, LeakyReLU, and only then batch norm, which the very last one lacks."""
+        x = F.leaky_relu(self.get_submodule(f"conv{name}")(x), SLOPE)
+        return x if name == "9_2" else self.get_submodule(f"bn{name}")(x)
+
+    def _enlarged(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
+
+
+def _margins(side: int) -> tuple[int, int]:
+    """Pixels before and after that make a side a multiple of 16."""
+    missing = -(-side // MULTIPLE) * MULTIPLE - side
+    return missing // 2, missing - missing // 2
+
+
+def _padded(x: Tensor, margins: tuple[int, int, int, int]) -> Tensor:
+    left, right, top, bottom = margins
+    for pad, side in (((left, right, 0, 0), x.shape[-1]), ((0, 0, top, bottom), x.shape[-2])):
+        if any(pad):
+            x = F.pad(x, pad, mode="reflect" if max(pad) < side else "replicate")
+    return x
+
+
+class Discriminator(nn.Module):
+    """A chain of 4x4 convolutions to a map that says how real each part of an image is; for training.
+
+    From images `[B, 3, H, W]` in [-1, 1] to a map `[B, 1, h, w]`, unbounded: no norm, no sigmoid, LeakyReLU but
+    after the last. A stride of 2 makes a side n floor(n / 2) + 1, one of 1 makes it n + 1.
+
+    Args:
+        layers: Convolutions of stride 2; one of stride 1 and the last one follow. The published global
+            discriminator has 5; the local one, for patches, has 4.
+        width: Channels of the first, doubled up to eightfold.
+    """
+
+    def __init__(self, layers: int, *, width: int = 64):
+        super().__init__()
+        chain: list[nn.Module] = []
+        inputs = 3
+        for place in range(layers + 1):
+            outputs = width * min(2**place, 8)
+            stride = 2 if place < layers else 1
+            chain += [nn.Conv2d(inputs, outputs, 4, stride, padding=2), nn.LeakyReLU(SLOPE)]
+            inputs = outputs
+        chain.append(nn.Conv2d(inputs, 1, 4, padding=2))
+        self.model = nn.Sequential(*chain)
+
+    def forward(self, v: Tensor) -> Tensor:
+        return self.model(v)
