@@ -16,10 +16,18 @@ from fastllie import checkpoint
 from fastllie.methods import info, unknown
 from fastllie.training.config import write_config
 from fastllie.training.data import Collection, Item, Source, collect, open_source
+from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.journal import Journal
 from fastllie.training.overrides import override
 from fastllie.training.parallel import Parallel, join
-from fastllie.training.recipes import FINETUNES, OFFICIAL, RECIPES, AnyRecipe, SCIRecipe
+from fastllie.training.recipes import (
+    FINETUNES,
+    OFFICIAL,
+    RECIPES,
+    AnyRecipe,
+    EnlightenGANRecipe,
+    SCIRecipe,
+)
 from fastllie.training.report import write_report
 from fastllie.training.sci import SCITask
 from fastllie.training.task import ALONE, NetworkTask, resolve_precision
@@ -233,7 +241,7 @@ def _run(
             # the first one looks at all photographs, the others find in the cache what it saw
             parallel.wait()
         collection, held = _collected(data, settings)
-        if collection.layout == "unpaired":
+        if collection.layout == "unpaired" and not isinstance(recipe, EnlightenGANRecipe):
             raise ValueError(
                 f"{recipe.method} has no use for photographs of normal light that are not pairs of the dark"
                 " ones: give the dark ones alone, or paired=True (--paired) if the two sides are pairs"
@@ -403,6 +411,8 @@ def task_of(recipe: AnyRecipe, steps_per_epoch: int, parallel: Parallel = ALONE)
         raise ValueError(f"a run needs at least one step, got steps={recipe.steps}, epochs={recipe.epochs}")
     if isinstance(recipe, SCIRecipe):
         return SCITask(recipe, steps, steps_per_epoch, parallel=parallel)
+    if isinstance(recipe, EnlightenGANRecipe):
+        return EnlightenGANTask(recipe, steps, steps_per_epoch, parallel=parallel)
     return CurveTask(recipe, steps, parallel)
 
 
