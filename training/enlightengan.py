@@ -81,6 +81,11 @@ class EnlightenGANTask(NetworkTask):
         # patches lie elsewhere in every step
         return False
 
+    @property
+    def comparable(self) -> bool:
+        # a better discriminator makes the same images worth less
+        return False
+
     def loss_names(self) -> list[str]:
         return [*GENERATOR_LOSSES, *DISCRIMINATOR_LOSSES]
 
@@ -164,6 +169,14 @@ class EnlightenGANTask(NetworkTask):
             losses[name] = recipe.features * feature_distance(found.float(), wanted.float())
         return losses
 
+    def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:
+        """What each discriminator got wrong."""
+        real, fake = faces.real_patch_map, faces.fake_patch_map
+        return {
+            "global_discriminator": relativistic(faces.real_map, faces.fake_map),
+            "local_discriminator": (least_squares(real, 1.0) + least_squares(fake, 0.0)) / 2,
+        }
+
     def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
         """As of every task, for three networks: the discriminators are those of before the step."""
         count = sum(len(part.x) for part in parts) if images is None else images
@@ -189,13 +202,7 @@ class EnlightenGANTask(NetworkTask):
         scaled = self.scaler.scale(total * share)
         (gradient,) = torch.autograd.grad(scaled, fake, retain_graph=True)
         made.backward(gradient)
-        theirs = {
-            "global_discriminator": relativistic(faces.real_map, faces.fake_map),
-            "local_discriminator": (
-                least_squares(faces.real_patch_map, 1.0) + least_squares(faces.fake_patch_map, 0.0)
-            )
-            / 2,
-        }
+        theirs = self.discriminator_losses(faces)
         wrong = self.scaler.scale(torch.stack(list(theirs.values())).sum() * share)
         wrong.backward(inputs=list(self.judges.parameters()))
         return {"total": total, **losses, **theirs}

@@ -314,7 +314,7 @@ class SyntheticExposures:
         return synthetic.draw(self._batch, int(seed) >> 1, part.start, part.stop)
 
     def _chosen(self, drawn: synthetic.Draw) -> list[int]:
-        return (drawn.chances.photograph * self.photographs).long().tolist()
+        return (drawn.chances.photograph * len(self._pixels)).long().tolist()
 
     def _brightenings(self, chosen: list[int]) -> Tensor:
         """The factors of photographs, found out when one is first shown: all at once would take a pass."""

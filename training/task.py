@@ -81,6 +81,11 @@ class NetworkTask(ABC):
         """Whether every step does the same, so that one recording stands for all."""
         return True
 
+    @property
+    def comparable(self) -> bool:
+        """Whether a lower total later in the run means a better network."""
+        return True
+
     @abstractmethod
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of the batch by name, weighted, to be summed; each a mean over the images."""

@@ -86,11 +86,12 @@ def load_vgg(weights: str | os.PathLike[str] | None) -> VGG16:
         FileNotFoundError: no such file, or none given and no extra installed: how to get one.
         ValueError: a file that holds no VGG-16.
     """
-    if weights == RANDOM:
-        return VGG16()
-    path = _packaged() if weights is None else Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file of VGG-16 weights: {path}")
+    path = find_vgg(weights)
+    if path is None:
+        # the same ones every time, as those of a file are
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return VGG16()
     found = _read(path)
     caffe = "conv1_1.weight" in found
     names = (
@@ -109,6 +110,20 @@ def load_vgg(weights: str | os.PathLike[str] | None) -> VGG16:
         state[key] = given.float()
     vgg.load_state_dict(state)
     return vgg.eval()
+
+
+def find_vgg(weights: str | os.PathLike[str] | None) -> Path | None:
+    """The file that `weights` means, see `load_vgg`; None for "random".
+
+    Raises:
+        FileNotFoundError: no such file, or none given and no extra installed: how to get one.
+    """
+    if weights == RANDOM:
+        return None
+    path = _packaged() if weights is None else Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of VGG-16 weights: {path}")
+    return path
 
 
 def _packaged() -> Path:
