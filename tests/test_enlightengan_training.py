@@ -170,9 +170,12 @@ def test_the_losses_of_a_fixed_image_are_the_published_ones(arrays, allowed, pub
 
 @needs_golden
 def test_two_steps_are_the_published_ones(arrays, allowed, published, monkeypatch):
+    # float64: where a gradient is nearly zero, Adam's first step hangs on its last bits
     task = published()
+    for network in (*task.networks(), task.vgg):
+        network.double()
     before = [[value.detach().clone() for value in net.parameters()] for net in task.networks()]
-    low, real = images(arrays["chain_low_u8"]), images(arrays["chain_real_u8"])
+    low, real = (images(arrays[f"chain_{name}_u8"]).double() for name in ("low", "real"))
     x = low.clone()
     x[1] /= 2.5
     for step in (1, 2):

@@ -128,7 +128,7 @@ class EnlightenGANTask(NetworkTask):
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generator's losses alone; their discriminators as they are."""
-        fake = self.generate(batch).image.float()
+        fake = _full(self.generate(batch).image)
         return self._generator_losses(batch, self._faces(batch, fake))
 
     def _faces(self, batch: Batch, fake: Tensor) -> _Faces:
@@ -140,9 +140,9 @@ class EnlightenGANTask(NetworkTask):
         places = self.offsets(*fake.shape[-2:])
         judge, local = self.judges["global"], self.judges["local"]
         with self.autocast():
-            maps = [judge(image).float() for image in (normal, fake)]
+            maps = [_full(judge(image)) for image in (normal, fake)]
             # one call for all patches: the mean over the patches' losses is that over all predictions
-            maps += [local(self._patches(image, places)).float() for image in (normal, fake)]
+            maps += [_full(local(self._patches(image, places))) for image in (normal, fake)]
         return _Faces(fake, *maps)
 
     def _patches(self, images: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
@@ -166,7 +166,7 @@ class EnlightenGANTask(NetworkTask):
                 wanted = self.vgg(theirs)
             with self.autocast():
                 found = self.vgg(ours)
-            losses[name] = recipe.features * feature_distance(found.float(), wanted.float())
+            losses[name] = recipe.features * feature_distance(_full(found), _full(wanted))
         return losses
 
     def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ class EnlightenGANTask(NetworkTask):
         return self._over_processes(values)
 
     def _backward_part(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        made = self.generate(batch).image.float()
+        made = _full(self.generate(batch).image)
         # a leaf between the networks: the generator's gradient ends here, the discriminators' begins here
         fake = made.detach().requires_grad_()
         faces = self._faces(batch, fake)
@@ -240,6 +240,11 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, INITIAL)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, INITIAL)
+
+
+def _full(x: Tensor) -> Tensor:
+    """In at least float32: what the losses compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _normal(batch: Batch) -> Tensor:
