@@ -92,6 +92,9 @@ class EnlightenGANTask(NetworkTask):
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         return [self.optimizer, *self.judges_optimizers.values()]
 
+    def rates(self) -> Sequence[float]:
+        return [1.0, *(self.recipe.discriminator_rate for _ in self.judges_optimizers)]
+
     def networks(self) -> Sequence[nn.Module]:
         return [self.network, *self.judges.values()]
 

@@ -348,6 +348,7 @@ class EnlightenGANRecipe(Loop):
     Args:
         width, align_corners: As for `fastllie.models.EnlightenGAN`.
         discriminator_width: Channels of the discriminators' first layer.
+        discriminator_rate: Their learning rate in units of the generator's.
         size: Side of the square crops.
         patch, patches: Side and number of the local discriminator's patches.
         features: Weight of the self feature preserving loss, of the images and of the patches alike.
@@ -366,6 +367,7 @@ class EnlightenGANRecipe(Loop):
     width: int = 32
     align_corners: bool = False
     discriminator_width: int = 64
+    discriminator_rate: float = 1.0
     size: int = 320
     patch: int = 32
     patches: int = 6
@@ -386,6 +388,8 @@ class EnlightenGANRecipe(Loop):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.size < self.patch:
             raise ValueError(f"patches of {self.patch} do not fit into crops of {self.size}")
+        if not self.discriminator_rate > 0:
+            raise ValueError(f"discriminator_rate must be positive, got {self.discriminator_rate}")
         if not 0 <= self.dark_share <= 1:
             raise ValueError(f"dark_share must be in [0, 1], got {self.dark_share}")
         if not 1 <= self.darkening[0] <= self.darkening[1]:

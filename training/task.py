@@ -134,6 +134,10 @@ class NetworkTask(ABC):
         """One for each of `networks`."""
         return [self.optimizer]
 
+    def rates(self) -> Sequence[float]:
+        """The learning rate of each of `optimizers` in units of `learning_rate`."""
+        return [1.0]
+
     def networks(self) -> Sequence[nn.Module]:
         """All that are trained, the one of the result first."""
         return [self.network]
@@ -182,11 +186,12 @@ class NetworkTask(ABC):
 
     def _set_learning_rate(self) -> None:
         rate = self.learning_rate()
-        for group in (group for optimizer in self.optimizers() for group in optimizer.param_groups):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        for factor, optimizer in zip(self.rates(), self.optimizers(), strict=True):
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(factor * rate)
+                else:
+                    group["lr"] = factor * rate
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
