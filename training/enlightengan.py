@@ -27,7 +27,8 @@ DISCRIMINATOR_LOSSES = ("global_discriminator", "local_discriminator")
 class _Faces(NamedTuple):
     """What the losses of one part of a batch are made of; images in [-1, 1]."""
 
-    fake: Tensor  # what the generator made, a leaf
+    fake: Tensor  # what the generator made of the dark images
+    kept: Tensor | None  # and of the normal ones, where the recipe shows them to it
     real_map: Tensor
     fake_map: Tensor
     real_patch_map: Tensor
@@ -88,7 +89,7 @@ class EnlightenGANTask(NetworkTask):
         return False
 
     def loss_names(self) -> list[str]:
-        ours = [name for name in ("chroma", "contrast") if getattr(self.recipe, name)]
+        ours = [name for name in ("chroma", "contrast", "identity") if getattr(self.recipe, name)]
         return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
@@ -126,18 +127,24 @@ class EnlightenGANTask(NetworkTask):
         ]
 
     def generate(self, batch: Batch) -> Generated:
-        """The generator's image for the batch, by the mode that it is in."""
+        """The generator's images of the batch, by the mode that it is in.
+
+        Where the recipe shows it the normal ones too, theirs come last.
+        """
         v = 2 * batch.x - 1
+        if self.recipe.identity:
+            v = torch.cat([v, _normal(batch)])
         with self.autocast():
             return self.network.generate(v, attention(v))
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generator's losses alone; their discriminators as they are."""
-        fake = _full(self.generate(batch).image)
-        return self._generator_losses(batch, self._faces(batch, fake))
+        made = _full(self.generate(batch).image)
+        return self._generator_losses(batch, self._faces(batch, made))
 
-    def _faces(self, batch: Batch, fake: Tensor) -> _Faces:
+    def _faces(self, batch: Batch, made: Tensor) -> _Faces:
         normal = _normal(batch)
+        fake, kept = made[: len(batch.x)], made[len(batch.x) :]
         if normal.shape != fake.shape:
             raise ValueError(
                 f"dark and normal images must be of one shape, got {tuple(fake.shape)}, {tuple(normal.shape)}"
@@ -148,7 +155,7 @@ class EnlightenGANTask(NetworkTask):
             maps = [_full(judge(image)) for image in (normal, fake)]
             # one call for all patches: the mean over the patches' losses is that over all predictions
             maps += [_full(local(self._patches(image, places))) for image in (normal, fake)]
-        return _Faces(fake, *maps)
+        return _Faces(fake, kept if len(kept) else None, *maps)
 
     def _patches(self, images: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
         """All patches of all images, `[P * B, 3, S, S]`."""
@@ -177,6 +184,8 @@ class EnlightenGANTask(NetworkTask):
             losses["chroma"] = recipe.chroma * chroma_consistency(y, batch.x)
         if recipe.contrast:
             losses["contrast"] = recipe.contrast * contrast_consistency(y, batch.x)
+        if faces.kept is not None:
+            losses["identity"] = recipe.identity * (faces.kept - _normal(batch)).abs().mean() / 2
         return losses
 
     def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:
@@ -205,12 +214,12 @@ class EnlightenGANTask(NetworkTask):
     def _backward_part(self, batch: Batch, share: float) -> dict[str, Tensor]:
         made = _full(self.generate(batch).image)
         # a leaf between the networks: the generator's gradient ends here, the discriminators' begins here
-        fake = made.detach().requires_grad_()
-        faces = self._faces(batch, fake)
+        leaf = made.detach().requires_grad_()
+        faces = self._faces(batch, leaf)
         losses = self._generator_losses(batch, faces)
         total = torch.stack(list(losses.values())).sum()
         scaled = self.scaler.scale(total * share)
-        (gradient,) = torch.autograd.grad(scaled, fake, retain_graph=True)
+        (gradient,) = torch.autograd.grad(scaled, leaf, retain_graph=True)
         made.backward(gradient)
         theirs = self.discriminator_losses(faces)
         wrong = self.scaler.scale(torch.stack(list(theirs.values())).sum() * share)
