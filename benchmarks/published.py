@@ -61,3 +61,75 @@ def zero_reference(y: Tensor, x: Tensor, maps: Tensor) -> Tensor:
     patches = F.avg_pool2d(torch.mean(y, 1, keepdim=True), 16)
     exposure = torch.mean(torch.pow(patches - 0.6, 2))
     return 200 * total_variation + torch.mean(spatial) + 5 * torch.mean(colour) + 10 * exposure
+
+
+class EnlightenGANStep:
+    """The step of EnlightenGAN's single_model.py @b034984, one network call after the other.
+
+    Each patch goes through discriminator and VGG-16 by itself, the discriminators see every image once for
+    the generator's loss and again for their own, and VGG-16 runs to the end of its fifth block although
+    relu5_1 is what is compared.
+
+    Args:
+        networks: The generator, the global and the local discriminator.
+        vgg: Up to relu5_1; the two layers beyond are added here, with weights that do not matter.
+        size: Of the patches, whose places `offsets` gives for a height and a width.
+    """
+
+    def __init__(self, networks, vgg, offsets, size=32):
+        self.generator, self.judge, self.local = networks
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), lr=1e-4, betas=(0.5, 0.999)) for net in networks
+        ]
+        self.vgg, self.offsets, self.size = vgg, offsets, size
+        self.beyond = torch.nn.Sequential(
+            torch.nn.Conv2d(512, 512, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(512, 512, 3, padding=1),
+            torch.nn.ReLU(),
+        ).requires_grad_(False)
+
+    def features(self, image):
+        found = self.vgg(image)
+        self.beyond(found)
+        return found
+
+    def distance(self, image, other):
+        image, other = (F.instance_norm(self.features(v)) for v in (image, other))
+        return torch.mean((image - other) ** 2)
+
+    def __call__(self, x, normal):
+        given, real = 2 * x - 1, 2 * normal - 1
+        red, green, blue = given[:, :1] + 1, given[:, 1:2] + 1, given[:, 2:] + 1
+        dark = 1 - (0.299 * red + 0.587 * green + 0.114 * blue) / 2
+        fake = self.generator.generate(given, dark).image
+        places = self.offsets(*fake.shape[-2:])
+
+        def cut(image, place):
+            top, left = place
+            return image[..., top : top + self.size, left : left + self.size]
+
+        def mse(found, wanted):
+            return F.mse_loss(found, torch.full_like(found, wanted))
+
+        self.optimizers[0].zero_grad()
+        seen, true = self.judge(fake), self.judge(real)
+        loss = (mse(true - seen.mean(), 0.0) + mse(seen - true.mean(), 1.0)) / 2
+        loss = loss + sum(mse(self.local(cut(fake, place)), 1.0) for place in places) / len(places)
+        loss = loss + self.distance(fake, given)
+        loss = loss + sum(self.distance(cut(fake, p), cut(given, p)) for p in places) / len(places)
+        loss.backward()
+        self.optimizers[0].step()
+        fake = fake.detach()
+        for optimizer in self.optimizers[1:]:
+            optimizer.zero_grad()
+        seen, true = self.judge(fake), self.judge(real)
+        ((mse(true - seen.mean(), 1.0) + mse(seen - true.mean(), 0.0)) / 2).backward()
+        theirs = sum(
+            (mse(self.local(cut(real, place)), 1.0) + mse(self.local(cut(fake, place)), 0.0)) / 2
+            for place in places
+        )
+        (theirs / len(places)).backward()
+        for optimizer in self.optimizers[1:]:
+            optimizer.step()
+        return loss.item()

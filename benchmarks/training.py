@@ -1,6 +1,6 @@
 """Time training steps beside the published code's steps, written out in plain PyTorch, in one run.
 
-    python benchmarks/training.py [--device cuda]    # SCI at 600x400, batch 1; Zero-DCE at 256x256, batch 8
+    python benchmarks/training.py [--device cuda]    # SCI, Zero-DCE, EnlightenGAN
 
 The steps of a method take turns, so that all see the same machine. They start from the same weights and see
 the same images; a first loss that differs by more than 1e-4 of itself (1e-2 in bfloat16) is an error. CPU
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from ops import KEEP_HEAP, RESULTS, machine
 from PIL import Image
-from published import sci_smoothness, zero_reference
+from published import EnlightenGANStep, sci_smoothness, zero_reference
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -136,6 +136,40 @@ def zerodce(images: Tensor, cache: Path) -> Case:
     return Case("Zero-DCE step, 256x256, batch 8", calls, data_of(ZERODCE_PUBLISHED, cache, images.device))
 
 
+def enlightengan(images: Tensor, cache: Path) -> Case:
+    from fastllie.training.data import Batch
+    from fastllie.training.enlightengan import EnlightenGANTask
+    from fastllie.training.parallel import Parallel
+    from fastllie.training.recipes import ENLIGHTENGAN_PUBLISHED
+    from fastllie.training.task import resolve_precision
+
+    device = images.device
+    normal = images.flip(0, 2).mul(3).clamp(0, 1)
+    recipe = replace(ENLIGHTENGAN_PUBLISHED, vgg="random", size=images.shape[-1])
+
+    def task(precision: str) -> EnlightenGANTask:
+        torch.manual_seed(0)
+        made = EnlightenGANTask(replace(recipe, precision=precision), 1, 1, parallel=Parallel(device=device))
+        return made
+
+    plain = task("float32")
+    for network in (*plain.networks(), plain.vgg):
+        network.to(memory_format=torch.contiguous_format).train()
+    published = EnlightenGANStep(plain.networks(), plain.vgg, plain.offsets)
+    published.beyond.to(device)
+    calls = {PUBLISHED: lambda: published(images, normal)}
+    default = resolve_precision("auto", device)
+    x, other = (image.contiguous(memory_format=torch.channels_last) for image in (images, normal))
+    for precision in dict.fromkeys(("float32", default)):
+        ours = task(precision)
+        name = f"fastllie, {precision}" + " (default)" * (precision == default)
+        calls[name] = lambda ours=ours: ours.step([Batch(x, x, other)])["total"].item()
+    size = images.shape[-1]
+    return Case(
+        f"EnlightenGAN step, {size}x{size}, batch {len(images)}", calls, data_of(recipe, cache, device)
+    )
+
+
 def step_of(task: "NetworkTask", images: Tensor) -> Callable[[], float]:
     from fastllie.training.data import Batch
 
@@ -153,7 +187,10 @@ def data_of(recipe: "Loop", folder: Path, device: torch.device) -> Callable[[], 
     for index in range(PHOTOGRAPHS):
         coarse = Image.fromarray(random.integers(0, 200, (8, 12, 3), dtype=np.uint8))
         coarse.resize((600, 400), Image.Resampling.BICUBIC).save(photographs / f"{index}.jpg")
-    source = open_source(collect(photographs), recipe, 0, cache=folder / "cache", device=device)
+    sides = (photographs, photographs) if recipe.method == "enlightengan" else photographs
+    paired = False if recipe.method == "enlightengan" else None
+    collection = collect(sides, paired=paired, cache=folder / "cache")
+    source = open_source(collection, recipe, 0, cache=folder / "cache", device=device)
     steps = itertools.count()
 
     def make() -> None:
@@ -222,6 +259,7 @@ def main() -> int:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--keep-heap", action="store_true", help="keep freed memory, in all contenders")
+    parser.add_argument("--only", nargs="+", choices=("sci", "zerodce", "enlightengan"), default=None)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="training", help="file name under benchmarks/results")
     options = parser.parse_args()
@@ -230,7 +268,9 @@ def main() -> int:
     about = machine(options.device)
     print(json.dumps(about, indent=1))
     rows, tables = {}, []
-    for make, shape in ((sci, (1, 400, 600)), (zerodce, (8, 256, 256))):
+    cases = {"sci": (sci, (1, 400, 600)), "zerodce": (zerodce, (8, 256, 256))}
+    cases["enlightengan"] = (enlightengan, (2, 160, 160))
+    for make, shape in (cases[name] for name in options.only or cases):
         with tempfile.TemporaryDirectory() as folder:
             case = make(dark(*shape).to(options.device), Path(folder))
             rows[case.title] = measure(case, options.rounds)

@@ -348,11 +348,8 @@ def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
     if verb == "finetune":
         add("--weights", help="a variant's name, or a file; needed here or in the file of settings")
     add("--recipe", help='by name (default: "official", what the published code does)')
-    add(
-        "--target",
-        metavar="DATA",
-        help="what the photographs in DATA should become, or normal ones, unpaired",
-    )
+    add("--target", metavar="DATA", help="what the photographs in DATA should become")
+    add("--normal", metavar="DATA", help="photographs in normal light, no pairs of those in DATA")
     add("--paired", action=argparse.BooleanOptionalAction, help="whether the two sides are pairs")
     add("--validation", type=_validation, metavar="SHARE|DATA", help="held out (default: 0.05 from 40 on)")
     add("--seed", type=int)
@@ -403,12 +400,14 @@ def _learn(arguments: argparse.Namespace) -> int:
                 raise UsageError(f"{flag} is missing: give it here or in a file of settings (--config)")
         if "target" in settings:
             settings["data"] = (settings["data"], settings.pop("target"))
+        if "normal" in settings:
+            settings["low"] = settings.pop("data")
         run = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
         first = os.environ.get("RANK", "0") == "0"
         keep_heap()
         result = run(
             settings.pop("method"),
-            settings.pop("data"),
+            settings.pop("data", None),
             progress=_say if first else None,
             bar=None,
             **settings,

@@ -1,18 +1,28 @@
 """The data of a training run: photographs collected, decoded once, and given out in the recipe's batches."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fastllie.training.cache import Progress, open_cache
 from fastllie.training.collection import Collection, Item, collect
 from fastllie.training.layout import EXTENSIONS, Problem
 from fastllie.training.pixels import Preparation
-from fastllie.training.recipes import AnyRecipe, SCIRecipe
-from fastllie.training.source import Batch, Photographs, Source, Squares, SyntheticExposures
+from fastllie.training.recipes import AnyRecipe, EnlightenGANRecipe, SCIRecipe
+from fastllie.training.source import (
+    Batch,
+    Photographs,
+    Source,
+    Squares,
+    SyntheticExposures,
+    Unpaired,
+    UnpairedExposures,
+)
 
 __all__ = [
     "Batch",
@@ -28,6 +38,9 @@ __all__ = [
     "list_photographs",
     "open_source",
 ]
+
+# mean level of a photograph that stands for normal light
+NORMAL_MEAN = (0.38, 0.68)
 
 
 @dataclass(frozen=True)
@@ -92,15 +105,23 @@ def open_source(
             batches of several; a file that has changed since it was collected.
         OSError: a cache that cannot be written.
     """
+    unpaired = isinstance(recipe, EnlightenGANRecipe)
+    if unpaired and not collection.high and recipe.synthesis is None:
+        raise ValueError(
+            f"{recipe.method} learns from dark photographs and from others in normal light: give both sides,"
+            " or a folder of photographs in normal light and a recipe that makes dark frames of some of them"
+        )
     if recipe.synthesis is not None:
         if recipe.size is None:
             raise ValueError("synthetic exposures need a size")
-        if collection.layout != "plain":
+        if collection.layout != "plain" and not unpaired:
             raise ValueError(
                 f"synthetic exposures are made of photographs of normal light, got {collection.layout} ones:"
                 " give the folder of those alone, or synthesis=None to train on what is there"
             )
         how = Preparation(short_side=round(recipe.size * recipe.synthesis.zoom))
+    elif isinstance(recipe, EnlightenGANRecipe):
+        how = Preparation(least=recipe.size)
     elif isinstance(recipe, SCIRecipe):
         if recipe.batch > 1 and recipe.size is None:
             raise ValueError(
@@ -113,6 +134,8 @@ def open_source(
     photographs = open_cache(items, how, cache, threads=threads, progress=progress).to(device)
     low, high = photographs[: len(collection.low)], photographs[len(collection.low) :]
     names = [item.name for item in collection.low]
+    if isinstance(recipe, EnlightenGANRecipe):
+        return _unpaired(recipe, low, high, seed, names, device)
     if recipe.synthesis is not None and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
@@ -126,3 +149,48 @@ def open_source(
             low, recipe.batch, seed, size=recipe.size, flips=recipe.flips, names=names, device=device, **sides
         )
     return Squares(low, recipe.batch, seed, flips=recipe.flips, names=names, device=device, **sides)
+
+
+def _unpaired(
+    recipe: EnlightenGANRecipe,
+    low: Sequence[Tensor],
+    high: Sequence[Tensor],
+    seed: int,
+    names: list[str],
+    device: torch.device,
+) -> Source:
+    if recipe.synthesis is None:
+        return Unpaired(
+            low,
+            recipe.batch,
+            seed,
+            normal=high,
+            size=recipe.size,
+            flips=recipe.flips,
+            by_index=recipe.by_index,
+            dark_share=recipe.dark_share,
+            darkening=recipe.darkening,
+            names=names,
+            device=device,
+        )
+    if not len(high):
+        normal = set(_normal_half(low))
+        high = [low[index] for index in sorted(normal)]
+        kept = [index for index in range(len(low)) if index not in normal]
+        low, names = [low[index] for index in kept], [names[index] for index in kept]
+    if not len(low) or not len(high):
+        raise ValueError(
+            f"{recipe.method} needs at least two photographs with a mean from {NORMAL_MEAN[0]} to"
+            f" {NORMAL_MEAN[1]}, one for each side; found {len(high)} of {len(low) + len(high)}"
+        )
+    return UnpairedExposures(
+        low, recipe.synthesis, recipe.size, recipe.batch, seed, normal=high, names=names, device=device
+    )
+
+
+def _normal_half(photographs: Sequence[Tensor]) -> list[int]:
+    """Every second of the photographs in normal light: the others serve for dark frames."""
+    # enough pixels for a mean
+    means = [float(photo[::8, ::8].float().mean()) / 255 for photo in photographs]
+    found = [index for index, mean in enumerate(means) if NORMAL_MEAN[0] <= mean <= NORMAL_MEAN[1]]
+    return found[::2]

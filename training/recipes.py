@@ -338,23 +338,107 @@ SCI_MILD = replace(
     ),
 )
 
-AnyRecipe = Recipe | SCIRecipe
+DECAYS = ("passes", "halving", "schedule")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlightenGANRecipe(Loop):
+    """Everything that decides a training run of EnlightenGAN but the photographs and the seed.
+
+    Args:
+        width, align_corners: As for `fastllie.models.EnlightenGAN`.
+        discriminator_width: Channels of the discriminators' first layer.
+        discriminator_rate: Their learning rate in units of the generator's.
+        size: Side of the square crops.
+        patch, patches: Side and number of the local discriminator's patches.
+        features: Weight of the self feature preserving loss, of the images and of the patches alike.
+        vgg: Weights of VGG-16, see `fastllie.training.vgg.load_vgg`.
+        dark_share: Share of the dark crops that the generator sees darker still, while their features are
+            compared undarkened.
+        darkening: Range of the factor that divides those.
+        by_index: Show dark photograph i beside normal photograph i, in every pass, as the published loader
+            does; False draws the normal ones at random.
+        decay: Of the learning rate: "passes" keeps it for the share `hold` of the passes and then lowers it
+            after each by the same amount; "halving" halves it after each of these; "schedule" is `schedule`.
+        synthesis: Make the dark side of photographs, see `fastllie.training.data.open_source`.
+    """
+
+    method: str = "enlightengan"
+    width: int = 32
+    align_corners: bool = False
+    discriminator_width: int = 64
+    discriminator_rate: float = 1.0
+    size: int = 320
+    patch: int = 32
+    patches: int = 6
+    features: float = 1.0
+    vgg: str | None = None
+    dark_share: float = 0.5
+    darkening: tuple[float, float] = (2.0, 4.0)
+    by_index: bool = False
+    decay: str = "passes"
+    flips: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay not in DECAYS:
+            raise ValueError(f"decay must be one of {DECAYS}, got {self.decay!r}")
+        for name in ("width", "discriminator_width", "patch", "patches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.size < self.patch:
+            raise ValueError(f"patches of {self.patch} do not fit into crops of {self.size}")
+        if not self.discriminator_rate > 0:
+            raise ValueError(f"discriminator_rate must be positive, got {self.discriminator_rate}")
+        if not 0 <= self.dark_share <= 1:
+            raise ValueError(f"dark_share must be in [0, 1], got {self.dark_share}")
+        if not 1 <= self.darkening[0] <= self.darkening[1]:
+            raise ValueError(f"darkening must be a range of factors from 1 on, got {self.darkening}")
+
+
+# scripts/script.py of VITA-Group/EnlightenGAN @b034984, with its randint(200, 400) and niter of 100;
+# but for B, which is drawn at random
+ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
+    batch=32, epochs=200, hold=0.5, betas=(0.5, 0.999), learning_rate=1e-4
+)
+
+# Ours: narrow, on crops that show most of a photograph
+ENLIGHTENGAN = replace(
+    ENLIGHTENGAN_PUBLISHED,
+    width=16,
+    discriminator_width=32,
+    size=128,
+    batch=8,
+    epochs=None,
+    steps=6000,
+    decay="schedule",
+    schedule="linear",
+    average=0.995,
+    learning_rate=2e-4,
+    dark_share=0.0,
+    synthesis=Synthesis(exposures=(-6.5, -2.2), bright_share=0.1),
+)
+
+AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe
 OFFICIAL = "official"
 # method -> the name of a variant in fastllie.info(method) -> how its weights were made; the default first
 SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {"fastllie": ZERODCE},
     "zerodce++": {"fastllie": ZERODCEPP},
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
+    "enlightengan": {"fastllie": ENLIGHTENGAN},
 }
 # method -> the name of a recipe -> the recipe
 RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {OFFICIAL: ZERODCE_PUBLISHED, **SHIPPED["zerodce"]},
     "zerodce++": {OFFICIAL: ZERODCEPP_PUBLISHED, **SHIPPED["zerodce++"]},
     "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
+    "enlightengan": {OFFICIAL: ENLIGHTENGAN_PUBLISHED, **SHIPPED["enlightengan"]},
 }
 # likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
 FINETUNES: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": RECIPES["zerodce"],
     "zerodce++": RECIPES["zerodce++"],
     "sci": {OFFICIAL: SCI_FINETUNE},
+    "enlightengan": RECIPES["enlightengan"],
 }

@@ -16,15 +16,24 @@ from fastllie import checkpoint
 from fastllie.methods import info, unknown
 from fastllie.training.config import write_config
 from fastllie.training.data import Collection, Item, Source, collect, open_source
+from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.journal import Journal
 from fastllie.training.overrides import override
 from fastllie.training.parallel import Parallel, join
-from fastllie.training.recipes import FINETUNES, OFFICIAL, RECIPES, AnyRecipe, SCIRecipe
+from fastllie.training.recipes import (
+    FINETUNES,
+    OFFICIAL,
+    RECIPES,
+    AnyRecipe,
+    EnlightenGANRecipe,
+    SCIRecipe,
+)
 from fastllie.training.report import write_report
 from fastllie.training.sci import SCITask
 from fastllie.training.task import ALONE, NetworkTask, resolve_precision
 from fastllie.training.trainer import Hooks, Interrupted, Pace, fit, resume_point
 from fastllie.training.validation import Validator, samples_of
+from fastllie.training.vgg import find_vgg
 from fastllie.training.zerodce import CurveTask
 
 WEIGHTS, BEST, STATE, CONFIG = "weights.safetensors", "best.safetensors", "state.ckpt", "config.toml"
@@ -88,7 +97,7 @@ class Settings:
 
 def train(
     method: str,
-    data: Any,
+    data: Any = None,
     *,
     output: str | os.PathLike[str],
     recipe: str = OFFICIAL,
@@ -100,6 +109,8 @@ def train(
     validate_every: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     paired: bool | None = None,
+    low: Any = None,
+    normal: Any = None,
     tensorboard: bool = False,
     bar: bool | None = False,
     progress: Progress | None = None,
@@ -130,6 +141,8 @@ def train(
         cache: The folder for the decoded photographs, shared by all runs; None is `FASTLLIE_CACHE`, or
             fastllie in the user's cache folder.
         paired: Whether two sides of `data` are pairs; None finds out from their names.
+        low, normal: Instead of `data`: dark photographs, and others in normal light that are not pairs of
+            them, each in one of its forms.
         tensorboard: Also write for TensorBoard (extra `train`).
         bar: Whether to draw a progress bar on stderr; None where it is a terminal.
         progress: Called with each line that tells how the run goes.
@@ -137,12 +150,14 @@ def train(
             `fastllie.training.recipes`.
 
     Raises:
-        TypeError: a field that the recipe does not have, or a value of the wrong type.
+        TypeError: a field that the recipe does not have, a value of the wrong type, or no data.
+        FileNotFoundError: weights that a loss needs, see `fastllie.training.vgg`.
         ValueError: an unknown method or recipe, no photographs that can be read, values that make no network,
             or an output that another run began.
         RuntimeError: a loss that is not finite or has exploded; its batch is saved in `output`.
         KeyboardInterrupt: a signal stopped the run (`fastllie.training.trainer.Interrupted`).
     """
+    data, paired = _sides(data, low, normal, paired)
     settings = Settings(
         Path(output), seed, device, validation, every, log_every, validate_every, cache, paired, tensorboard
     )
@@ -153,7 +168,7 @@ def train(
 
 def finetune(
     method: str,
-    data: Any,
+    data: Any = None,
     *,
     weights: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -166,6 +181,8 @@ def finetune(
     validate_every: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     paired: bool | None = None,
+    low: Any = None,
+    normal: Any = None,
     tensorboard: bool = False,
     bar: bool | None = False,
     progress: Progress | None = None,
@@ -184,6 +201,7 @@ def finetune(
         TypeError, ValueError, RuntimeError, KeyboardInterrupt: as `train`; a field that the weights decide.
         FileNotFoundError: no such weight file.
     """
+    data, paired = _sides(data, low, normal, paired)
     settings = Settings(
         Path(output), seed, device, validation, every, log_every, validate_every, cache, paired, tensorboard
     )
@@ -200,6 +218,17 @@ def finetune(
     named = os.path.abspath(weights) if os.path.exists(weights) else os.fspath(weights)
     told = {"method": method, "weights": named, "recipe": recipe}
     return _run(chosen, data, found, settings, told)
+
+
+def _sides(data: Any, low: Any, normal: Any, paired: bool | None) -> tuple[Any, bool | None]:
+    """The data, and whether it is pairs; given whole, or as two sides."""
+    if (low is None) != (normal is None) or (data is None) == (low is None):
+        raise TypeError("wanted data, or low and normal: photographs to train on")
+    if data is not None:
+        return data, paired
+    if paired:
+        raise TypeError("low and normal are no pairs: give two sides that are as data=(low, target)")
+    return (low, normal), False
 
 
 def _recipe(table: dict[str, dict[str, AnyRecipe]], method: str, name: str) -> AnyRecipe:
@@ -226,6 +255,11 @@ def _run(
 ) -> TrainResult:
     # what can be wrong without a look at the photographs is told before it
     settings.pace()
+    if isinstance(recipe, EnlightenGANRecipe):
+        found = find_vgg(recipe.vgg)
+        # the same recipe from whatever folder, unless the file is an extra's
+        if found is not None and recipe.vgg is not None:
+            recipe = replace(recipe, vgg=os.path.abspath(found))
     parallel = join(settings.device)
     try:
         recipe = replace(recipe, precision=resolve_precision(recipe.precision, parallel.device))
@@ -233,7 +267,7 @@ def _run(
             # the first one looks at all photographs, the others find in the cache what it saw
             parallel.wait()
         collection, held = _collected(data, settings)
-        if collection.layout == "unpaired":
+        if collection.layout == "unpaired" and not isinstance(recipe, EnlightenGANRecipe):
             raise ValueError(
                 f"{recipe.method} has no use for photographs of normal light that are not pairs of the dark"
                 " ones: give the dark ones alone, or paired=True (--paired) if the two sides are pairs"
@@ -403,6 +437,8 @@ def task_of(recipe: AnyRecipe, steps_per_epoch: int, parallel: Parallel = ALONE)
         raise ValueError(f"a run needs at least one step, got steps={recipe.steps}, epochs={recipe.epochs}")
     if isinstance(recipe, SCIRecipe):
         return SCITask(recipe, steps, steps_per_epoch, parallel=parallel)
+    if isinstance(recipe, EnlightenGANRecipe):
+        return EnlightenGANTask(recipe, steps, steps_per_epoch, parallel=parallel)
     return CurveTask(recipe, steps, parallel)
 
 
@@ -432,6 +468,10 @@ def write_weights(task: NetworkTask, recipe: AnyRecipe, path: Path, *, seed: int
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    metadata = {"recipe": json.dumps(asdict(recipe)), "run": json.dumps(told)}
+    made = asdict(recipe)
+    if made.get("vgg"):
+        # not where it lay on this machine
+        made["vgg"] = Path(made["vgg"]).name
+    metadata = {"recipe": json.dumps(made), "run": json.dumps(told)}
     checkpoint.write(path, task.result(), {"method": recipe.method, **task.metadata(), **metadata})
     return path

@@ -11,7 +11,7 @@ from fastllie.training import synthesis as synthetic
 from fastllie.training.recipes import Synthesis
 
 # streams of random numbers beside those of the order and of the crops
-_FLIPS, _NORMAL, _NORMAL_ORDER = 1, 2, 3
+_FLIPS, _NORMAL, _NORMAL_ORDER, _UPSIDE, _DARKER = 1, 2, 3, 4, 5
 
 
 class Batch(NamedTuple):
@@ -21,11 +21,13 @@ class Batch(NamedTuple):
         x: What the network sees.
         target: What it should become; the same tensor where nothing is known.
         normal: Images of normal light, drawn independently of `x`; None but for unpaired photographs.
+        undarkened: `x` as the photographs have it, where the source has made it darker; None elsewhere.
     """
 
     x: Tensor
     target: Tensor
     normal: Tensor | None = None
+    undarkened: Tensor | None = None
 
 
 class Source(Protocol):
@@ -193,6 +195,69 @@ class Photographs(_Shuffled):
         return windows
 
 
+class Unpaired(Photographs):
+    """Crops of dark photographs beside crops of others in normal light: the published way of EnlightenGAN.
+
+    A pass shows as many pairs as the larger side has photographs. Each crop is mirrored by itself, pairs are
+    turned upside down together; a share of the dark ones is darkened further.
+
+    Args:
+        by_index: The i-th of the one side goes with the i-th of the other; False draws the normal ones.
+        dark_share: Share of the dark crops that are divided by a factor from `darkening`, in hundredths.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Tensor],
+        batch: int,
+        seed: int,
+        *,
+        normal: Sequence[Tensor],
+        size: int,
+        by_index: bool = False,
+        dark_share: float = 0.0,
+        darkening: tuple[float, float] = (2.0, 4.0),
+        **more: Any,
+    ):
+        super().__init__(photographs, batch, seed, size=size, normal=normal, **more)
+        self._others = normal
+        self._by_index = by_index
+        self._dark_share = dark_share
+        self._darkening = darkening
+        self._passes = _Passes(max(len(photographs), len(normal)), batch, seed)
+        self.photographs = len(photographs) + len(normal)
+        self.steps_per_epoch = self._passes.steps_per_epoch
+
+    def names(self, step: int) -> list[str]:
+        chosen = [index % len(self._low) for index in self._passes.chosen(step)]
+        return [str(index) if self._names is None else self._names[index] for index in chosen]
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        chosen = self._passes.chosen(step)
+        mine = _slice(len(chosen), part, parts)
+        if self._by_index or self._beside is None:
+            others = [index % len(self._others) for index in chosen]
+        else:
+            others = self._beside.beside(step, len(chosen))
+        x = self._images(self._low, [index % len(self._low) for index in chosen], step, 0, mine)
+        normal = self._images(self._others, others, step, _NORMAL, mine)
+        if self._flips:
+            random = np.random.default_rng((self._seed, step, _UPSIDE))
+            upside = torch.from_numpy(random.random(len(chosen)) < 0.5)[mine].to(x.device)
+            x, normal = (
+                torch.where(upside[:, None, None, None], images.flip(2), images) for images in (x, normal)
+            )
+        random = np.random.default_rng((self._seed, step, _DARKER))
+        darker = random.random(len(chosen)) < self._dark_share
+        low, high = (round(100 * bound) for bound in self._darkening)
+        factors = np.where(darker, random.integers(low, high + 1, len(chosen)) / 100, 1.0)
+        if not darker[mine].any():
+            return Batch(x, x, normal)
+        divisors = torch.from_numpy(factors).float()[mine].to(x.device)[:, None, None, None]
+        dark = x / divisors
+        return Batch(dark, dark, normal, x)
+
+
 class SyntheticExposures:
     """Batches of dark and of well-exposed frames made of photographs; see `fastllie.training.synthesis`.
 
@@ -244,12 +309,12 @@ class SyntheticExposures:
             )
         )
 
-    def _draw(self, step: int, part: slice) -> synthetic.Draw:
-        seed = np.random.SeedSequence((self._seed, step)).generate_state(1, np.uint64)[0]
+    def _draw(self, step: int, part: slice, *stream: int) -> synthetic.Draw:
+        seed = np.random.SeedSequence((self._seed, step, *stream)).generate_state(1, np.uint64)[0]
         return synthetic.draw(self._batch, int(seed) >> 1, part.start, part.stop)
 
     def _chosen(self, drawn: synthetic.Draw) -> list[int]:
-        return (drawn.chances.photograph * self.photographs).long().tolist()
+        return (drawn.chances.photograph * len(self._pixels)).long().tolist()
 
     def _brightenings(self, chosen: list[int]) -> Tensor:
         """The factors of photographs, found out when one is first shown: all at once would take a pass."""
@@ -258,6 +323,40 @@ class SyntheticExposures:
             found = synthetic.brightening([self._pixels[index] for index in unknown], self._synthesis)
             self._gains.update(zip(unknown, found.tolist(), strict=True))
         return torch.tensor([self._gains[index] for index in chosen])
+
+
+class UnpairedExposures(SyntheticExposures):
+    """Batches of dark frames made of some photographs, beside crops of others in their own light.
+
+    Args:
+        normal: Photographs of normal light, cropped and reduced as the dark ones are.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Tensor],
+        synthesis: Synthesis,
+        size: int,
+        batch: int,
+        seed: int,
+        *,
+        normal: Sequence[Tensor],
+        names: Sequence[str] | None = None,
+        device: torch.device | None = None,
+    ):
+        super().__init__(photographs, synthesis, size, batch, seed, names=names, device=device)
+        self._normal = normal
+        self.photographs = len(photographs) + len(normal)
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        frames = super().batch(step, part, parts)
+        drawn = self._draw(step, _slice(self._batch, part, parts), _NORMAL)
+        chosen = (drawn.chances.photograph * len(self._normal)).long().tolist()
+        crops = synthetic.crop(
+            [self._normal[index] for index in chosen], self._size, self._synthesis.zoom, drawn.chances
+        )
+        normal = _placed(crops, self._device).float().div_(255)
+        return frames._replace(normal=normal.contiguous(memory_format=torch.channels_last))
 
 
 def _slice(count: int, part: int, parts: int) -> slice:

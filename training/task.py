@@ -55,7 +55,7 @@ class NetworkTask(ABC):
         self.network.to(  # type: ignore[call-overload]
             device=parallel.device, memory_format=torch.channels_last
         )
-        self.optimizer = _optimizer(recipe, network, parallel.device)
+        self.optimizer = make_optimizer(recipe, network, parallel.device)
         self.scaler = torch.amp.GradScaler(parallel.device.type, enabled=self.precision == "float16")
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self._losses = torch.compile(self.losses_of) if recipe.compile else self.losses_of
@@ -79,6 +79,11 @@ class NetworkTask(ABC):
     @property
     def static(self) -> bool:
         """Whether every step does the same, so that one recording stands for all."""
+        return True
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a lower total later in the run means a better network."""
         return True
 
     @abstractmethod
@@ -109,15 +114,33 @@ class NetworkTask(ABC):
         return values
 
     def compute(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
-        """The part of a step that happens on the device alone; for the arguments see `step`."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """The part of a step that happens on the device alone; for the arguments see `step`.
+
+        The gradient's norm is that of the first network.
+        """
+        for optimizer in self.optimizers():
+            optimizer.zero_grad(set_to_none=True)
         values = self.backward(parts, images)
-        self.scaler.unscale_(self.optimizer)
-        parameters = [value for value in self.network.parameters() if value.grad is not None]
-        norm = _clip(parameters, self._recipe.clip)
-        self.scaler.step(self.optimizer)
+        norms = []
+        for optimizer, network in zip(self.optimizers(), self.networks(), strict=True):
+            self.scaler.unscale_(optimizer)
+            parameters = [value for value in network.parameters() if value.grad is not None]
+            norms.append(_clip(parameters, self._recipe.clip))
+            self.scaler.step(optimizer)
         self.scaler.update()
-        return {**values, "gradient": norm}
+        return {**values, "gradient": norms[0]}
+
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """One for each of `networks`."""
+        return [self.optimizer]
+
+    def rates(self) -> Sequence[float]:
+        """The learning rate of each of `optimizers` in units of `learning_rate`."""
+        return [1.0]
+
+    def networks(self) -> Sequence[nn.Module]:
+        """All that are trained, the one of the result first."""
+        return [self.network]
 
     def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
         """Add up the gradients and the losses of the whole batch, over the parts and the processes."""
@@ -144,7 +167,7 @@ class NetworkTask(ABC):
         names = ["total", *self.loss_names()]
         values = {name: values.get(name, torch.zeros((), device=device)) for name in names}
         gradients = []
-        for parameter in self.network.parameters():
+        for parameter in (value for network in self.networks() for value in network.parameters()):
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -163,11 +186,12 @@ class NetworkTask(ABC):
 
     def _set_learning_rate(self) -> None:
         rate = self.learning_rate()
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        for factor, optimizer in zip(self.rates(), self.optimizers(), strict=True):
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(factor * rate)
+                else:
+                    group["lr"] = factor * rate
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
@@ -256,7 +280,8 @@ class NetworkTask(ABC):
             self.average[name].copy_(value)
 
 
-def _optimizer(recipe: Loop, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Loop, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimizer of a network's parameters."""
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     # a learning rate that a recorded step reads has to live on the device
     rate: Any = (

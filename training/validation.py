@@ -50,7 +50,8 @@ class Validator:
     """Scores the weights that would be the result now, and draws what they do.
 
     Where the batches have targets (pairs, synthetic exposures), PSNR and SSIM of the outputs, of which the
-    PSNR decides what is best; elsewhere the losses of the recipe, of which the total does.
+    PSNR decides what is best; elsewhere the losses of the recipe, of which the total does, if the task's
+    losses can be compared over time.
 
     Args:
         held: Batches of photographs that are not trained on; None scores nothing.
@@ -113,7 +114,9 @@ class Validator:
             if seen >= LARGEST:
                 break
         scores = {name: value / seen for name, value in sums.items()}
-        return scores, scores["PSNR"] if "PSNR" in scores else -scores["total"]
+        if "PSNR" in scores:
+            return scores, scores["PSNR"]
+        return scores, -scores["total"] if self._task.comparable else None
 
 
 def _fidelity(output: Tensor, target: Tensor) -> dict[str, float]:
