@@ -408,7 +408,8 @@ class Enhancer:
     def _faded(self, run: Network, x: Tensor, grid: Grid) -> tuple[int, Network]:
         """For a network whose result hangs on the whole image: how many pixels square go at once, and how."""
         height, width = x.shape[-2:]
-        how = _cached(self._method, self._path, x.device, self._dtype, self._options).of_whole(width)
+        model: Any = _cached(self._method, self._path, x.device, self._dtype, self._options)
+        how = model.of_whole(width)
         side = math.isqrt(most_pixels(x.device, grid.pixel_bytes))
         if how["wide"]:
             side *= 2

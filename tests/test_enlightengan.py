@@ -255,6 +255,12 @@ def test_completed_sides(side):
         assert index == np.pad(np.arange(side), (before, -side % 16 - before), mode="edge").tolist()
 
 
+def test_a_single_wide_row_is_not_halved():
+    x = noise(1, 3, 1, 2300)
+    assert torch.equal(network(halve_wide=True)(x), network()(x))
+    assert network(halve_wide=True)(noise(1, 3, 2, 2300)).shape == (1, 3, 2, 2300)
+
+
 def test_no_images():
     assert network()(torch.rand(0, 3, 20, 30)).shape == (0, 3, 20, 30)
 

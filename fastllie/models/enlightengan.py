@@ -120,10 +120,10 @@ class EnlightenGAN(nn.Module):
     def forward(self, x: Tensor, *, wide: bool | None = None) -> Tensor:
         """`x` enhanced; `wide` tells a tile whether the whole image is wider than 2200, None asks `x`."""
         v = 2 * x - 1
-        if self.of_whole(x.shape[-1])["wide"] if wide is None else wide:
-            v = self._halved(v)
-        else:
-            v = self.generate(v, attention(v)).image
+        wide = self.of_whole(x.shape[-1])["wide"] if wide is None else wide
+        # a single row has no half
+        halve = wide and x.shape[-2] > 1
+        v = self._halved(v) if halve else self.generate(v, attention(v)).image
         return ((v + 1) / 2).clamp(0, 1)
 
     def _halved(self, v: Tensor) -> Tensor:
