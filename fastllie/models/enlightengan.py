@@ -141,6 +141,15 @@ class EnlightenGAN(nn.Module):
         height, width = v.shape[-2:]
         rows, columns = self.completed(height).to(v.device), self.completed(width).to(v.device)
         v, g = (image.index_select(2, rows).index_select(3, columns) for image in (v, g))
+        residual = self._residual(v, g)
+        image = v + residual
+        # gathered, because exporters want to know how a slice ends
+        for dim, side in ((2, height), (3, width)):
+            inner = torch.arange(side, device=v.device) + (image.shape[dim] - side) // 2
+            image, residual = image.index_select(dim, inner), residual.index_select(dim, inner)
+        return Generated(image, residual)
+
+    def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))
@@ -157,13 +166,7 @@ class EnlightenGAN(nn.Module):
             features = torch.cat([features, skips.pop() * darkness], 1)
             features = self._norm(f"{block}_1", features)
             features = self._norm(f"{block}_2", features)
-        residual = self.conv10(features) * g
-        image = v + residual
-        # gathered, because exporters want to know how a slice ends
-        for dim, side in ((2, height), (3, width)):
-            inner = torch.arange(side, device=v.device) + (image.shape[dim] - side) // 2
-            image, residual = image.index_select(dim, inner), residual.index_select(dim, inner)
-        return Generated(image, residual)
+        return self.conv10(features) * g
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         """Convolution, LeakyReLU, and only then batch norm, which the very last one lacks."""
