@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import fastllie
 from fastllie import cli
 from fastllie.models.enlightengan import attention
-from fastllie.training import recipes
+from fastllie.training import losses, recipes
 from fastllie.training.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.data import Batch, collect, open_source
 from fastllie.training.enlightengan import EnlightenGANTask
@@ -153,11 +153,11 @@ def test_the_losses_of_a_fixed_image_are_the_published_ones(arrays, allowed, pub
     low, fake, real = (images(arrays[f"chain_{name}_u8"]) for name in ("low", "fake", "real"))
     fake = (2 * fake - 1).requires_grad_()
     faces = task._faces(Batch(low, low, real), fake)
-    losses = task._generator_losses(Batch(low, low, real), faces)
-    agrees(losses["global"] + losses["local"], "chain_loss_G_A", arrays, allowed)
-    agrees(losses["features"] + losses["patch_features"], "chain_loss_vgg_b", arrays, allowed)
-    agrees(sum(losses.values()), "chain_loss_G", arrays, allowed)
-    gradient = torch.autograd.grad(sum(losses.values()), fake, retain_graph=True)[0]
+    found = task._generator_losses(Batch(low, low, real), faces)
+    agrees(found["global"] + found["local"], "chain_loss_G_A", arrays, allowed)
+    agrees(found["features"] + found["patch_features"], "chain_loss_vgg_b", arrays, allowed)
+    agrees(sum(found.values()), "chain_loss_G", arrays, allowed)
+    gradient = torch.autograd.grad(sum(found.values()), fake, retain_graph=True)[0]
     agrees(gradient, "chain_grad_fake_B", arrays, allowed)
     theirs = task.discriminator_losses(faces)
     for name, judge, key in (("global", "D_A", "D_A"), ("local", "D_P", "D_P")):
@@ -182,14 +182,14 @@ def test_two_steps_are_the_published_ones(arrays, allowed, published, monkeypatc
         places = [(int(top), int(left)) for left, top in arrays["steps_patch_xy"][step - 1]]
         monkeypatch.setattr(task, "offsets", lambda height, width, places=places: places)
         found = {name: float(value) for name, value in task.step([Batch(x, x, real, low)]).items()}
-        losses = [
+        got = [
             found["global"] + found["local"],
             found["features"] + found["patch_features"],
             found["total"],
             found["global_discriminator"],
             found["local_discriminator"],
         ]
-        agrees(losses, f"steps_losses_{step}", arrays, allowed)
+        agrees(got, f"steps_losses_{step}", arrays, allowed)
         moved = [
             # float64: these are millions of small differences
             sum(
@@ -263,14 +263,14 @@ def test_a_step_is_what_three_plain_updates_give():
 
 def test_the_discriminators_learn_and_the_generator_moves():
     made = task(replace(TINY, steps=30, learning_rate=1e-3))
-    losses = [made.step([batch(step)]) for step in range(30)]
+    found = [made.step([batch(step)]) for step in range(30)]
     ends = [
-        sum(float(found["global_discriminator"] + found["local_discriminator"]) for found in part)
-        for part in (losses[:5], losses[-5:])
+        sum(float(one["global_discriminator"] + one["local_discriminator"]) for one in part)
+        for part in (found[:5], found[-5:])
     ]
     assert ends[1] < 0.8 * ends[0]
-    assert set(losses[0]) == {"total", "gradient", *made.loss_names()}
-    assert all(float(found["gradient"]) > 0 for found in losses)
+    assert set(found[0]) == {"total", "gradient", *made.loss_names()}
+    assert all(float(one["gradient"]) > 0 for one in found)
 
 
 def test_a_continued_run_gives_the_same_bits(tmp_path):
@@ -349,6 +349,61 @@ def test_recipes_refuse_what_no_run_can_have():
         task().step([batch()._replace(normal=torch.rand(2, 3, 48, 32))])
     with refused(ValueError, "cuda_graph"):
         task(replace(TINY, cuda_graph=True))
+
+
+# --- our own losses
+
+
+def scene(seed=0):
+    """A dark picture of smooth colours, with black in it."""
+    coarse = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.interpolate(coarse.square() * 0.15, (48, 64), mode="bilinear")
+
+
+def test_a_gain_keeps_colours_and_contrast_and_haze_does_not():
+    x = scene()
+    haze = 0.3 + 2 * x
+    blue = 4 * x + torch.tensor([0.0, 0.0, 0.2], dtype=x.dtype).view(3, 1, 1)
+    assert losses.contrast_consistency(4 * x, x) < 1e-4
+    assert losses.contrast_consistency(haze, x) > 0.02
+    assert losses.chroma_consistency(4 * x, x) < 1e-7
+    assert losses.chroma_consistency(blue, x) > 0.005
+    # a gamma is one exponent for the image, within what is allowed
+    assert losses.contrast_consistency((x + 1e-3) ** 0.8, x) < 0.3 * losses.contrast_consistency(haze, x)
+    for loss in (losses.contrast_consistency, losses.chroma_consistency):
+        black = torch.zeros_like(x)
+        assert loss(black, black) == 0
+        assert torch.isfinite(loss(-x, x))
+
+
+def test_the_gradients_of_our_losses_are_right():
+    x = scene()[:1, :, :16, :24]
+    # a leaf that nothing detached hangs on: ratio and exponent are constants to the gradient
+    y = (0.2 + 2 * x).requires_grad_()
+    grad = torch.autograd.grad(losses.chroma_consistency(y, x), y)[0]
+    grey = torch.nn.functional.avg_pool2d(y, 4).mean(1, keepdim=True).detach()
+    ratio = (grey / torch.nn.functional.avg_pool2d(x, 4).mean(1, keepdim=True).clamp(min=2 / 255)).clamp(0, 6)
+
+    def fixed(y):
+        a, b = (torch.nn.functional.avg_pool2d(image, 4) for image in (y, x))
+        return ((a - a.mean(1, keepdim=True)) - ratio * (b - b.mean(1, keepdim=True))).square().mean()
+
+    assert torch.autograd.gradcheck(fixed, y)
+    torch.testing.assert_close(grad, torch.autograd.grad(fixed(y), y)[0])
+    # haze is to be taken away: less light where it is darkest
+    grad = torch.autograd.grad(losses.contrast_consistency(y, x), y)[0].sum(1)
+    darkest, brightest = (x.mean(1) < x.mean(1).quantile(0.2)), (x.mean(1) > x.mean(1).quantile(0.8))
+    assert grad[darkest].sum() > 0 > grad[brightest].sum()
+
+
+def test_our_losses_need_cells():
+    for loss, size in ((losses.chroma_consistency, 4), (losses.contrast_consistency, 16)):
+        x = torch.rand(1, 3, size - 1, 20)
+        with refused(ValueError, loss.__name__):
+            loss(x, x)
+    made = task(replace(TINY, chroma=1.0, contrast=1.0))
+    found = made.step([batch()])
+    assert {"chroma", "contrast"} <= found.keys() & set(made.loss_names())
 
 
 # --- the sources

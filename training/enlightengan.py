@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
 from fastllie.training.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.data import Batch
+from fastllie.training.losses import chroma_consistency, contrast_consistency
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import EnlightenGANRecipe
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
@@ -87,7 +88,8 @@ class EnlightenGANTask(NetworkTask):
         return False
 
     def loss_names(self) -> list[str]:
-        return [*GENERATOR_LOSSES, *DISCRIMINATOR_LOSSES]
+        ours = [name for name in ("chroma", "contrast") if getattr(self.recipe, name)]
+        return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         return [self.optimizer, *self.judges_optimizers.values()]
@@ -170,6 +172,11 @@ class EnlightenGANTask(NetworkTask):
             with self.autocast():
                 found = self.vgg(ours)
             losses[name] = recipe.features * feature_distance(_full(found), _full(wanted))
+        y = (fake + 1) / 2
+        if recipe.chroma:
+            losses["chroma"] = recipe.chroma * chroma_consistency(y, batch.x)
+        if recipe.contrast:
+            losses["contrast"] = recipe.contrast * contrast_consistency(y, batch.x)
         return losses
 
     def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:

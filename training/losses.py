@@ -6,6 +6,9 @@ from torch import Tensor
 
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 _SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
+_DARKEST = 2 / 255
+_LARGEST_RATIO = 6.0
+_EXPONENTS = (0.7, 1.1)
 _SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data range 1
 
 
@@ -107,6 +110,48 @@ def dissimilarity(y: Tensor, target: Tensor) -> Tensor:
     luminance = (2 * product + _SIMILARITY_C1) / (squares + _SIMILARITY_C1)
     structure = (2 * (mean_yt - product) + _SIMILARITY_C2) / (mean_yy + mean_tt - squares + _SIMILARITY_C2)
     return 1 - (luminance * structure).mean()
+
+
+def chroma_consistency(y: Tensor, x: Tensor) -> Tensor:
+    """Keep the colours of `x` in the output `y`, as much more vivid as it is brighter: ours.
+
+    Mean over cells of 4x4 pixels of |(y - grey(y)) - r (x - grey(x))|^2, r = grey(y) / grey(x), at most 6:
+    beyond that the colours of dark pixels are noise. No gradient through r, or darkening would pay.
+
+    Raises:
+        ValueError: images smaller than one cell.
+    """
+    _need(y, 4, "chroma_consistency")
+    x, y = F.avg_pool2d(x, 4), F.avg_pool2d(y, 4)
+    grey_x, grey_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+    ratio = (grey_y.detach() / grey_x.clamp(min=_DARKEST)).clamp(0, _LARGEST_RATIO)
+    return ((y - grey_y) - ratio * (x - grey_x)).square().mean()
+
+
+def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
+    """Keep the ratios between neighbouring cells of `x` in the output `y`, up to one exponent an image: ours.
+
+    A gain keeps the ratios of all pixels, haze does not. Mean over neighbouring cells of 8x8 pixels of
+    (d(y) - k d(x))^2, d the difference of the logarithms of the greys; k is the image's best exponent, but at
+    least 0.7 and at most 1.1.
+
+    Raises:
+        ValueError: images smaller than two cells.
+    """
+    _need(y, 16, "contrast_consistency")
+    grey_x, grey_y = (F.avg_pool2d(image.mean(1, keepdim=True), 8) for image in (x, y))
+    # what is added against the logarithm of zero grows with the image, so that a gain changes nothing
+    gain = (
+        grey_y.mean((2, 3), keepdim=True) / grey_x.mean((2, 3), keepdim=True).clamp(min=_DARKEST)
+    ).detach()
+    log_x = (grey_x + _DARKEST).log()
+    log_y = (grey_y.clamp(min=0) + _DARKEST * gain.clamp(min=1)).log()
+    pairs = [(log.diff(dim=2), log.diff(dim=3)) for log in (log_x, log_y)]
+    inputs, outputs = (torch.cat([down.flatten(1), right.flatten(1)], 1) for down, right in pairs)
+    slope = (inputs * outputs.detach()).sum(1, keepdim=True) / inputs.square().sum(1, keepdim=True).clamp(
+        min=1e-6
+    )
+    return (outputs - slope.clamp(*_EXPONENTS) * inputs).square().mean()
 
 
 def grey_illumination(illum: Tensor) -> Tensor:

@@ -352,6 +352,8 @@ class EnlightenGANRecipe(Loop):
         size: Side of the square crops.
         patch, patches: Side and number of the local discriminator's patches.
         features: Weight of the self feature preserving loss, of the images and of the patches alike.
+        chroma, contrast: Weights of `chroma_consistency` and `contrast_consistency` of image and input; zero
+            leaves them out, as published.
         vgg: Weights of VGG-16, see `fastllie.training.vgg.load_vgg`.
         dark_share: Share of the dark crops that the generator sees darker still, while their features are
             compared undarkened.
@@ -372,6 +374,8 @@ class EnlightenGANRecipe(Loop):
     patch: int = 32
     patches: int = 6
     features: float = 1.0
+    chroma: float = 0.0
+    contrast: float = 0.0
     vgg: str | None = None
     dark_share: float = 0.5
     darkening: tuple[float, float] = (2.0, 4.0)
