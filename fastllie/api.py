@@ -1,5 +1,6 @@
 """`enhance`, `load` and `Enhancer`: any image in, the same kind out, with models that are loaded once."""
 
+import math
 import os
 import threading
 from collections import OrderedDict, deque
@@ -24,9 +25,11 @@ from fastllie.image import (
     to_batch,
 )
 from fastllie.ops.backend import choose
-from fastllie.tiles import Network, check_tile, tiled
+from fastllie.tiles import Grid, Network, blended, check_tile, most_pixels, on_grid, tiled
 
 CACHED_MODELS = 8
+# Pixels over which tiles fade into each other where they can only be approximate
+OVERLAP = 128
 # While one image is written, the next is enhanced and one more decoded: all at work, and memory is bounded
 AHEAD = 2
 Weights = str | os.PathLike[str] | None
@@ -93,7 +96,8 @@ def enhance(
         dtype: What to compute in; None is float32, whatever the image's dtype.
         strength: From 0 (the image as it came) to 1 (the full enhancement).
         tile: Side in pixels of the tiles that the image is enhanced in; "auto" chooses one, None uses none.
-            Tiles change memory and speed, not the result.
+            Tiles change memory and speed, not the result; but with `align_corners=True` or `halve_wide=True`
+            EnlightenGAN is approximate where "auto" takes tiles, which then fade into each other.
         channels: "rgb", or "bgr" for the arrays and tensors of OpenCV.
         **options: The method's own, e.g. `scale=12` for "zerodce++"; see `info(method)`.
 
@@ -181,6 +185,10 @@ class Enhancer:
         self._tile = tile
         self._crops: bool = self._halo is not None and getattr(model, "crops", False)
         self._streams: bool = getattr(model, "streams", False)
+        self._grid: Grid | None = None
+        if hasattr(model, "pixel_bytes"):
+            taken = model.pixel_bytes * self._dtype.itemsize / 4
+            self._grid = Grid(model.multiple, model.completed, taken)
         # one pass over the image needs no tiles, and takes a camera's bytes as they are
         self._takes_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
 
@@ -382,6 +390,8 @@ class Enhancer:
             if tile is None and self._takes_bytes and out is not None and not self._compile:
                 return model.enhance_into(x, out, bgr=bgr)
             run: Network = partial(_mixed, model, self._strength)
+            if self._grid is not None and self._halo is None and tile == "auto":
+                tile, run = self._faded(run, x, self._grid)
             cropping: Network | None = None
             if self._crops:
                 cropping = partial(_mixed, model, self._strength, cropped=True)
@@ -391,7 +401,22 @@ class Enhancer:
             if bgr:
                 run = partial(_flipped, run)
                 cropping = partial(_flipped, cropping) if cropping else None
+            if self._grid is not None and self._halo is not None:
+                return on_grid(run, x, tile, self._halo, self._grid, out=out)
             return tiled(run, x, tile, self._halo, cropping=cropping, out=out)
+
+    def _faded(self, run: Network, x: Tensor, grid: Grid) -> tuple[int, Network]:
+        """For a network whose result hangs on the whole image: how many pixels square go at once, and how."""
+        height, width = x.shape[-2:]
+        model: Any = _cached(self._method, self._path, x.device, self._dtype, self._options)
+        how = model.of_whole(width)
+        side = math.isqrt(most_pixels(x.device, grid.pixel_bytes))
+        if how["wide"]:
+            side *= 2
+        if height * width <= side**2:
+            return side, run
+        side = side // grid.multiple * grid.multiple
+        return side, partial(blended, partial(run, **how), tile=side, overlap=min(OVERLAP, side // 2))
 
     def _model(self, device: torch.device) -> Any:
         model = _cached(self._method, self._path, device, self._dtype, self._options)

@@ -16,6 +16,8 @@ from fastllie.methods import METHODS, info, model_class, unknown
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
+# what DataParallel puts before each name
+_PARALLEL = "module."
 _WRAPPERS = ("state_dict", "model", "params")
 _PUBLISHED_CURVES = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)")
 _SCI_COPIES = re.compile(r"(enhance|calibrate)\.blocks\.(\d+)\.(.+)")
@@ -47,6 +49,8 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
     """
     row = info(method)
     if weights is None:
+        if not row.weights:
+            raise ValueError(f"{method} comes without weights; give a path to a file: {', '.join(SUFFIXES)}")
         weights = row.weights[0].name
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a variant's name, a path or None, got {type(weights).__name__}")
@@ -81,9 +85,8 @@ def read(path: Path, method: str) -> Checkpoint:
     """
     safe = path.suffix.lower() == ".safetensors"
     found, metadata = _read_safetensors(path) if safe else (_read_torch(path), {})
-    prefix = "module."
-    if found and all(key.startswith(prefix) for key in found):
-        found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+    if found and all(key.startswith(_PARALLEL) for key in found):
+        found = {key.removeprefix(_PARALLEL): tensor for key, tensor in found.items()}
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     _check_fits(path, method, checkpoint, found, metadata)
@@ -161,27 +164,61 @@ def _sci_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Che
     return Checkpoint(state, options, names)
 
 
+def _guided_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """EnlightenGAN, ours or published; the keys are the same, the width is read off the first convolution.
+
+    The published files were written before batch norm counted its batches; the counters start at zero.
+    """
+    state = dict(found)
+    for key in found:
+        norm, _, kind = key.rpartition(".")
+        if kind == "running_mean":
+            state.setdefault(f"{norm}.num_batches_tracked", torch.zeros((), dtype=torch.int64))
+    told = metadata.get("align_corners", "False")
+    if told not in ("True", "False"):
+        raise ValueError(f"align_corners in the file must be 'True' or 'False', got {told!r}")
+    options: dict[str, Any] = {"align_corners": told == "True"}
+    first = state.get("conv1_1.weight", torch.empty(0))
+    if first.numel():
+        options["width"] = first.shape[0] if first.dim() else 1
+    return Checkpoint(state, options, {key: key for key in state})
+
+
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
     "zerodce": _curve_layout,
     "zerodce++": _curve_layout,
     "sci": _sci_layout,
+    "enlightengan": _guided_layout,
 }
 
 
 def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write SCI's weights as its published code does: a .pt with the shared blocks repeated under `blocks`.
+    """Write a network's weights as its published code does, whose scripts load the file.
 
-    The published scripts load such a file: the one that enhances needs the enhance network alone, the one
-    that trains the calibration network too. They pad with zeros, whatever the network was trained with.
+    SCI: a .pt with the shared blocks repeated under `blocks`; the script that enhances needs the enhance
+    network alone, the one that trains the calibration network too. They pad with zeros, whatever the network
+    was trained with. EnlightenGAN: what the published `<epoch>_net_G_A.pth` holds, `module.` before every
+    name; the published code takes its corners from the PyTorch that it runs on.
 
     Raises:
-        TypeError: another network than SCI.
-        ValueError: a block that the published code does not have.
+        TypeError: another network than SCI and EnlightenGAN.
+        ValueError: a block or a width that the published code does not have.
     """
-    from fastllie.models.sci import CALIBRATE_BLOCKS, SCI
+    from fastllie.models.enlightengan import EnlightenGAN
+    from fastllie.models.sci import SCI
 
-    if not isinstance(network, SCI):
-        raise TypeError(f"network must be an SCI, got {type(network).__name__}")
+    if isinstance(network, SCI):
+        state = _published_sci(network)
+    elif isinstance(network, EnlightenGAN):
+        state = _published_enlightengan(network)
+    else:
+        raise TypeError(f"network must be an SCI or an EnlightenGAN, got {type(network).__name__}")
+    torch.save(state, path)
+
+
+def _published_sci(network: Any) -> dict[str, Tensor]:
+    from fastllie.models.sci import CALIBRATE_BLOCKS
+
     if network.block != "basic":
         raise ValueError(f"the published code has the block 'basic' alone, the network has {network.block!r}")
     state = {}
@@ -192,7 +229,20 @@ def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> N
                 rest = key.removeprefix(shared)
                 prefix = shared.split(".")[0]
                 state |= {f"{prefix}.blocks.{place}.{rest}": state[key] for place in range(copies)}
-    torch.save(state, path)
+    return state
+
+
+def _published_enlightengan(network: Any) -> dict[str, Tensor]:
+    from fastllie.models.enlightengan import WIDTH
+
+    if network.width != WIDTH:
+        raise ValueError(f"the published code has the width {WIDTH} alone, the network has {network.width}")
+    # the published PyTorch knows no counters of batches
+    return {
+        f"{_PARALLEL}{key}": tensor.detach().cpu().clone()
+        for key, tensor in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

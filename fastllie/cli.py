@@ -214,6 +214,9 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"--option wants NAME=VALUE, got {pair!r}")
+        if value.lower() in ("true", "false"):
+            options[name] = value.lower() == "true"
+            continue
         try:
             options[name] = int(value)
         except ValueError:

@@ -64,9 +64,10 @@ def export(
     """Write a network as ONNX or as a program of `torch.export`, run what was written, and compare.
 
     The file holds standard operators alone. It takes one input `image`, RGB, `[batch, 3, height, width]` of
-    any size (a side of 2 at least, or of `scale + 1`), and gives one output `enhanced` of that shape. float16
-    convolves in float16 and computes curve and division in float32. A file that differs from the network by
-    more than 1e-4 (float16: 1e-2; uint8: one level, in float16 three) is not written.
+    any size (a side of 2 at least, of `scale + 1`, or of 17 for EnlightenGAN), and gives one output
+    `enhanced` of that shape. float16 convolves in float16 and computes curve and division in float32. A file
+    that differs from the network by more than 1e-4 (float16: 1e-2; uint8: one level, in float16 three) is not
+    written.
 
     Args:
         method: One of `list_methods()`.
@@ -78,7 +79,8 @@ def export(
         **options: The method's own, e.g. `scale=12` for "zerodce++".
 
     Raises:
-        TypeError, ValueError, FileNotFoundError: as `load`; an unknown suffix, dtype or opset.
+        TypeError, ValueError, FileNotFoundError: as `load`; an unknown suffix, dtype or opset; `halve_wide`,
+            which would make one file two networks.
         ImportError: ONNX without the extra.
         RuntimeError: the file computes something else; nothing is written.
     """
@@ -97,8 +99,11 @@ def export(
     network = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
     oracle = _Pixels(network, torch.float32, torch.float32, uint8)
     given = torch.float32 if uint8 else DTYPES[dtype]
-    # two: reflection has nothing to mirror at a side of one pixel
-    least = max(2, getattr(network, "scale", 1) + 1)
+    if getattr(network, "halve_wide", False):
+        raise ValueError("halve_wide cannot be exported: halve wide images before the network")
+    # two: reflection has nothing to mirror at a side of one pixel. Exporters take a side that the network
+    # has reduced to one pixel for a constant
+    least = max(2, getattr(network, "scale", 1) + 1, getattr(network, "multiple", 1) + 1)
     copy = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
     plain = _Pixels(_plain(copy.to(DTYPES[dtype])), DTYPES[dtype], given, uint8)
     described = {"method": method, "weights": found.name, "options": json.dumps(options), "dtype": dtype}
@@ -218,7 +223,23 @@ class _Division(nn.Module):
         return reference.divide_illumination(x.float(), illum.float()).to(x.dtype)
 
 
+class _Residual(nn.Module):
+    """EnlightenGAN in operators that every runtime has."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        from fastllie.models.enlightengan import attention
+
+        v = 2 * x - 1
+        return ((self.network.generate(v, attention(v)).image + 1) / 2).clamp(0, 1)
+
+
 def _plain(network: Any) -> nn.Module:
+    if hasattr(network, "generate"):
+        return _Residual(network)
     return _Division(network) if hasattr(network, "enhance") else _Curves(network)
 
 

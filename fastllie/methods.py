@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Variant:
-    """One file of weights that the package ships, in `fastllie/weights/`."""
+    """One file of weights that the package ships, in `fastllie/weights/`.
+
+    `parameters` are those of its network where this is narrower than the published one, else None.
+    """
 
     name: str
     file: str
     provenance: str
     licence: str
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Option:
     name: str
     default: Any
     meaning: str
-    #: whether tiles still give the untiled result at other values than the default
+    #: whether tiles still give the untiled result at other values than the default, if the network has a halo
     tiles: bool = True
 
 
@@ -38,6 +42,7 @@ class MethodInfo:
     Attributes:
         name: The spelling that every function and the command line take.
         model: The network's class as "module:class", imported on first use.
+        parameters: Of the published network; a narrower one of ours tells its own in its variant.
         halo: Pixels around an output pixel that its value depends on, with default options and weights.
         weights: The variants that ship; the first one is the default.
         training: What training the method takes.
@@ -57,7 +62,9 @@ class MethodInfo:
         rows = [("paper", self.paper), ("parameters", f"{self.parameters:,}")]
         for place, variant in enumerate(self.weights):
             default = " (default)" if place == 0 else ""
-            rows.append(("weights", f"{variant.name}{default}: {variant.provenance}; {variant.licence}"))
+            narrower = f"; {variant.parameters:,} parameters" if variant.parameters else ""
+            told = f"{variant.name}{default}: {variant.provenance}; {variant.licence}{narrower}"
+            rows.append(("weights", told))
         rows += [("option", f"{o.name} = {o.default!r}: {o.meaning}") for o in self.options]
         rows.append(("training", self.training))
         return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
@@ -122,6 +129,30 @@ METHODS: Mapping[str, MethodInfo] = {
                 ),
             ),
             training="dark photographs alone; no pairs, no labels",
+        ),
+        MethodInfo(
+            name="enlightengan",
+            title="EnlightenGAN",
+            paper="Jiang et al., EnlightenGAN: Deep Light Enhancement Without Paired Supervision, TIP 2021,"
+            " arXiv 1906.06972",
+            model="fastllie.models:EnlightenGAN",
+            parameters=8_636_675,
+            halo=144,
+            weights=(),
+            options=(
+                Option(
+                    "align_corners",
+                    None,
+                    "of the upsampling: False as PyTorch since 0.4 reads the published code, True as 0.3 did,"
+                    " which makes tiles approximate; None is what the weights were trained with",
+                ),
+                Option(
+                    "halve_wide",
+                    False,
+                    "images wider than 2200 pixels are computed at half their size, as published: blurred",
+                ),
+            ),
+            training=_UNPAIRED,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,28 @@ CPU_TILE = 192
 ACCELERATOR_TILE = 2048
 # Zero-DCE in float32: 6 GB for a tile of 2048 x 2048
 BYTES_A_PIXEL = 1400
+# What a tile of a network with halos of more than a hundred pixels may take of a CPU's memory: the more, the
+# less is computed twice. 2 GB with the image of 12 megapixels, its result, and what convolutions keep
+CPU_BYTES = 1_400_000_000
+# Such a network's tile is at least this many halos wide, whatever the memory: half of it is then new
+LEAST_HALOS = 4
 
 Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a network sees an image that reduces it level by level.
+
+    Attributes:
+        multiple: Sides are completed to multiples of this; tiles have to lie on them.
+        completed: Of a side: which pixel stands at each place of the completed side, int64.
+        pixel_bytes: Memory that one pixel of a tile takes.
+    """
+
+    multiple: int
+    completed: Callable[[int], Tensor]
+    pixel_bytes: float
 
 
 def check_tile(tile: int | str | None, halo: int | None) -> None:
@@ -38,9 +59,23 @@ def auto_tile(device: torch.device) -> int:
         return CPU_TILE
     if device.type != "cuda":
         return ACCELERATOR_TILE
+    return max(CPU_TILE, min(ACCELERATOR_TILE, math.isqrt(_free(device) // 2 // BYTES_A_PIXEL)))
+
+
+def most_pixels(device: torch.device, pixel_bytes: float) -> int:
+    """How many pixels at a time are within CPU_BYTES, or within half of what an accelerator has free."""
+    if device.type == "cpu":
+        most = CPU_BYTES
+    elif device.type == "cuda":
+        most = _free(device) // 2
+    else:
+        return ACCELERATOR_TILE**2
+    return max(1, int(most / pixel_bytes))
+
+
+def _free(device: torch.device) -> int:
     free = torch.cuda.mem_get_info(device)[0]
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(CPU_TILE, min(ACCELERATOR_TILE, math.isqrt(free // 2 // BYTES_A_PIXEL)))
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def tiled(
@@ -92,6 +127,105 @@ def tiled(
                 y = model(images[..., first:last, start:end].contiguous(memory_format=layout))
                 place.copy_(y[..., top - first : bottom - first, left - start : right - start])
     return out
+
+
+def on_grid(
+    model: Network,
+    x: Tensor,
+    tile: int | str | None,
+    halo: int,
+    grid: Grid,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`tiled` for a network that completes the image to whole cells: exactly the untiled result again.
+
+    Tiles are cut from the completed image, on its grid: there they need no completion of their own, and at
+    its border their padding is that of the whole. The halo is wide, so as few and as equal tiles are taken
+    as memory allows.
+
+    Args:
+        model, x, out: As for `tiled`.
+        tile: Longest side of what a tile adds, rounded up to the grid; "auto" is the division that computes
+            least twice within `most_pixels`; None runs the model once.
+        halo: Pixels around an output pixel that its value depends on, a multiple of the grid's.
+        grid: How the network completes.
+    """
+    if tile is None:
+        return model(x) if out is None else out.copy_(model(x))
+    layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+    if out is None:
+        out = torch.empty_like(x, memory_format=layout)
+    height, width = x.shape[-2:]
+    rows, columns = grid.completed(height), grid.completed(width)
+    length, breadth = rows.shape[0], columns.shape[0]
+    most = max(most_pixels(x.device, grid.pixel_bytes), (LEAST_HALOS * halo) ** 2)
+    if isinstance(tile, int):
+        side = -(-tile // grid.multiple) * grid.multiple
+        bands, lanes = (_count(total, side, halo) for total in (length, breadth))
+    else:
+        bands, lanes = _least(length, breadth, most, halo, grid.multiple)
+    above, before = (length - height) // 2, (breadth - width) // 2
+    together = max(1, most // (length * breadth))
+    for images, results in zip(x.split(together), out.split(together), strict=True):
+        if bands == lanes == 1:
+            results.copy_(model(images.contiguous(memory_format=layout)))
+            continue
+        for first, last, top, bottom in _windows(length, bands, halo, grid.multiple):
+            band = _taken(images, 2, rows[first:last])
+            for start, end, left, right in _windows(breadth, lanes, halo, grid.multiple):
+                y = model(_taken(band, 3, columns[start:end]).contiguous(memory_format=layout))
+                # of what the tile adds, what lies in the image
+                upper, lower = max(top, above), min(bottom, above + height)
+                near, far = max(left, before), min(right, before + width)
+                place = results[..., upper - above : lower - above, near - before : far - before]
+                place.copy_(y[..., upper - first : lower - first, near - start : far - start])
+    return out
+
+
+def _taken(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The pixels of an index along one axis; a view where they follow one another."""
+    first, count = int(index[0]), index.shape[0]
+    if torch.equal(index, torch.arange(first, first + count)):
+        return x.narrow(dim, first, count)
+    return x.index_select(dim, index.to(x.device))
+
+
+def _count(length: int, side: int, halo: int) -> int:
+    """How many tiles an axis takes when each adds `side`; the outer ones add their spare halo too."""
+    return max(1, math.ceil((length - 2 * halo) / side))
+
+
+def _window_of(length: int, count: int, halo: int, multiple: int) -> int:
+    """The side of `count` equal tiles with their halos that cover an axis."""
+    return min(length, math.ceil((length + 2 * halo * (count - 1)) / count / multiple) * multiple)
+
+
+def _least(length: int, breadth: int, most: int, halo: int, multiple: int) -> tuple[int, int]:
+    """The division into equal tiles of at most so many pixels that has the fewest of them in all."""
+    best = math.inf
+    found = 1, 1
+    for bands in range(1, _count(length, multiple, halo) + 1):
+        height = _window_of(length, bands, halo, multiple)
+        widest = most // height // multiple * multiple
+        if widest < breadth and widest <= 2 * halo:
+            continue
+        lanes = 1 if widest >= breadth else _count(breadth, widest - 2 * halo, halo)
+        total = bands * lanes * height * _window_of(breadth, lanes, halo, multiple)
+        if total < best:
+            best, found = total, (bands, lanes)
+    return found
+
+
+def _windows(length: int, count: int, halo: int, multiple: int) -> Iterator[tuple[int, int, int, int]]:
+    """Of each tile along one axis: from where to where it reaches with its halo, and what of that it adds."""
+    window = _window_of(length, count, halo, multiple)
+    steps = (length - window) // multiple
+    firsts = [steps * place // max(1, count - 1) * multiple for place in range(count)]
+    # a tile begins to count where the one before has its halo left
+    starts = [0, *(first + halo for first in firsts[1:]), length]
+    for place, first in enumerate(firsts):
+        yield first, first + window, starts[place], starts[place + 1]
 
 
 def blended(model: Network, x: Tensor, tile: int, overlap: int) -> Tensor:

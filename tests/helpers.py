@@ -16,6 +16,8 @@ RGB = np.random.default_rng(0).integers(0, 120, (13, 18, 3), dtype=np.uint8)
 
 def random_network(method, *, padding=None, seed=0, **options):
     torch.manual_seed(seed)
+    if method == "enlightengan":
+        return _random_guided(**options)
     padding = padding or ("reflect" if method == "sci" else "replicate")
     network = methods.model_class(method)(padding=padding, **options).eval()
     if method == "sci":
@@ -28,10 +30,28 @@ def random_network(method, *, padding=None, seed=0, **options):
     return network
 
 
+def _random_guided(width=2, **options):
+    """EnlightenGAN with statistics as after some training: residuals that vary and stay within the range."""
+    network = methods.model_class("enlightengan")(width=width, **options).eval()
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if tensor.dim() == 4:
+                torch.nn.init.kaiming_normal_(tensor)
+            elif name.startswith("bn") and tensor.is_floating_point():
+                tensor.copy_(0.2 * torch.rand_like(tensor) + ("weight" in name or "var" in name))
+        network.conv10.weight.mul_(0.15)
+        network.conv10.bias.fill_(0.3)
+    return network
+
+
 def write_weights(path, method, **settings):
     """Random weights in our layout; returns the path."""
     network = random_network(method, **settings)
-    metadata = {"format": "fastllie", "method": method, "padding": network.padding}
+    metadata = {"format": "fastllie", "method": method}
+    if method == "enlightengan":
+        metadata |= {"width": str(network.width), "align_corners": str(network.align_corners)}
+    else:
+        metadata["padding"] = network.padding
     if method == "sci":
         metadata["blocks"] = str(network.blocks)
     save_file(network.state_dict(), path, metadata)

@@ -96,8 +96,10 @@ def test_shipped_weights_brighten_a_dark_image(method, variant):
         assert opened.metadata()["format"] == "fastllie"
         assert opened.metadata()["method"] == method
     network = fastllie.load(method, variant)
-    assert network.padding == ("reflect" if method == "sci" else "replicate")
-    assert sum(parameter.numel() for parameter in network.parameters()) == row.parameters
+    if hasattr(network, "padding"):
+        assert network.padding == ("reflect" if method == "sci" else "replicate")
+    told = next(entry.parameters for entry in row.weights if entry.name == variant) or row.parameters
+    assert sum(parameter.numel() for parameter in network.parameters()) == told
     ramp = np.linspace(0, 60, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
     got = fastllie.enhance(ramp, method, weights=variant)
     assert got.mean() > 1.5 * ramp.mean()
@@ -105,7 +107,8 @@ def test_shipped_weights_brighten_a_dark_image(method, variant):
         assert np.array_equal(fastllie.enhance(ramp, method), got)
 
 
-@pytest.mark.parametrize(("method", "variant"), SHIPPED)
+# the layers of EnlightenGAN pad with zeros, as published
+@pytest.mark.parametrize(("method", "variant"), [pair for pair in SHIPPED if pair[0] != "enlightengan"])
 def test_shipped_weights_leave_no_frame(method, variant):
     """A flat image stays flat up to its border."""
     got = fastllie.enhance(np.full((40, 50, 3), 20, np.uint8), method, weights=variant).reshape(-1, 3)
@@ -349,7 +352,8 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
 
 
 def test_list_methods_is_sorted_and_whole():
-    assert fastllie.list_methods() == sorted(methods.METHODS) == ["sci", "zerodce", "zerodce++"]
+    wanted = ["enlightengan", "sci", "zerodce", "zerodce++"]
+    assert fastllie.list_methods() == sorted(methods.METHODS) == wanted
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -358,30 +362,25 @@ def test_info_tells_the_truth(method):
     model = methods.model_class(method)()
     assert row.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert row.halo == model.halo
-    assert row.weights[0].name == ("strong" if method == "sci" else "fastllie")
+    assert [entry.name for entry in row.weights][:1] in ([], ["strong" if method == "sci" else "fastllie"])
     for option in row.options:
         assert option.default in (None, getattr(model, option.name))
     text = str(row)
-    for part in (method, row.paper, f"{row.parameters:,}", "Apache-2.0", *(o.name for o in row.options)):
+    licences = [entry.licence for entry in row.weights]
+    for part in (method, row.paper, f"{row.parameters:,}", *licences, *(o.name for o in row.options)):
         assert part in text
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        (
-            "zero-dce",
-            "unknown method 'zero-dce'; did you mean 'zerodce' or 'zerodce++'?"
-            " known: sci, zerodce, zerodce++",
-        ),
-        (
-            "ZERODCE",
-            "unknown method 'ZERODCE'; did you mean 'zerodce' or 'zerodce++'? known: sci, zerodce, zerodce++",
-        ),
-        ("gamma", "unknown method 'gamma'; known: sci, zerodce, zerodce++"),
+        ("zero-dce", "did you mean 'zerodce' or 'zerodce++'? "),
+        ("ZERODCE", "did you mean 'zerodce' or 'zerodce++'? "),
+        ("gamma", ""),
     ],
 )
 def test_unknown_method(name, told):
+    told = f"unknown method {name!r}; {told}known: {', '.join(fastllie.list_methods())}"
     for call in (fastllie.info, fastllie.load, fastllie.Enhancer):
         with refused(ValueError, told):
             call(name)

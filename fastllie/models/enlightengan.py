@@ -1,4 +1,4 @@
-"""EnlightenGAN (Jiang et al., TIP 2021): a U-Net guided by the darkness of the image, and its discriminators."""
+"""EnlightenGAN (Jiang et al., TIP 2021): a U-Net guided by the image's darkness, and its discriminators."""
 
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ HALO = 144
 LUMA = (0.299, 0.587, 0.114)
 # of the published code, which compares the width alone
 WIDE = 2200
+# for each channel of the first level: 620 bytes a pixel at a width of 32, 332 at 16 (torch 2.13 on a CPU,
+# float32, channels last, 1280x1280, the convolutions' own memory included)
+PIXEL_BYTES = 21
 
 
 class Generated(NamedTuple):
@@ -35,31 +38,34 @@ def attention(v: Tensor) -> Tensor:
 class EnlightenGAN(nn.Module):
     """EnlightenGAN's generator: y = x + residual(x, g) * g, with the attention map g = 1 - luma(x).
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. A U-Net
-    of five levels; g is an input, scales the features of the bottom and of every skip, and the residual. Batch
-    norm comes after the activation. Sides that are not multiples of 16 are padded by reflection, half on each
-    side, and cut again; a side too short to be reflected that far repeats its border pixel instead (the
-    published code raises there).
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. A
+    U-Net of five levels; g is an input, scales the features of the bottom and of every skip, and the
+    residual. Batch norm comes after the activation. Sides that are not multiples of 16 are completed by
+    reflection, half on each side, and cut again; a side too short to be reflected that far repeats its border
+    pixel instead (the published code raises there).
 
     Args:
         width: Channels of the first level, doubled at each further one; the published network has 32.
-        align_corners: Of the bilinear upsampling. PyTorch 0.3, which the published weights were made with, read
-            the published code as True, every later one as False. True makes a pixel depend on the size of the
-            image, so that tiles no longer give the untiled result.
+        align_corners: Of the bilinear upsampling. PyTorch 0.3, which the published weights were made with,
+            read the published code as True, every later one as False. True makes a pixel depend on the size
+            of the image, so that tiles no longer give the untiled result.
         halve_wide: Reduce images wider than 2200 pixels to half before the network and enlarge the result,
             as the published code does: blurred, and an odd side loses a pixel, which is repeated here.
 
     Raises:
-        ValueError: a width that is not a positive integer.
+        ValueError: a width that is not a positive integer, a switch that is neither True nor False.
     """
 
-    #: sides of a tile, and its place, are multiples of this
+    #: the network completes sides to multiples of this; so far apart its tiles lie
     multiple = MULTIPLE
 
     def __init__(self, *, width: int = WIDTH, align_corners: bool = False, halve_wide: bool = False):
         super().__init__()
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise ValueError(f"width must be an integer >= 1, got {width!r}")
+        for name, value in (("align_corners", align_corners), ("halve_wide", halve_wide)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
         self.width = width
         self.align_corners = align_corners
         self.halve_wide = halve_wide
@@ -86,12 +92,38 @@ class EnlightenGAN(nn.Module):
         """Pixels around an output pixel that its value depends on; None where it hangs on the whole image."""
         return None if self.align_corners or self.halve_wide else HALO
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def pixel_bytes(self) -> int:
+        """Memory that inference takes in float32 for each pixel, rounded up (measured on a CPU)."""
+        return PIXEL_BYTES * self.width
+
+    @staticmethod
+    def completed(side: int) -> Tensor:
+        """Which pixel of a side stands at each place of the side completed to a multiple of 16, int64.
+
+        Reflection without repeating the border, half before and half after, one more after where it is odd.
+        Where it cannot reach, the border pixel is repeated on both sides.
+        """
+        # not -(-side // ...): ONNX divides integers towards zero
+        length = (side + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+        place = torch.arange(length) - (length - side) // 2
+        last = side - 1
+        reflected = last - (last - place.abs()).abs()
+        # no branch on the side: exporters and compilers see every size as one
+        reached = ((place + last >= 0) & (place <= 2 * last)).all()
+        return torch.where(reached, reflected, place.clamp(0, last))
+
+    def of_whole(self, width: int) -> dict[str, bool]:
+        """What `forward` has to be told with a tile of an image of this width."""
+        return {"wide": self.halve_wide and width > WIDE}
+
+    def forward(self, x: Tensor, *, wide: bool | None = None) -> Tensor:
+        """`x` enhanced; `wide` tells a tile whether the whole image is wider than 2200, None asks `x`."""
         v = 2 * x - 1
-        if self.halve_wide and x.shape[-1] > WIDE:
-            v = self._halved(v)
-        else:
-            v = self.generate(v, attention(v)).image
+        wide = self.of_whole(x.shape[-1])["wide"] if wide is None else wide
+        # a single row has no half
+        halve = wide and x.shape[-2] > 1
+        v = self._halved(v) if halve else self.generate(v, attention(v)).image
         return ((v + 1) / 2).clamp(0, 1)
 
     def _halved(self, v: Tensor) -> Tensor:
@@ -107,8 +139,17 @@ class EnlightenGAN(nn.Module):
         Both of `[B, ., H, W]`; in training mode batch norm takes its statistics from the batch.
         """
         height, width = v.shape[-2:]
-        margins = (*_margins(width), *_margins(height))
-        v, g = _padded(v, margins), _padded(g, margins)
+        rows, columns = self.completed(height).to(v.device), self.completed(width).to(v.device)
+        v, g = (image.index_select(2, rows).index_select(3, columns) for image in (v, g))
+        residual = self._residual(v, g)
+        image = v + residual
+        # gathered, because exporters want to know how a slice ends
+        for dim, side in ((2, height), (3, width)):
+            inner = torch.arange(side, device=v.device) + (image.shape[dim] - side) // 2
+            image, residual = image.index_select(dim, inner), residual.index_select(dim, inner)
+        return Generated(image, residual)
+
+    def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))
@@ -119,44 +160,28 @@ class EnlightenGAN(nn.Module):
             skips.append(features)
             features = F.max_pool2d(features, 2)
         features = self._norm("5_2", self._norm("5_1", features) * maps[-1])
-        for block, (skip, darkness) in enumerate(zip(skips[::-1], maps[-2::-1], strict=True), LEVELS + 1):
+        for block, darkness in enumerate(maps[-2::-1], LEVELS + 1):
             features = self.get_submodule(f"deconv{block - 1}")(self._enlarged(features))
-            features = self._norm(f"{block}_1", torch.cat([features, skip * darkness], 1))
+            # nothing keeps what is used up: the last levels decide how large a tile may be
+            features = torch.cat([features, skips.pop() * darkness], 1)
+            features = self._norm(f"{block}_1", features)
             features = self._norm(f"{block}_2", features)
-        residual = self.conv10(features) * g
-        image = v + residual
-        left, right, top, bottom = margins
-        window = (..., slice(top, top + height), slice(left, left + width))
-        return Generated(image[window], residual[window])
+        return self.conv10(features) * g
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         """Convolution, LeakyReLU, and only then batch norm, which the very last one lacks."""
-        x = F.leaky_relu(self.get_submodule(f"conv{name}")(x), SLOPE)
+        x = F.leaky_relu(self.get_submodule(f"conv{name}")(x), SLOPE, inplace=True)
         return x if name == "9_2" else self.get_submodule(f"bn{name}")(x)
 
     def _enlarged(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=self.align_corners)
 
 
-def _margins(side: int) -> tuple[int, int]:
-    """Pixels before and after that make a side a multiple of 16."""
-    missing = -(-side // MULTIPLE) * MULTIPLE - side
-    return missing // 2, missing - missing // 2
-
-
-def _padded(x: Tensor, margins: tuple[int, int, int, int]) -> Tensor:
-    left, right, top, bottom = margins
-    for pad, side in (((left, right, 0, 0), x.shape[-1]), ((0, 0, top, bottom), x.shape[-2])):
-        if any(pad):
-            x = F.pad(x, pad, mode="reflect" if max(pad) < side else "replicate")
-    return x
-
-
 class Discriminator(nn.Module):
     """A chain of 4x4 convolutions to a map that says how real each part of an image is; for training.
 
-    From images `[B, 3, H, W]` in [-1, 1] to a map `[B, 1, h, w]`, unbounded: no norm, no sigmoid, LeakyReLU but
-    after the last. A stride of 2 makes a side n floor(n / 2) + 1, one of 1 makes it n + 1.
+    From images `[B, 3, H, W]` in [-1, 1] to a map `[B, 1, h, w]`, unbounded: no norm, no sigmoid, LeakyReLU
+    but after the last. A stride of 2 makes a side n floor(n / 2) + 1, one of 1 makes it n + 1.
 
     Args:
         layers: Convolutions of stride 2; one of stride 1 and the last one follow. The published global
