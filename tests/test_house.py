@@ -50,6 +50,7 @@ MAY_IMPORT = {
         "fastllie.metrics",
     ),
     "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.files", "fastllie.image", "fastllie.ops"),
+    "fastllie/demo.py": ("fastllie.api", "fastllie.deep", "fastllie.files", "fastllie.methods"),
     "fastllie/cli.py": ("fastllie",),
     "training": (
         "fastllie.training",
