@@ -180,8 +180,8 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     demo = verbs.add_parser(
         "demo",
         help="a page in the browser: before and after, all methods",
-        description="A page to try the methods on, for the browser of this machine. Nothing leaves the machine"
-        " but with --share.",
+        description="A page to try the methods on, for the browser of this machine. Photographs leave the"
+        " machine with --share alone.",
     )
     demo.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in (default: %(default)s)")
     demo.add_argument("--port", type=int, default=7860, help="0 is any free one (default: %(default)s)")

@@ -6,227 +6,55 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from fastllie.api import Enhancer
-from fastllie.deep import DeepImage, read_image
-from fastllie.files import SUFFIXES, opening, save_image
-from fastllie.methods import info, list_methods
+from fastllie.deep import read_image
+from fastllie.methods import info
+from fastllie.showcase import (
+    brighten,
+    checked,
+    compare,
+    displayable,
+    duration,
+    everything,
+    methods,
+    samples_of,
+    title,
+    variants,
+)
 
 HOST, PORT = "127.0.0.1", 7860
-SAMPLES = Path(__file__).resolve().parent / "samples"
-MOST_SAMPLES = 12
-MOST_PIXELS = 64 * 10**6  # of a photograph, which is decoded, enhanced and encoded in memory
 MOST_BYTES = "200mb"  # of a file
 MOST_WAITING = 16  # requests; they are served one at a time, because a network uses all cores
+THUMBNAIL = 360  # pixels, the long side of a sample to pick
 KEPT = 24 * 3600  # seconds until an upload and its results are deleted; all are when the page ends
-SHOWN = 1600  # pixels, the long side of what a browser shows; the download has the full size
-COMPARED = 1024  # pixels, the long side of what all methods are run on
-SHOWN_QUALITY = 90
-# Pillow's name of a format -> the suffix of the result; the others become PNG
-KINDS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-    "BMP": ".bmp",
-    "PPM": ".ppm",
-}
 # what a photograph, or the lack of memory for it, may raise
 ERRORS = (TypeError, ValueError, OSError, MemoryError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One photograph, enhanced.
-
-    Attributes:
-        before: The photograph as a browser shows it, at most `SHOWN` pixels long.
-        after: The result in the same size.
-        file: The result in full size, of the photograph's kind where `save_image` knows it, else PNG.
-        size: Width and height of `file`.
-        seconds: What the enhancement took, without reading and writing.
-    """
-
-    before: Path
-    after: Path
-    file: Path
-    size: tuple[int, int]
-    seconds: float
-
-
-def methods() -> list[str]:
-    """The methods that can be chosen: those that have weights in the package."""
-    return [name for name in list_methods() if info(name).weights]
-
-
-def variants(method: str) -> list[str]:
-    """The names of a method's weights, the default first."""
-    return [variant.name for variant in info(method).weights]
-
-
-def samples_of(folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """The photographs to pick from: those in a folder, twelve at most, or the package's own.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: it holds no images.
-    """
-    place = SAMPLES if folder is None else Path(folder)
-    if not place.is_dir():
-        raise FileNotFoundError(f"no such folder of samples: {str(place)!r}")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise ValueError(f"the folder {str(place)!r} holds no images ({', '.join(SUFFIXES)})")
-    return found[:MOST_SAMPLES]
-
-
-def checked(path: Path) -> str:
-    """The suffix that the result of a photograph gets.
-
-    Raises:
-        ValueError: no image, a damaged one, or one of more pixels than the page takes.
-    """
-    try:
-        with opening(path) as file:
-            (width, height), kind = file.size, KINDS.get(file.format or "", ".png")
-    except ValueError as error:
-        if isinstance(error.__cause__, Image.DecompressionBombError):
-            raise ValueError(_too_large(path, "far more than any photograph")) from error
-        raise
-    if width * height > MOST_PIXELS:
-        raise ValueError(_too_large(path, f"{width} x {height}"))
-    return kind
-
-
-def _too_large(path: Path, size: str) -> str:
-    return (
-        f"{path.name} has too many pixels for this page: {size}; it takes {MOST_PIXELS // 10**6} million."
-        " `fastllie enhance` takes larger ones"
-    )
-
-
-def brighten(path: Path, method: str, variant: str, strength: float, folder: Path) -> Result:
-    """Enhance a photograph in full size, and write the result and what is shown of it below `folder`.
-
-    Raises:
-        ValueError: weights that the package does not have for the method (a path is none), and as `checked`.
-        TypeError, ValueError, OSError, MemoryError, RuntimeError: as `fastllie.enhance`.
-    """
-    if variant not in variants(method):
-        raise ValueError(f"{method} has no weights {variant!r}; known: {', '.join(variants(method))}")
-    suffix = checked(path)
-    enhancer = Enhancer(method, weights=variant, strength=strength)
-    before = read_image(path)
-    begin = time.perf_counter()
-    if isinstance(before, DeepImage):
-        after: Image.Image | DeepImage = before.with_colours(enhancer(before.colours))
-    else:
-        after = enhancer(before)
-    seconds = time.perf_counter() - begin
-    place = Path(tempfile.mkdtemp(dir=folder))
-    file = place / f"{path.stem}-{_label(method, variant)}{suffix}"
-    if isinstance(after, DeepImage):
-        after.save(file)
-    else:
-        save_image(after, file)
-    shown = _displayable(before, SHOWN), _displayable(after, SHOWN)
-    return Result(
-        before=_written(shown[0], place / "before"),
-        after=_written(shown[1], place / "after"),
-        file=file,
-        size=_size(after),
-        seconds=seconds,
-    )
-
-
-def compare(path: Path, strength: float, folder: Path) -> Iterator[tuple[Path, str]]:
-    """The photograph, then the result of every method with all of its weights, one after another.
-
-    All are computed on a photograph reduced to `COMPARED` pixels on the long side, of 8 bits a channel.
-
-    Yields:
-        An image file below `folder`, and what it is, with the time that it took.
-
-    Raises:
-        As `brighten`.
-    """
-    checked(path)
-    small = _displayable(read_image(path), COMPARED)
-    place = Path(tempfile.mkdtemp(dir=folder))
-    width, height = small.size
-    yield _written(small, place / "photograph"), f"photograph, {width} × {height}"
-    for method in methods():
-        for variant in variants(method):
-            enhancer = Enhancer(method, weights=variant, strength=strength)
-            begin = time.perf_counter()
-            after = enhancer(small)
-            seconds = time.perf_counter() - begin
-            name = info(method).title + (f" {variant}" if len(variants(method)) > 1 else "")
-            yield _written(after, place / _label(method, variant)), f"{name}, {_told(seconds)}"
-
-
-def _label(method: str, variant: str) -> str:
-    return method if variant == variants(method)[0] else f"{method}.{variant}"
-
-
-def _told(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _size(image: Image.Image | DeepImage) -> tuple[int, int]:
-    if isinstance(image, DeepImage):
-        height, width = image.values.shape[:2]
-        return width, height
-    return image.size
-
-
-def _displayable(image: Image.Image | DeepImage, side: int) -> Image.Image:
-    """An image of any mode as RGB or RGBA of 8 bits, at most `side` pixels long, with its colour profile."""
-    image = image.reduced() if isinstance(image, DeepImage) else image
-    # the profile of a grey image or of CMYK would be wrong for RGB
-    profile = image.info.get("icc_profile") if image.mode in ("P", "RGB", "RGBA") else None
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image, np.float64) / (1 if image.mode == "F" else 65535)
-        image = Image.fromarray((values.clip(0, 1) * 255 + 0.5).astype(np.uint8))
-    shown = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    scale = side / max(shown.size)
-    if scale < 1:
-        size = [max(1, round(length * scale)) for length in shown.size]
-        shown = shown.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    shown.info = {"icc_profile": profile} if profile else {}
-    return shown
-
-
-def _written(image: Image.Image, path: Path) -> Path:
-    target = path.with_name(path.name + (".png" if image.mode == "RGBA" else ".jpg"))
-    save_image(image, target, quality=SHOWN_QUALITY)
-    return target
-
-
+# what Gradio gives a gallery is room for one that scrolls
 CSS = """
-.gradio-container { max-width: 1320px !important; margin: 0 auto; padding-top: 20px !important; }
-#title h1 { font-size: 30px; font-weight: 700; letter-spacing: -0.5px; margin: 0; }
+.gradio-container { max-width: 1360px !important; margin: 0 auto; padding-top: 16px !important; }
+#title h1 { font-size: 28px; font-weight: 700; letter-spacing: -0.5px; margin: 0; }
 #title p { color: var(--body-text-color-subdued); margin: 2px 0 0; }
+#upload .wrap { min-height: 0; font-size: var(--text-md); line-height: 1.5; }
+#samples, #tiles { border-width: 0 !important; background: none; border-radius: 0; }
+#samples .grid-wrap, #tiles .grid-wrap { min-height: 0; max-height: none; padding: 0; }
+#samples .thumbnail-lg { aspect-ratio: 3 / 2; }
+#tiles .thumbnail-lg { aspect-ratio: auto; height: auto; }
+#tiles .thumbnail-lg img { height: auto; }
+#tiles .caption-label { left: 0; right: auto; bottom: 0; font-size: 13px; }
 #about { font-size: 13px; color: var(--body-text-color-subdued); padding: 0 2px; }
 #status { font-size: 14px; color: var(--body-text-color-subdued); align-self: center; padding: 0 2px; }
 #status b { color: var(--body-text-color); font-weight: 600; }
-#samples .grid-wrap { max-height: none; padding: 0; }
-#samples .thumbnail-lg { aspect-ratio: 3 / 2; }
 """
 # photographs of the dark are seen best on a dark page, whatever the system prefers
 JS = "() => { document.body.classList.add('dark'); }"
-TITLE = "<h1>fastllie</h1><p>Brighten dark photographs. They stay on the machine that serves this page.</p>"
+TITLE = "<h1>fastllie</h1><p>Brighten dark photographs. {}</p>"
+LOCAL = "They stay on the machine that serves this page."
+PUBLIC = "This page is public: they go through Gradio's servers."
 
 
 def gradio() -> Any:
@@ -242,12 +70,13 @@ def gradio() -> Any:
     return gradio
 
 
-def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
+def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public: bool = False) -> Any:
     """Build the page, a `gradio.Blocks` that is not launched.
 
     Args:
         folder: Where the results are written, an existing one.
         samples: A folder of photographs to pick from; None is the package's.
+        public: What the page says about where photographs go.
 
     Raises:
         ImportError: Gradio is not installed.
@@ -255,7 +84,9 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
     """
     gr = gradio()
     choices = samples_of(samples)
-    thumbnails = [_displayable(read_image(path), 360) for path in choices if checked(path)]
+    for path in choices:
+        checked(path)
+    thumbnails = [displayable(read_image(path), THUMBNAIL) for path in choices]
 
     def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         """The handler with its errors shown as messages on the page."""
@@ -268,25 +99,31 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
         return run
 
     @told
-    def upload(path: str) -> tuple[Path, Any]:
+    def upload(path: str) -> Path:
         checked(Path(path))
-        return Path(path), gr.Gallery(selected_index=None)
+        return Path(path)
 
-    def pick(event: gr.SelectData) -> tuple[Path, None]:
-        return choices[event.index], None
+    def pick(event: gr.SelectData) -> Path:
+        return choices[event.index]
 
-    @told
-    def weights_of(method: str) -> tuple[Any, str]:
+    def weights_of(method: str, chosen: str | None = None) -> tuple[Any, str]:
         names = variants(method)
-        return gr.Dropdown(choices=names, value=names[0], interactive=len(names) > 1), _about(method)
+        dropdown = gr.Dropdown(choices=names, value=chosen or names[0], interactive=len(names) > 1)
+        return dropdown, _about(method)
+
+    def choose(event: gr.SelectData) -> tuple[Any, ...]:
+        if event.index == 0:
+            # the photograph itself
+            return (gr.skip(),) * 5
+        method, variant = everything()[event.index - 1]
+        return gr.Tabs(selected="one"), "one", method, *weights_of(method, variant)
 
     @told
     def show(path: Path, method: str, variant: str, strength: float) -> tuple[Any, str, Any]:
         result = brighten(path, method, variant, strength, folder)
-        status = (
-            f"<b>{html.escape(info(method).title)}</b> · {result.size[0]} × {result.size[1]} ·"
-            f" {_told(result.seconds)}"
-        )
+        width, height = result.size
+        facts = [path.name, f"{width} × {height}", duration(result.seconds)]
+        status = " · ".join([f"<b>{html.escape(title(method, variant))}</b>", *map(html.escape, facts)])
         return (result.before, result.after), status, gr.DownloadButton(value=result.file, interactive=True)
 
     def show_all(path: Path, strength: float, open_tab: str) -> Iterator[Any]:
@@ -299,17 +136,17 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
                 tiles.append(tile)
                 yield tiles
 
-    first = methods()[0] if "zerodce" not in methods() else "zerodce"
+    first = "zerodce" if "zerodce" in methods() else methods()[0]
     # nothing may be loaded or told from outside: no analytics here, and no fonts of the web in the theme
     with gr.Blocks(title="fastllie", analytics_enabled=False, delete_cache=(3600, KEPT)) as blocks:
         photograph, open_tab = gr.State(choices[0]), gr.State("one")
-        gr.HTML(TITLE, elem_id="title")
+        gr.HTML(TITLE.format(PUBLIC if public else LOCAL), elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                file = gr.File(label="Your photograph", file_types=["image"], height=130, elem_id="upload")
+                file = gr.File(show_label=False, file_types=["image"], height=120, elem_id="upload")
                 gallery = gr.Gallery(
                     thumbnails,
-                    label="or a sample",
+                    show_label=False,
                     columns=2,
                     height="auto",
                     object_fit="cover",
@@ -334,7 +171,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
                 )
                 strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength", elem_id="strength")
                 about = gr.HTML(_about(first), elem_id="about")
-            with gr.Column(scale=7, min_width=480), gr.Tabs():
+            with gr.Column(scale=7, min_width=480), gr.Tabs(selected="one") as tabs:
                 with gr.Tab("Before and after", id="one") as one:
                     slider = gr.ImageSlider(
                         show_label=False, max_height=720, buttons=["fullscreen"], elem_id="slider"
@@ -352,42 +189,46 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None) -> Any:
                 with gr.Tab("All methods side by side", id="all") as every:
                     tiles = gr.Gallery(
                         show_label=False,
-                        columns=2,
+                        columns=3,
                         height="auto",
                         object_fit="contain",
+                        allow_preview=False,
                         interactive=False,
-                        buttons=["fullscreen"],
+                        buttons=[],
                         elem_id="tiles",
                     )
         settings = [photograph, method, weights, strength]
-        one_result = {"fn": show, "inputs": settings, "outputs": [slider, status, download]}
-        all_results = {"fn": show_all, "inputs": [photograph, strength, open_tab], "outputs": tiles}
         quiet: dict[str, Any] = {"api_visibility": "private"}
-        file.upload(upload, file, [photograph, gallery], **quiet)
-        gallery.select(pick, None, [photograph, file], **quiet)
-        changed = method.input(weights_of, method, [weights, about], show_progress="hidden", **quiet)
-        changed.then(trigger_mode="always_last", **one_result, **quiet)
-        gr.on(
-            [blocks.load, photograph.change, weights.input, strength.release],
-            trigger_mode="always_last",
-            **one_result,
-            **quiet,
-        )
-        one.select(lambda: "one", None, open_tab, **quiet)
-        every.select(lambda: "all", None, open_tab, **quiet)
-        gr.on(
-            [open_tab.change, photograph.change, strength.release],
-            trigger_mode="always_last",
-            **all_results,
-            **quiet,
-        )
+        # one network at a time, and of many moves of the slider the last one
+        heavy = {"concurrency_id": "network", "trigger_mode": "always_last", **quiet}
+        one_result = {"fn": show, "inputs": settings, "outputs": [slider, status, download], **heavy}
+        all_results = {
+            "fn": show_all,
+            "inputs": [photograph, strength, open_tab],
+            "outputs": tiles,
+            **heavy,
+        }
+        hidden = {"show_progress": "hidden", **quiet}
+        uploaded = file.upload(upload, file, photograph, **quiet)
+        # either way ready for the next one
+        uploaded.success(lambda: (gr.Gallery(selected_index=None), None), None, [gallery, file], **hidden)
+        uploaded.failure(lambda: None, None, file, **hidden)
+        gallery.select(pick, None, photograph, **quiet)
+        changed = method.input(weights_of, method, [weights, about], **hidden)
+        changed.then(**one_result)
+        chosen = tiles.select(choose, None, [tabs, open_tab, method, weights, about], **hidden)
+        chosen.then(**one_result)
+        gr.on([blocks.load, photograph.change, weights.input, strength.release], **one_result)
+        one.select(lambda: "one", None, open_tab, **hidden)
+        every.select(lambda: "all", None, open_tab, **hidden)
+        gr.on([open_tab.change, photograph.change, strength.release], **all_results)
     blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     return blocks
 
 
 @contextmanager
 def _messages(gr: Any, given: Any) -> Iterator[None]:
-    """Turn what a photograph may raise into a message on the page, which names the file without its folder."""
+    """Turn what a photograph may raise into a message on the page; it names the file without its folder."""
     try:
         yield
     except ERRORS as error:
@@ -410,7 +251,7 @@ def serve(
     samples: str | os.PathLike[str] | None = None,
     open_browser: bool = False,
 ) -> None:
-    """Serve the page until Ctrl-C or SIGTERM; prints its address.
+    """Serve the page until Ctrl-C or SIGTERM (which only the main thread gets); prints its address.
 
     Uploads and results lie in a temporary folder, which is deleted at the end. Nothing is sent to any other
     machine but with `share`.
@@ -428,10 +269,10 @@ def serve(
         OSError: the port is in use, or the host is no address of this machine.
         RuntimeError: there is no public address to be had.
     """
-    gr = gradio()
     port = _free(host, port)
-    with _folder() as folder:
-        blocks = page(folder, samples)
+    with _stop() as stop, _folder() as folder:
+        gr = gradio()
+        blocks = page(folder, samples, public=share)
         try:
             blocks.launch(
                 server_name=f"[{host}]" if ":" in host else host,
@@ -455,7 +296,8 @@ def serve(
             if share and not blocks.share_url:
                 raise RuntimeError("Gradio's servers gave no public address; without share the page is local")
             print(f"the page is at {blocks.local_url} (Ctrl-C ends it)", flush=True)
-            _wait()
+            while not stop.wait(1):
+                pass
         finally:
             blocks.close(verbose=False)
 
@@ -497,24 +339,40 @@ def _free(host: str, port: int) -> int:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A temporary folder for all of Gradio's files and ours, deleted at the end."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="fastllie-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
+        # Gradio asks its own server whether it is there, and a proxy could not tell
+        given = os.environ.get("no_proxy", os.environ.get("NO_PROXY"))
+        local = ",".join(filter(None, (given, "localhost,127.0.0.1,::1")))
+        with _environment(GRADIO_TEMP_DIR=folder, no_proxy=local):
             yield Path(folder)
-        finally:
-            if before is None:
-                del os.environ["GRADIO_TEMP_DIR"]
-            else:
-                os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def _wait() -> None:
-    """Sleep until Ctrl-C, or SIGTERM where this is the main thread."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        while True:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        return
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, where this is the main thread.
+
+    As an exception, Ctrl-C while the server starts would end in whatever code runs at that moment.
+    """
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals] if main else []
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=False):
+            signal.signal(number, handler)
