@@ -28,10 +28,12 @@ from fastllie.showcase import (
 )
 
 HOST, PORT = "127.0.0.1", 7860
-MOST_BYTES = "200mb"  # of a file
+MOST_UPLOADED = "1gb"  # where the server hangs up; what `checked` refuses below it gets a message
 MOST_WAITING = 16  # requests; they are served one at a time, because a network uses all cores
 THUMBNAIL = 360  # pixels, the long side of a sample to pick
 KEPT = 24 * 3600  # seconds until an upload and its results are deleted; all are when the page ends
+# held while a network runs
+_work = threading.Lock()
 # what a photograph, or the lack of memory for it, may raise
 ERRORS = (TypeError, ValueError, OSError, MemoryError, RuntimeError)
 # what Gradio gives a gallery is room for one that scrolls
@@ -83,6 +85,8 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         FileNotFoundError, ValueError: as `samples_of`, and a sample that cannot be read.
     """
     gr = gradio()
+    from gradio import SelectData
+
     choices = samples_of(samples)
     for path in choices:
         checked(path)
@@ -103,7 +107,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         checked(Path(path))
         return Path(path)
 
-    def pick(event: gr.SelectData) -> Path:
+    def pick(event: SelectData) -> Path:
         return choices[event.index]
 
     def weights_of(method: str, chosen: str | None = None) -> tuple[Any, str]:
@@ -111,7 +115,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         dropdown = gr.Dropdown(choices=names, value=chosen or names[0], interactive=len(names) > 1)
         return dropdown, _about(method)
 
-    def choose(event: gr.SelectData) -> tuple[Any, ...]:
+    def choose(event: SelectData) -> tuple[Any, ...]:
         if event.index == 0:
             # the photograph itself
             return (gr.skip(),) * 5
@@ -120,7 +124,8 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
 
     @told
     def show(path: Path, method: str, variant: str, strength: float) -> tuple[Any, str, Any]:
-        result = brighten(path, method, variant, strength, folder)
+        with _work:
+            result = brighten(path, method, variant, strength, folder)
         width, height = result.size
         facts = [path.name, f"{width} × {height}", duration(result.seconds)]
         status = " · ".join([f"<b>{html.escape(title(method, variant))}</b>", *map(html.escape, facts)])
@@ -130,11 +135,16 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         if open_tab != "all":
             yield gr.skip()
             return
-        tiles = []
+        shown = []
         with _messages(gr, path):
-            for tile in compare(path, strength, folder):
-                tiles.append(tile)
-                yield tiles
+            tiles = compare(path, strength, folder)
+            while True:
+                with _work:
+                    tile = next(tiles, None)
+                if tile is None:
+                    return
+                shown.append(tile)
+                yield shown
 
     first = "zerodce" if "zerodce" in methods() else methods()[0]
     # nothing may be loaded or told from outside: no analytics here, and no fonts of the web in the theme
@@ -176,7 +186,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
                     slider = gr.ImageSlider(
                         show_label=False, max_height=720, buttons=["fullscreen"], elem_id="slider"
                     )
-                    with gr.Row(equal_height=True):
+                    with gr.Row():
                         status = gr.HTML("", elem_id="status")
                         download = gr.DownloadButton(
                             "Download in full size",
@@ -201,7 +211,13 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         quiet: dict[str, Any] = {"api_visibility": "private"}
         # one network at a time, and of many moves of the slider the last one
         heavy = {"concurrency_id": "network", "trigger_mode": "always_last", **quiet}
-        one_result = {"fn": show, "inputs": settings, "outputs": [slider, status, download], **heavy}
+        one_result = {
+            "fn": show,
+            "inputs": settings,
+            "outputs": [slider, status, download],
+            "show_progress_on": slider,
+            **heavy,
+        }
         all_results = {
             "fn": show_all,
             "inputs": [photograph, strength, open_tab],
@@ -218,10 +234,10 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
         changed.then(**one_result)
         chosen = tiles.select(choose, None, [tabs, open_tab, method, weights, about], **hidden)
         chosen.then(**one_result)
-        gr.on([blocks.load, photograph.change, weights.input, strength.release], **one_result)
+        gr.on([blocks.load, photograph.change, weights.input, strength.change], **one_result)
         one.select(lambda: "one", None, open_tab, **hidden)
         every.select(lambda: "all", None, open_tab, **hidden)
-        gr.on([open_tab.change, photograph.change, strength.release], **all_results)
+        gr.on([open_tab.change, photograph.change, strength.change], **all_results)
     blocks.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     return blocks
 
@@ -270,36 +286,40 @@ def serve(
         RuntimeError: there is no public address to be had.
     """
     port = _free(host, port)
-    with _stop() as stop, _folder() as folder:
-        gr = gradio()
-        blocks = page(folder, samples, public=share)
-        try:
-            blocks.launch(
-                server_name=f"[{host}]" if ":" in host else host,
-                server_port=port,
-                share=share,
-                inbrowser=open_browser,
-                quiet=True,
-                prevent_thread_lock=True,
-                show_error=True,
-                max_file_size=MOST_BYTES,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=[],
-                theme=_theme(gr),
-                css=CSS,
-                js=JS,
-            )
-            if share and not blocks.share_url:
-                raise RuntimeError("Gradio's servers gave no public address; without share the page is local")
-            print(f"the page is at {blocks.local_url} (Ctrl-C ends it)", flush=True)
-            while not stop.wait(1):
-                pass
-        finally:
-            blocks.close(verbose=False)
+    with _folder() as folder:
+        with _stop() as stop:
+            gr = gradio()
+            blocks = page(folder, samples, public=share)
+            try:
+                blocks.launch(
+                    server_name=f"[{host}]" if ":" in host else host,
+                    server_port=port,
+                    share=share,
+                    inbrowser=open_browser,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    show_error=True,
+                    max_file_size=MOST_UPLOADED,
+                    ssr_mode=False,
+                    pwa=False,
+                    mcp_server=False,
+                    enable_monitoring=False,
+                    run_history=False,
+                    footer_links=[],
+                    theme=_theme(gr),
+                    css=CSS,
+                    js=JS,
+                )
+                if share and not blocks.share_url:
+                    raise RuntimeError(
+                        "Gradio's servers gave no public address; without share the page is local"
+                    )
+                print(f"the page is at {blocks.local_url} (Ctrl-C ends it)", flush=True)
+                while not stop.wait(1):
+                    pass
+            finally:
+                blocks.close(verbose=False)
+        _finish()
 
 
 def _theme(gr: Any) -> Any:
@@ -359,6 +379,14 @@ def _environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _finish() -> None:
+    """Wait until no network runs: native threads that compute would end the process with an abort."""
+    if not _work.acquire(timeout=1):
+        print("waiting for the photograph at work (Ctrl-C again does not)", flush=True)
+        _work.acquire()
+    _work.release()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from fastllie.methods import info, list_methods
 SAMPLES = Path(__file__).resolve().parent / "samples"
 MOST_SAMPLES = 12
 MOST_PIXELS = 64 * 10**6  # of a photograph, which is decoded, enhanced and encoded in memory
+MOST_BYTES = 200 * 10**6  # of a file
 SHOWN = 1600  # pixels, the long side of what a browser shows; the download has the full size
 COMPARED = 1024  # pixels, the long side of what all methods are run on
 SHOWN_QUALITY = 90
@@ -87,24 +88,26 @@ def checked(path: Path) -> str:
     """The suffix that the result of a photograph gets.
 
     Raises:
-        ValueError: no image, a damaged one, or one of more pixels than the page takes.
+        ValueError: no image, a damaged one, or one of more pixels or bytes than the page takes.
     """
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise ValueError(_too_large(path, "bytes", path.stat().st_size, MOST_BYTES))
     try:
         with opening(path) as file:
             (width, height), kind = file.size, KINDS.get(file.format or "", ".png")
     except ValueError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
-            raise ValueError(_too_large(path, "far more than any photograph")) from error
+            raise ValueError(f"{path.name} has far more pixels than any photograph") from error
         raise
     if width * height > MOST_PIXELS:
-        raise ValueError(_too_large(path, f"{width} x {height}"))
+        raise ValueError(_too_large(path, "pixels", width * height, MOST_PIXELS))
     return kind
 
 
-def _too_large(path: Path, size: str) -> str:
+def _too_large(path: Path, what: str, given: int, most: int) -> str:
     return (
-        f"{path.name} has too many pixels for this page: {size}; it takes {MOST_PIXELS // 10**6} million."
-        " `fastllie enhance` takes larger ones"
+        f"{path.name} has {given / 1e6:.0f} million {what}, and this page takes {most / 1e6:.0f} million;"
+        " `fastllie enhance` takes more"
     )
 
 

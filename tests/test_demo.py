@@ -173,10 +173,14 @@ def test_what_the_page_refuses(photograph, tmp_path, monkeypatch):
             lambda: showcase.brighten(photograph, "sci", "strong", 1, tmp_path),
             lambda: next(showcase.compare(photograph, 1, tmp_path)),
         ):
-            with refused(ValueError, "night.png has too many pixels for this page: 18 x 13"):
+            with refused(ValueError, "night.png has 0 million pixels", "takes more"):
                 work()
+    with monkeypatch.context() as patch:
+        patch.setattr(showcase, "MOST_BYTES", 10)
+        with refused(ValueError, "night.png has 0 million bytes", "takes more"):
+            showcase.checked(photograph)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with refused(ValueError, "night.png has too many pixels", "far more than any photograph"):
+    with refused(ValueError, "night.png has far more pixels than any photograph"):
         showcase.checked(photograph)
 
 
