@@ -176,7 +176,45 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method"
     )
     export.set_defaults(run=_export)
+
+    demo = verbs.add_parser(
+        "demo",
+        help="a page in the browser: before and after, all methods",
+        description="A page to try the methods on, for the browser of this machine. Photographs leave the"
+        " machine with --share alone.",
+    )
+    demo.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in (default: %(default)s)")
+    demo.add_argument("--port", type=int, default=7860, help="0 is any free one (default: %(default)s)")
+    demo.add_argument(
+        "--share",
+        action="store_true",
+        help="ask Gradio's servers for a public address; all photographs then go through them (default: no)",
+    )
+    demo.add_argument("--samples", metavar="FOLDER", help="photographs to pick from (default: ours)")
+    demo.add_argument(
+        "--open", action=argparse.BooleanOptionalAction, default=False, help="open the browser (default: no)"
+    )
+    demo.set_defaults(run=_demo)
     return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from fastllie.demo import serve
+
+    try:
+        serve(
+            arguments.host,
+            arguments.port,
+            share=arguments.share,
+            samples=arguments.samples,
+            open_browser=arguments.open,
+        )
+    except (TypeError, ValueError, FileNotFoundError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    except (OSError, RuntimeError) as error:
+        print(f"fastllie demo: {error}", file=sys.stderr)
+        return FAILED
+    return OK
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -50,6 +50,8 @@ MAY_IMPORT = {
         "fastllie.metrics",
     ),
     "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.files", "fastllie.image", "fastllie.ops"),
+    "fastllie/showcase.py": ("fastllie.api", "fastllie.deep", "fastllie.files", "fastllie.methods"),
+    "fastllie/demo.py": ("fastllie.showcase", "fastllie.deep", "fastllie.methods"),
     "fastllie/cli.py": ("fastllie",),
     "training": (
         "fastllie.training",
