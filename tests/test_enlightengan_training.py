@@ -541,7 +541,7 @@ def test_two_folders_make_weights_that_enhance(sides, tmp_path):
     assert result.steps == 4
     # a discriminator that learns makes a total mean something else in every step
     assert result.best is None
-    line = json.loads(result.log.read_text().splitlines()[-1])
+    line = json.loads(result.log.read_text().splitlines()[-1])["values"]
     assert {"global", "local", "features", "local_discriminator"} <= line.keys()
     image = np.full((20, 37, 3), 30, np.uint8)
     assert fastllie.enhance(image, "enlightengan", weights=result.weights).shape == image.shape
@@ -587,7 +587,7 @@ def test_synthetic_frames_are_scored_by_what_they_should_become(tmp_path):
         **SMALL,
     )
     assert result.best is not None
-    assert '"PSNR"' in result.log.read_text()
+    assert '"PSNR"' in (tmp_path / "run" / "validation.jsonl").read_text()
 
 
 def test_what_is_missing_is_told_before_the_photographs_are_read(sides, tmp_path):

@@ -50,8 +50,8 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     lines = [
         f"# {TITLES[method]}: `{weights.name}`",
         "",
-        f"Weights for the method `{method}`, `padding={metadata['padding']!r}`, trained by this project from"
-        " scratch; no published weights took part.",
+        f"Weights for the method `{method}`{_told(metadata)}, trained by this project from scratch; no"
+        " published weights of it took part.",
         "",
         "## Licence",
         "Apache-2.0, as the rest of fastllie. The photographs below keep their own licences; none of them is"
@@ -60,7 +60,8 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         "## How it was made",
         "```",
         f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
-        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}",
+        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}"
+        + (f" --vgg {recipe['vgg']}" if recipe.get("vgg") else ""),
         "```",
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
         " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
@@ -91,6 +92,13 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def _told(metadata: dict[str, str]) -> str:
+    """What the file says of its network."""
+    return "".join(
+        f", `{name}={metadata[name]}`" for name in ("padding", "align_corners") if name in metadata
+    )
 
 
 def _commit_lines(run: dict[str, Any]) -> list[str]:

@@ -69,6 +69,9 @@ def find(data: Any, paired: bool | None) -> Found:
             "data is an IterableDataset, whose items have no numbers; wanted a map-style Dataset with __len__"
             " and __getitem__: give list(data) where it fits in memory, or write its images to a folder"
         )
+    if isinstance(data, list) and len(data) == 2 and all(map(_is_side_in_text, data)):
+        # a file of settings has no tuples
+        data = tuple(data)
     if isinstance(data, tuple) and len(data) == 2 and all(_is_side(side) for side in data):
         (low, low_where), (high, high_where) = (_side(side) for side in data)
         positions = all(isinstance(side, (list, tuple)) for side in data)
@@ -87,6 +90,11 @@ def _is_side(data: Any) -> bool:
     if isinstance(data, (str, os.PathLike)):
         return os.path.isdir(data) or (glob.has_magic(os.fspath(data)) and not os.path.exists(data))
     return isinstance(data, (list, tuple))
+
+
+def _is_side_in_text(data: Any) -> bool:
+    """Whether one of two things is a side, told in strings alone: a list may also be a dataset of pairs."""
+    return _is_side(data) and (isinstance(data, str) or all(isinstance(path, str) for path in data))
 
 
 def _side(data: Any) -> tuple[list[Candidate], str]:
