@@ -289,11 +289,19 @@ def _outcomes(
                         print(said, end="", file=sys.stderr)
                     yield job, error
         finally:
-            # each takes back what it has begun to write
-            for left in running:
-                ray.cancel(left)
-            if running:
-                ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
+            _abandon(ray, running)
+
+
+def _abandon(ray: Any, running: Mapping[Any, Job]) -> None:
+    """Stop tasks, each so that it takes back what it has begun to write; or with its worker."""
+    left = list(running)
+    for force in (False, True):
+        for task in left:
+            ray.cancel(task, force=force)
+        if left:
+            left = ray.wait(left, num_returns=len(left), timeout=PATIENCE)[1]
+    for _, target in running.values():
+        remove_remains_of(target)
 
 
 @contextmanager
