@@ -122,7 +122,7 @@ class EnhanceBatch:
             The same columns, the images anew with the shapes and dtypes that came; the batch is left alone.
 
         Raises:
-            TypeError: no batch of arrays.
+            TypeError: no batch of arrays, or numbers of another dtype.
             ValueError: no such column, or images that `Enhancer` refuses; the message has the index.
         """
         if not isinstance(batch, Mapping):
