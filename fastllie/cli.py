@@ -6,7 +6,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import fastllie
 from fastllie.files import PNG_LEVEL, QUALITY
 
 if TYPE_CHECKING:
+    from fastllie.folders import FolderResult
     from fastllie.jobs import Failure
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -88,6 +90,23 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     enhance.add_argument("--overwrite", action="store_true", help="write also what is there already")
     enhance.add_argument(
         "--workers", type=int, metavar="N", help="threads that decode and write (default: one for each core)"
+    )
+    enhance.add_argument(
+        "--ray", action="store_true", help="spread the files over a Ray cluster, or over Ray's workers here"
+    )
+    enhance.add_argument(
+        "--ray-address",
+        metavar="A",
+        help="auto, host:6379, ... (default: one that Ray finds, or begins)",
+    )
+    enhance.add_argument(
+        "--ray-workers", type=int, metavar="N", help="files at once (default: the cluster's CPUs)"
+    )
+    enhance.add_argument(
+        "--ray-gpus",
+        type=float,
+        metavar="G",
+        help="GPUs of a worker, such as 0.25: four share one",
     )
     enhance.add_argument(
         "--quality", type=int, default=QUALITY, metavar="Q", help="of JPEG and WebP (default: %(default)s)"
@@ -269,8 +288,10 @@ def _enhance(arguments: argparse.Namespace) -> int:
         "tile": arguments.tile,
         **_options(arguments.option),
     }
+    run = _folder_function(arguments)
     try:
-        enhancer = fastllie.Enhancer(arguments.method, strength=arguments.strength, **settings)
+        kind = fastllie.cluster.LazyEnhancer if arguments.ray else fastllie.Enhancer
+        enhancer = kind(arguments.method, strength=arguments.strength, **settings)
         fastllie.video.Steady(arguments.smooth)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
@@ -283,23 +304,20 @@ def _enhance(arguments: argparse.Namespace) -> int:
         bar.total = total
         bar.advance()
 
-    def video(source: Path, target: Path) -> None:
-        _enhance_video(source, target, arguments, settings)
-
+    video = partial(_enhance_video, arguments, settings)
     try:
-        result = fastllie.enhance_folder(
+        result = run(
             arguments.inputs,
             arguments.output,
             enhancer,
             compare=arguments.compare,
             overwrite=arguments.overwrite,
-            workers=arguments.workers,
             quality=arguments.quality,
             png_level=arguments.png_level,
             progress=advance,
             others=dict.fromkeys(fastllie.video.SUFFIXES, video),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError, ConnectionError) as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         bar.clear()
@@ -312,8 +330,26 @@ def _enhance(arguments: argparse.Namespace) -> int:
     return FAILED if result.failed else OK
 
 
+def _folder_function(arguments: argparse.Namespace) -> Callable[..., "FolderResult"]:
+    """What does the folder: here, or on Ray; with the flags that only one of the two knows."""
+    on_ray = {
+        "--ray-address": arguments.ray_address,
+        "--ray-workers": arguments.ray_workers,
+        "--ray-gpus": arguments.ray_gpus,
+    }
+    if not arguments.ray:
+        for flag, value in on_ray.items():
+            if value is not None:
+                raise UsageError(f"{flag} goes with --ray")
+        return partial(fastllie.enhance_folder, workers=arguments.workers)
+    if arguments.workers is not None:
+        raise UsageError("--workers are the threads of this machine; with --ray it is --ray-workers")
+    address, workers, gpus = on_ray.values()
+    return partial(fastllie.cluster.enhance_folder, address=address, workers=workers, gpus=gpus)
+
+
 def _enhance_video(
-    source: Path, target: Path, arguments: argparse.Namespace, settings: dict[str, Any]
+    arguments: argparse.Namespace, settings: dict[str, Any], source: Path, target: Path
 ) -> None:
     """Brighten one video; what could not be kept as it was is told on stderr."""
     if arguments.compare:

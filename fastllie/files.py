@@ -141,6 +141,17 @@ def remove_remains(folder: str | os.PathLike[str]) -> None:
                 os.unlink(entry)
 
 
+def remove_remains_of(path: str | os.PathLike[str]) -> None:
+    """Delete what `replacing` left of one file when its process was killed; nobody may be writing it now."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        return
+    left = re.compile(rf"\.{re.escape(target.name)}\.\d+\.part")
+    for entry in target.parent.iterdir():
+        if left.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+
+
 def upright(image: Image.Image, *, own: bool = False) -> Image.Image:
     """The image with its EXIF orientation applied, and EXIF in `info` whatever format it came from.
 

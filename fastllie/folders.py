@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -99,15 +99,42 @@ def enhance_folder(
     """
     if not isinstance(method, str) and settings:
         raise TypeError(f"{', '.join(settings)}: settings go with the name of a method, not with a callable")
-    workers = _checked("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
-    _checked("quality", quality, 1, 100)
-    _checked("png_level", png_level, 0, 9)
+    threads = checked("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
+    work = Work(enhancer, others or {}, compare, quality, png_level)
+    return carry_out(
+        inputs,
+        output,
+        lambda jobs: _outcomes(jobs, work, threads),
+        overwrite=overwrite,
+        progress=progress,
+        others=work.others,
+    )
+
+
+Outcomes = Generator[tuple[Job, Exception | None], None, None]
+
+
+def carry_out(
+    inputs: PathLike | Sequence[PathLike],
+    output: PathLike,
+    outcomes: Callable[[Iterator[Job]], Outcomes],
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+    others: Collection[str],
+) -> FolderResult:
+    """Plan, skip what is done, and keep account of what becomes of the rest; see `enhance_folder`.
+
+    Args:
+        outcomes: Does the jobs that it takes, each as it comes to it, and yields them as they end: with the
+            error, or None where the result is written. It is closed when the work is broken off.
+        others: The suffixes of files that are no images.
+    """
     begin = time.monotonic()
     single = isinstance(inputs, (str, os.PathLike))
-    others = others or {}
     given: Any = [inputs] if single else inputs
     jobs, unreadable = plan(list(given), output, (*SUFFIXES, *others))
-    enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
     # one file that was named is meant to be written
     afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
     result = FolderResult()
@@ -130,29 +157,68 @@ def enhance_folder(
                 remove_remains(target.parent)
             yield source, target
 
-    def write(before: Any, after: Any, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image = _joined(before, after) if compare else after
-        if isinstance(image, _Pixels):
-            image = image.as_pil()
-        if isinstance(image, DeepImage):
-            image.save(target, quality=quality, png_level=png_level)
-        else:
-            save_image(image, target, quality=quality, png_level=png_level)
-
-    with warnings.catch_warnings():
-        # a damaged file makes Pillow warn about each of its tags; what matters of them is an error
-        warnings.filterwarnings("ignore", module="PIL")
+    with quiet_pillow():
         for failure in unreadable:
             finish(result.failed, failure)
-        with closing(_outcomes(missing(), enhancer, write, workers, others)) as outcomes:
-            for (source, target), error in outcomes:
+        with closing(outcomes(missing())) as ended:
+            for (source, target), error in ended:
                 if error is None:
                     finish(result.done, target)
                 else:
                     finish(result.failed, Failure(source, error))
     result.seconds = time.monotonic() - begin
     return result
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """A damaged file makes Pillow warn about each of its tags; what matters of them is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+@dataclass(frozen=True)
+class Work:
+    """What becomes of one file; it pickles if its parts do.
+
+    Attributes:
+        enhance: An image of any kind to another of the same kind.
+        others, compare, quality, png_level: As for `enhance_folder`.
+    """
+
+    enhance: Callable[[Any], Any]
+    others: Mapping[str, Callable[[Path, Path], None]]
+    compare: bool = False
+    quality: int = QUALITY
+    png_level: int = PNG_LEVEL
+
+    def __post_init__(self) -> None:
+        checked("quality", self.quality, 1, 100)
+        checked("png_level", self.png_level, 0, 9)
+
+    def __call__(self, source: Path, target: Path) -> None:
+        """All of it, one step after the other."""
+        other = self.other(source)
+        if other is not None:
+            other(source, target)
+            return
+        before = _read(source)
+        self.write(before, _apply(self.enhance, before), target)
+
+    def other(self, source: Path) -> Callable[[Path, Path], None] | None:
+        """What writes the result of a file that is no image; None for an image."""
+        return self.others.get(source.suffix.lower())
+
+    def write(self, before: Any, after: Any, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = _joined(before, after) if self.compare else after
+        if isinstance(image, _Pixels):
+            image = image.as_pil()
+        if isinstance(image, DeepImage):
+            image.save(target, quality=self.quality, png_level=self.png_level)
+        else:
+            save_image(image, target, quality=self.quality, png_level=self.png_level)
 
 
 class _Pixels(NamedTuple):
@@ -195,18 +261,11 @@ def _joined(before: Any, after: Any) -> Any:
     return both
 
 
-def _outcomes(
-    jobs: Iterable[Job],
-    enhancer: Callable[[Any], Any],
-    write: Callable[[Any, Any, Path], None],
-    workers: int,
-    others: Mapping[str, Callable[[Path, Path], None]],
-) -> Generator[tuple[Job, Exception | None], None, None]:
+def _outcomes(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
     """Do the jobs, in their order; each with the error that ended it, or None.
 
     Enhancing stays in the calling thread: the networks use all cores themselves, and a GPU has one queue.
     """
-    waiting = iter(jobs)
     reading: deque[tuple[Job, Future[Any]]] = deque()
     writing: deque[tuple[Job, Future[None]]] = deque()
     # as if enormous, until the first is decoded
@@ -215,27 +274,28 @@ def _outcomes(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fastllie-folder")
 
     def begun(job: Job) -> Future[Any]:
-        if job[0].suffix.lower() not in others:
+        if work.other(job[0]) is None:
             return pool.submit(balance.timed, _read, job[0])
         ready: Future[Any] = Future()
         ready.set_result(None)
         return ready
 
     def enhanced(job: Job, before: Any) -> Future[None]:
-        if before is None:
-            others[job[0].suffix.lower()](*job)
+        other = work.other(job[0])
+        if other is not None:
+            other(*job)
             written: Future[None] = Future()
             written.set_result(None)
             return written
         with balance.enhancing():
-            after = _apply(enhancer, before)
-        return pool.submit(balance.timed, write, before, after, job[1])
+            after = _apply(work.enhance, before)
+        return pool.submit(balance.timed, work.write, before, after, job[1])
 
     try:
         while True:
             most = min(2 * workers + 1, max(2, MOST_PIXELS // largest))
             room = max(0, most - len(reading) - len(writing))
-            reading += [(job, begun(job)) for job in itertools.islice(waiting, room)]
+            reading += [(job, begun(job)) for job in itertools.islice(jobs, room)]
             if not reading and not writing:
                 return
             if reading:
@@ -256,7 +316,7 @@ def _outcomes(
                 before = None
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
-                yield job, _bare(written.exception())
+                yield job, bare(written.exception())
                 if not reading:
                     break
     finally:
@@ -308,7 +368,7 @@ def _pixels(image: Any) -> int:
     return height * width
 
 
-def _bare(error: BaseException | None) -> Exception | None:
+def bare(error: BaseException | None) -> Exception | None:
     """The error without its frames, which would keep the pixels of every image that failed."""
     if error is None:
         return None
@@ -332,7 +392,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _checked(name: str, value: Any, low: int, high: int) -> int:
+def checked(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not low <= value <= high:

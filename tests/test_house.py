@@ -26,6 +26,13 @@ MAY_IMPORT = {
     "fastllie/image.py": ("fastllie.deep", "fastllie.files"),
     "fastllie/jobs.py": ("fastllie.files",),
     "fastllie/folders.py": ("fastllie.api", "fastllie.deep", "fastllie.files", "fastllie.jobs"),
+    "fastllie/cluster.py": (
+        "fastllie.api",
+        "fastllie.files",
+        "fastllie.folders",
+        "fastllie.jobs",
+        "fastllie.methods",
+    ),
     "fastllie/tiles.py": (),
     "fastllie/api.py": (
         "fastllie.methods",
