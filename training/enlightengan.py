@@ -62,7 +62,7 @@ class EnlightenGANTask(NetworkTask):
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         super().__init__(build(recipe), recipe, total_steps, parallel)
-        layout = {"device": parallel.device, "memory_format": torch.channels_last}
+        layout: dict[str, Any] = {"device": parallel.device, "memory_format": torch.channels_last}
         self.judges: Any = nn.ModuleDict(
             {
                 "global": Discriminator(GLOBAL_LAYERS, width=recipe.discriminator_width),
@@ -71,7 +71,8 @@ class EnlightenGANTask(NetworkTask):
         )
         self.judges.apply(_initialise)
         self.judges.to(**layout)
-        self.vgg: Any = (load_vgg(recipe.vgg) if vgg is None else vgg).to(**layout)
+        self.vgg: Any = load_vgg(recipe.vgg) if vgg is None else vgg
+        self.vgg.to(**layout)
         self.judges_optimizers = {
             name: make_optimizer(recipe, judge, parallel.device) for name, judge in self.judges.items()
         }
