@@ -1,6 +1,7 @@
 """The networks. Each takes and returns images `[B, 3, H, W]` in [0, 1]."""
 
+from fastllie.models.nerco import NeRCo
 from fastllie.models.sci import SCI
 from fastllie.models.zerodce import ZeroDCE, ZeroDCEPlusPlus
 
-__all__ = ["SCI", "ZeroDCE", "ZeroDCEPlusPlus"]
+__all__ = ["SCI", "NeRCo", "ZeroDCE", "ZeroDCEPlusPlus"]

@@ -24,7 +24,7 @@ def gray(x: Tensor) -> Tensor:
 
 
 def derivatives(x: Tensor, edge: str = "central") -> Tensor:
-    """The filtered luma, `[B, 2, H, W]` (down, across) or `[B, 1, H, W]` (Laplacians); zeros outside the image.
+    """The filtered luma, `[B, 2, H, W]` (down, across) or `[B, 1, H, W]` (Laplacians); zeros outside.
 
     Raises:
         ValueError: an unknown filter.
@@ -39,9 +39,7 @@ def magnitude(x: Tensor, edge: str = "central") -> Tensor:
     return (derivatives(x, edge).square().sum(1, keepdim=True) + FLOOR).sqrt()
 
 
-def edge_map(
-    x: Tensor, edge: str = "central", colour: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+def edge_map(x: Tensor, edge: str = "central", colour: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """4 * (weight * magnitude + bias), `[B, 3, H, W]`: the input of an edge discriminator.
 
     Args:

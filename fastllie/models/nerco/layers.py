@@ -1,4 +1,4 @@
-"""What NeRCo's networks are made of: instance norm in any layout, recomputation, published initial weights."""
+"""What NeRCo's networks are made of: instance norm in any layout, recomputation, initial weights."""
 
 from collections.abc import Callable
 

@@ -76,15 +76,16 @@ class NeRCo(nn.Module):
         return (y[..., :height, :width] + 1) / 2
 
     def enhance_whole(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones in (-1, 1); sides are multiples of 4, 8 at least."""
+        """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones; sides are multiples of 4, and 8 at least."""
         tensors = (x, *self.parameters())
         wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if wanted or torch.compiler.is_compiling():
             return self.G_A(torch.cat([x, self.Pre(x)], 1) * self.H.mask(x))
         with torch.no_grad():
             out = torch.empty_like(x, memory_format=torch.channels_last)
-            for image, result in zip(x.split(1), out.split(1), strict=True):
-                result.copy_(self._in_strips(image.contiguous(memory_format=torch.channels_last)))
+            for place in range(len(x)):
+                image = x[place : place + 1].contiguous(memory_format=torch.channels_last)
+                out[place : place + 1] = self._in_strips(image)
         return out
 
     def _in_strips(self, image: Tensor) -> Tensor:

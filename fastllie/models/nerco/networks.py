@@ -1,10 +1,12 @@
 """The networks of NeRCo (Yang et al., ICCV 2023), with the parameter names of the published checkpoints.
 
-All take and give `[B, C, H, W]` in [-1, 1], any batch and layout. They behave the same in training and
-evaluation mode. What a layer makes between two convolutions is not kept for the backward pass, but made again.
+All take and give `[B, C, H, W]` in [-1, 1], any batch and layout, and behave the same in training and
+evaluation mode. What is made between two convolutions is not kept for the backward pass, but made again.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +116,7 @@ class Generator(Trunk):
 
 
 class PixelMLP(nn.Module):
-    """Four linear layers for each pixel, on its 3x3 neighbourhood of features: `[B, width, H, W]` -> 3 channels.
+    """Four linear layers for each pixel, on the 3x3 features around it: `[B, width, H, W]` -> 3 channels.
 
     The published code also feeds each pixel's coordinates, but as differences of two equal grids: 34 columns
     of zeros, and two cell sizes that are always 2. Of the first layer there remain a 3x3 convolution and a
@@ -138,21 +140,27 @@ class PixelMLP(nn.Module):
         self.width, self.coordinates = width, coordinates
         sizes = (9 * width + CODED + 2, hidden, hidden, hidden, 3)
         layers = {str(2 * i): nn.Linear(sizes[i], sizes[i + 1]) for i in range(4)}
-        self.imnet = nn.ModuleDict({"layers": nn.ModuleDict(layers)})
+        # the published names
+        self.imnet = nn.Module()
+        self.imnet.layers = nn.ModuleDict(layers)
 
     def folded(self) -> list[tuple[Tensor, Tensor]]:
         """Kernels `[out, in, 3, 3]` or `[out, in, 1, 1]` and biases of the four layers as convolutions."""
-        layers = [layer for _, layer in sorted(self.imnet["layers"].items())]
+        layers = self._layers()
         first, count = layers[0].weight, 9 * self.width
         kernel = first[:, :count].reshape(-1, self.width, 3, 3)
         bias = layers[0].bias + CELL * first[:, count + CODED :].sum(1)
         return [(kernel, bias), *((layer.weight[:, :, None, None], layer.bias) for layer in layers[1:])]
 
+    def _layers(self) -> list[Any]:
+        layers: Any = self.imnet.layers
+        return list(layers.values())
+
     def located(self, height: int, width: int) -> tuple[Tensor, Tensor] | None:
-        """What the coordinates add to the first layer: by row `[hidden, H, 1]` and by column `[hidden, 1, W]`."""
+        """What coordinates add to the first layer: by row `[hidden, H, 1]`, by column `[hidden, 1, W]`."""
         if self.coordinates == "published":
             return None
-        first = self.imnet["layers"]["0"].weight[:, 9 * self.width : 9 * self.width + CODED]
+        first = self._layers()[0].weight[:, 9 * self.width : 9 * self.width + CODED]
         rows, columns = _coded(height, first), _coded(width, first)
         # the published order: both coordinates, then all waves of the row, then all of the column
         split = 2 + 2 * FREQUENCIES
@@ -182,14 +190,18 @@ class PixelMLP(nn.Module):
             bottom = min(top + ROWS, height)
             here = None if added is None else (added[0][:, top:bottom], added[1])
             piece = x[..., top : bottom + 2, :]
-            pieces.append(recomputed(lambda piece, here=here: self.rows(piece, layers, here), piece))
+            pieces.append(recomputed(partial(self.rows, layers=layers, added=here), piece))
         return torch.cat(pieces, 2)
 
 
 def _coded(length: int, like: Tensor) -> Tensor:
-    """The centres of the pixels in [-1, 1], their sines and their cosines, `[1 + 2 * FREQUENCIES, length]`."""
-    centres = (torch.arange(length, dtype=torch.float64, device=like.device) * 2 + 1) / length - 1
-    waves = centres * (math.pi * 2.0 ** torch.arange(FREQUENCIES, device=like.device))[:, None]
+    """The centres of the pixels in [-1, 1], their sines and cosines, `[1 + 2 * FREQUENCIES, length]`."""
+    # in float64 until the end: the last wave turns 128 times
+    places, powers = (
+        torch.arange(count, dtype=torch.float64, device=like.device) for count in (length, FREQUENCIES)
+    )
+    centres = (places * 2 + 1) / length - 1
+    waves = centres * (math.pi * 2**powers)[:, None]
     return torch.cat([centres[None], waves.sin(), waves.cos()]).to(like.dtype)
 
 

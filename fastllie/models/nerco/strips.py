@@ -9,10 +9,11 @@ One image at a time, channels last, no gradients.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastllie.models.nerco.layers import EPS
 from fastllie.models.nerco.networks import (
@@ -26,13 +27,13 @@ from fastllie.models.nerco.networks import (
 )
 
 # What a strip and its result may take: a CPU's cache, or enough work to fill an accelerator
-CPU_STRIP, ACCELERATOR_STRIP = 6 << 20, 512 << 20
+CPU_STRIP, ACCELERATOR_STRIP = 12 << 20, 512 << 20
 LEAST_ROWS = 8
 # Neighbouring pixels that the last convolution computes at once, see _packed
 PACKED = 4
 
 # rows `first` to `last` of a layer's input, activated, into the given tensor
-Rows = Callable[[int, int, Tensor], None]
+Rows = Callable[[int, int, Tensor], object]
 _LAYOUT = torch.channels_last
 
 
@@ -107,7 +108,7 @@ def windows(
     mirror: bool = True,
     multiple: int = 1,
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """What a convolution reads for its output rows `top` to `bottom`, padded on all sides: top, bottom, window.
+    """What a convolution reads for its output rows `top` to `bottom`: top, bottom, padded window.
 
     Each input row is asked for once, in order; what windows share is moved.
 
@@ -125,7 +126,7 @@ def windows(
     pad = kernel // 2
     outputs = (height + 2 * pad - kernel) // stride + 1
     room = (min(step, outputs) - 1) * stride + kernel + multiple - 1
-    window = like.new_empty(1, channels, room, width + 2 * pad).to(memory_format=_LAYOUT)
+    window = _empty(like, channels, room, width + 2 * pad)
     if not mirror:
         window.zero_()
     # the image's rows that lie in the window, from its first row on
@@ -158,21 +159,27 @@ def windows(
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    return like.new_empty(1, channels, height, width).to(memory_format=_LAYOUT)
+    size = (1, channels, height, width)
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=_LAYOUT)
+
+
+def _reader(x: Tensor, norm: Norm) -> Rows:
+    """Rows of relu(norm(x))."""
+    return lambda top, bottom, out: norm.into(x[..., top:bottom, :], out)
 
 
 class _Stem:
     """The first convolution of a network, 7x7, without its bias, which the norm behind it takes away."""
 
-    def __init__(self, conv: nn.Module, x: Tensor):
-        self.weight = conv.weight
+    def __init__(self, conv: Any, x: Tensor):
+        self.weight: Tensor = conv.weight
         self.padded = reflect(x, 3)
         self.height, self.width = x.shape[-2:]
-        self.channels: int = conv.weight.shape[0]  # type: ignore[union-attr, assignment, index]
+        self.channels = len(self.weight)
         self.step = step_of(x, self.width, self.channels + x.shape[1])
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        return F.conv2d(self.padded[..., top : bottom + 6, :], self.weight)  # type: ignore[arg-type]
+        return F.conv2d(self.padded[..., top : bottom + 6, :], self.weight)
 
 
 def _conv(
@@ -182,48 +189,42 @@ def _conv(
     norm: Norm,
     *,
     stride: int = 1,
-    mirror: bool = True,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A 3x3 convolution without bias, its result's statistics into `norm`."""
+    """A 3x3 convolution without bias, its result's statistics into `norm`.
+
+    As in these networks, it pads by reflection, or with zeros where it has a stride.
+    """
     channels, height, width = size
-    outputs = weight.shape[0]
+    outputs = len(weight)
     if out is None:
         out = _empty(weight, outputs, -(-height // stride), -(-width // stride))
     step = step_of(weight, width, channels * stride + outputs // stride)
-    for top, bottom, window in windows(
-        rows, weight, size, kernel=3, step=step, stride=stride, mirror=mirror
-    ):
+    mirror = stride == 1
+    for top, bottom, window in windows(rows, weight, size, kernel=3, step=step, stride=stride, mirror=mirror):
         out[..., top:bottom, :] = norm.add(F.conv2d(window, weight, None, stride))
     return out
 
 
 def _residual(x: Tensor, norm: Norm, blocks: list[ResidualBlock]) -> Tensor:
     """The blocks on relu(norm(x)), in `x`."""
-    size = x.shape[1:]
+    size = x.shape[1], x.shape[2], x.shape[3]
     t = torch.empty_like(x, memory_format=_LAYOUT)
-    entered = False
 
-    def given(top: int, bottom: int, out: Tensor) -> None:
+    def first(top: int, bottom: int, out: Tensor) -> None:
         rows = x[..., top:bottom, :]
-        if entered:
-            norm.add_to(rows, t[..., top:bottom, :])
-        else:
-            norm.into(rows, rows)
-        out.copy_(rows)
+        out.copy_(norm.into(rows, rows))
 
-    for block in blocks:
-        first, second = Norm(), Norm()
+    def following(top: int, bottom: int, out: Tensor) -> None:
+        out.copy_(norm.add_to(x[..., top:bottom, :], t[..., top:bottom, :]))
+
+    for place, block in enumerate(blocks):
+        layers: Any = block.conv_block
+        between, after = Norm(), Norm()
         # into t: of its old rows those are read by then that lie under the new ones
-        _conv(given, block.conv_block["1"].weight, size, first, out=t)  # type: ignore[arg-type]
-        _conv(
-            lambda top, bottom, out, norm=first: norm.into(t[..., top:bottom, :], out),  # type: ignore[misc]
-            block.conv_block["5"].weight,  # type: ignore[arg-type]
-            size,  # type: ignore[arg-type]
-            second,
-            out=t,
-        )
-        norm, entered = second, True
+        _conv(following if place else first, layers["1"].weight, size, between, out=t)
+        _conv(_reader(t, between), layers["5"].weight, size, after, out=t)
+        norm = after
     for top, bottom in spans(x.shape[-2], step_of(x, x.shape[-1], 2 * x.shape[1])):
         norm.add_to(x[..., top:bottom, :], t[..., top:bottom, :])
     return x
@@ -238,46 +239,46 @@ def _upsampled(x: Tensor, weight: Tensor, top: int, bottom: int) -> Tensor:
     return y[..., : 2 * (bottom - top), :]
 
 
+def _lowest(trunk: Trunk, x: Tensor) -> tuple[Tensor, Norm]:
+    """Down to quarter resolution, before the last norm."""
+    layers: Any = trunk.model
+    stem, norm, below, last = _Stem(layers["1"], x), Norm(), Norm(), Norm()
+    for top, bottom in spans(stem.height, stem.step):
+        norm.add(stem.rows(top, bottom))
+    half = _conv(
+        lambda top, bottom, out: norm.into(stem.rows(top, bottom), out),
+        layers["4"].weight,
+        (stem.channels, stem.height, stem.width),
+        below,
+        stride=2,
+    )
+    size = half.shape[1], half.shape[2], half.shape[3]
+    return _conv(_reader(half, below), layers["7"].weight, size, last, stride=2), last
+
+
+def _half(trunk: Trunk, x: Tensor) -> Tensor:
+    """Through the residual blocks and up to half resolution, activated."""
+    layers: Any = trunk.model
+    quarter, norm = _lowest(trunk, x)
+    quarter = _residual(quarter, norm, [layers[str(10 + place)] for place in range(trunk.blocks)])
+    height, width = quarter.shape[-2:]
+    weight, norm = layers[str(trunk.first_up)].weight, Norm()
+    half = _empty(x, weight.shape[1], 2 * height, 2 * width)
+    for top, bottom in spans(height, step_of(x, width, 3 * len(weight))):
+        half[..., 2 * top : 2 * bottom, :] = norm.add(_upsampled(quarter, weight, top, bottom))
+    return norm.into(half, half)
+
+
 class _Features:
-    """The features of a trunk, from a half-resolution map that is held to strips at full resolution."""
+    """The features of a trunk: made from a half-resolution map, strip by strip, each time they are read."""
 
     def __init__(self, trunk: Trunk, x: Tensor):
-        layers = trunk.model
-        stem, norm = _Stem(layers["1"], x), Norm()
-        for top, bottom in spans(stem.height, stem.step):
-            norm.add(stem.rows(top, bottom))
-        size = (stem.channels, stem.height, stem.width)
-        below = Norm()
-        half = _conv(
-            lambda top, bottom, out: norm.into(stem.rows(top, bottom), out),
-            layers["4"].weight,
-            size,
-            below,
-            stride=2,
-            mirror=False,
-        )
-        lowest = Norm()
-        quarter = _conv(
-            lambda top, bottom, out: below.into(half[..., top:bottom, :], out),
-            layers["7"].weight,
-            half.shape[1:],
-            lowest,
-            stride=2,
-            mirror=False,
-        )
-        del half
-        quarter = _residual(quarter, lowest, [layers[str(10 + place)] for place in range(trunk.blocks)])
-        height, width = quarter.shape[-2:]
-        weight, norm = layers[str(trunk.first_up)].weight, Norm()
-        self.half = _empty(x, weight.shape[1], 2 * height, 2 * width)
-        for top, bottom in spans(height, step_of(x, width, 3 * weight.shape[0])):
-            self.half[..., 2 * top : 2 * bottom, :] = norm.add(_upsampled(quarter, weight, top, bottom))
-        del quarter
-        self.weight, self.norm = layers[str(trunk.first_up + 3)].weight, Norm()
-        self.size = (self.weight.shape[1], 4 * height, 4 * width)
-        step = step_of(x, 2 * width, 3 * self.weight.shape[0])
-        norm.into(self.half, self.half)
-        for top, bottom in spans(2 * height, step):
+        self.half = _half(trunk, x)
+        up: Any = trunk.model[str(trunk.first_up + 3)]
+        self.weight: Tensor = up.weight
+        self.size = (self.weight.shape[1], 2 * self.half.shape[2], 2 * self.half.shape[3])
+        self.norm = Norm()
+        for top, bottom in spans(self.half.shape[2], step_of(x, self.half.shape[3], 3 * len(self.weight))):
             self.norm.add(_upsampled(self.half, self.weight, top, bottom))
 
     def rows(self, top: int, bottom: int, out: Tensor) -> None:
@@ -290,7 +291,7 @@ def represent(network: Representation, x: Tensor) -> Tensor:
     features, mlp = _Features(network, x), network.mlp
     layers = mlp.folded()
     layers[0] = (layers[0][0].contiguous(memory_format=_LAYOUT), layers[0][1])
-    channels, height, width = features.size
+    _, height, width = features.size
     out = _empty(x, 3, height, width)
     added = mlp.located(height, width)
     step = step_of(x, width, 2 * layers[0][0].shape[0])
@@ -317,8 +318,8 @@ def _packed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 def generate(network: Generator, x: Tensor) -> Tensor:
     """What `network(x)` gives."""
     features = _Features(network, x)
-    last = network.model[network.last]
-    weight, bias = _packed(last.weight, last.bias)  # type: ignore[arg-type]
+    last: Any = network.model[network.last]
+    weight, bias = _packed(last.weight, last.bias)
     _, height, width = features.size
     out = _empty(x, 3, height, width)
     step = step_of(x, width, 2 * features.size[0])
@@ -331,11 +332,12 @@ def generate(network: Generator, x: Tensor) -> Tensor:
 
 def extract_mask(network: MaskExtractor, x: Tensor) -> Tensor:
     """What `network.mask(x)` gives."""
-    stem, norm = _Stem(network.model["1"], x), Norm()
+    layers: Any = network.model
+    stem, norm = _Stem(layers["1"], x), Norm()
     f = _empty(x, stem.channels, stem.height, stem.width)
     for top, bottom in spans(stem.height, stem.step):
         f[..., top:bottom, :] = norm.add(stem.rows(top, bottom))
-    f = _residual(f, norm, [network.model[str(4 + place)] for place in range(network.blocks)])  # type: ignore[misc]
+    f = _residual(f, norm, [layers[str(4 + place)] for place in range(network.blocks)])
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     by_row, by_column = (mirrored(side, f).to(wide) for side in f.shape[-2:])
     mean = torch.zeros(f.shape[1], dtype=torch.float64, device=f.device)
