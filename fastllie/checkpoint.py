@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fastllie.files import replacing
 from fastllie.methods import METHODS, info, model_class, unknown
 
 FOLDER = Path(__file__).resolve().parent / "weights"
@@ -21,6 +22,11 @@ _PARALLEL = "module."
 _WRAPPERS = ("state_dict", "model", "params")
 _PUBLISHED_CURVES = re.compile(r"e_conv([1-7])\.(?:(depth|point)_conv\.)?(weight|bias)")
 _SCI_COPIES = re.compile(r"(enhance|calibrate)\.blocks\.(\d+)\.(.+)")
+# what inference takes of NeRCo's networks, and what training has besides
+_NERCO_PARTS, _NERCO_OTHERS = ("Pre", "H", "G_A"), ("G_B", "D_A", "D_B", "D_A_edge", "D_B_edge")
+_NERCO_FILE = re.compile(r"(.+)_net_(Pre|H|G_A)\.pth")
+_NERCO_KEY = re.compile(rf"(?:net_?)?({'|'.join(_NERCO_PARTS + _NERCO_OTHERS)})\.(.+)")
+_OLD_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _SCI_PLAIN = {"out_conv.0": "in_conv.0", "out_conv.2": "conv.0", "out_conv.4": "out_conv.0"}
 
 
@@ -50,7 +56,10 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
     row = info(method)
     if weights is None:
         if not row.weights:
-            raise ValueError(f"{method} comes without weights; give a path to a file: {', '.join(SUFFIXES)}")
+            raise ValueError(
+                f"no weights of {method} ship with this version: give a path, e.g."
+                f" weights={method + '.safetensors'!r}, or one of the published files"
+            )
         weights = row.weights[0].name
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a variant's name, a path or None, got {type(weights).__name__}")
@@ -63,6 +72,8 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
             )
         return path
     path = Path(weights)
+    if path.is_dir() and method == "nerco":
+        return _nerco_in(path)
     if path.is_dir():
         raise ValueError(f"weights {os.fspath(path)!r} is a directory; wanted a file: {', '.join(SUFFIXES)}")
     if path.suffix.lower() not in SUFFIXES:
@@ -84,9 +95,13 @@ def read(path: Path, method: str) -> Checkpoint:
         ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
     """
     safe = path.suffix.lower() == ".safetensors"
-    found, metadata = _read_safetensors(path) if safe else (_read_torch(path), {})
-    if found and all(key.startswith(_PARALLEL) for key in found):
-        found = {key.removeprefix(_PARALLEL): tensor for key, tensor in found.items()}
+    if safe:
+        found, metadata = _read_safetensors(path)
+    elif method == "nerco" and _NERCO_FILE.fullmatch(path.name):
+        found, metadata = _read_nerco(path), {}
+    else:
+        found, metadata = _read_torch(path), {}
+    found = _without_module(found)
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     _check_fits(path, method, checkpoint, found, metadata)
@@ -95,6 +110,14 @@ def read(path: Path, method: str) -> Checkpoint:
         if bad:
             raise ValueError(f"{path}: {key} holds {bad} values that are NaN or infinite")
     return checkpoint
+
+
+def _without_module(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix that data-parallel training leaves."""
+    prefix = "module."
+    if found and all(key.startswith(prefix) for key in found):
+        return {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+    return found
 
 
 def _curve_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
@@ -184,35 +207,111 @@ def _guided_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     return Checkpoint(state, options, {key: key for key in state})
 
 
+def _nerco_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """NeRCo: the networks of inference under their published names, `Pre.`, `H.` and `G_A.`.
+
+    Those that only training needs are left alone, and so are statistics that old instance norms kept and
+    never used. Files of ours with coordinates say so in the metadata.
+    """
+    names = {}
+    for name in found:
+        match = _NERCO_KEY.fullmatch(name)
+        if name.rpartition(".")[2] in _OLD_STATISTICS or (match and match[1] in _NERCO_OTHERS):
+            continue
+        names[f"{match[1]}.{match[2]}" if match else name] = name
+    state = {key: found[name] for key, name in names.items()}
+
+    def size(key: str, default: int) -> int:
+        return max(1, state[key].shape[0]) if key in state and state[key].dim() else default
+
+    def blocks(network: str, default: int) -> int:
+        pattern = re.compile(rf"{network}\.model\.\d+\.conv_block\.1\.weight")
+        return sum(pattern.fullmatch(key) is not None for key in state) or default
+
+    width = size("G_A.model.1.weight", 64)
+    options = {
+        "width": width,
+        "blocks": blocks("G_A", 9),
+        "pre_blocks": blocks("Pre", 9),
+        "mask_blocks": blocks("H", 3),
+        "hidden": size("Pre.mlp.imnet.layers.0.weight", 4 * width),
+        "coordinates": metadata.get("coordinates", "published"),
+    }
+    return Checkpoint(state, options, names)
+
+
+def _nerco_in(folder: Path) -> Path:
+    """One of the published files in a folder; the others are found from it.
+
+    Raises:
+        FileNotFoundError: none there.
+        ValueError: several trainings or epochs, and none of them called latest.
+    """
+    matches = [match for name in sorted(os.listdir(folder)) if (match := _NERCO_FILE.fullmatch(name))]
+    epochs = list(dict.fromkeys(match[1] for match in matches))
+    if not epochs:
+        raise FileNotFoundError(
+            f"no weights of nerco in {os.fspath(folder)!r}: wanted latest_net_Pre.pth, latest_net_H.pth and"
+            " latest_net_G_A.pth, or give a path to a file"
+        )
+    if "latest" not in epochs and len(epochs) > 1:
+        raise ValueError(
+            f"several weights of nerco in {os.fspath(folder)!r}: {', '.join(epochs)}; give the path of one"
+            f" file, e.g. {matches[0][0]!r}"
+        )
+    return folder / f"{'latest' if 'latest' in epochs else epochs[0]}_net_G_A.pth"
+
+
+def _read_nerco(path: Path) -> dict[str, Tensor]:
+    """The three published files of which `path` is one."""
+    match = _NERCO_FILE.fullmatch(path.name)
+    files = {part: path.with_name(f"{match[1]}_net_{part}.pth") for part in _NERCO_PARTS} if match else {}
+    absent = [file.name for file in files.values() if not file.is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"nerco's published weights are three files; not in {path.parent}: {', '.join(absent)}"
+        )
+    return {
+        f"{part}.{key}": tensor
+        for part, file in files.items()
+        for key, tensor in _without_module(_read_torch(file)).items()
+    }
+
+
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
     "zerodce": _curve_layout,
     "zerodce++": _curve_layout,
     "sci": _sci_layout,
     "enlightengan": _guided_layout,
+    "nerco": _nerco_layout,
 }
 
 
 def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a network's weights as its published code does, whose scripts load the file.
+    """Write a network's weights as its published code does, for its scripts.
 
     SCI: a .pt with the shared blocks repeated under `blocks`; the script that enhances needs the enhance
     network alone, the one that trains the calibration network too. They pad with zeros, whatever the network
     was trained with. EnlightenGAN: what the published `<epoch>_net_G_A.pth` holds, `module.` before every
-    name; the published code takes its corners from the PyTorch that it runs on.
+    name; the published code takes its corners from the PyTorch that it runs on. NeRCo: `path` is a folder,
+    made where there is none, that gets latest_net_Pre.pth, latest_net_H.pth and latest_net_G_A.pth.
 
     Raises:
-        TypeError: another network than SCI and EnlightenGAN.
-        ValueError: a block or a width that the published code does not have.
+        TypeError: another network than SCI, EnlightenGAN and NeRCo.
+        ValueError: a block, a width or coordinates that the published code does not have.
     """
     from fastllie.models.enlightengan import EnlightenGAN
+    from fastllie.models.nerco import NeRCo
     from fastllie.models.sci import SCI
 
+    if isinstance(network, NeRCo):
+        return _export_nerco(network, Path(path))
     if isinstance(network, SCI):
         state = _published_sci(network)
     elif isinstance(network, EnlightenGAN):
         state = _published_enlightengan(network)
     else:
-        raise TypeError(f"network must be an SCI or an EnlightenGAN, got {type(network).__name__}")
+        raise TypeError(f"network must be an SCI, an EnlightenGAN or a NeRCo, got {type(network).__name__}")
     torch.save(state, path)
 
 
@@ -243,6 +342,17 @@ def _published_enlightengan(network: Any) -> dict[str, Tensor]:
         for key, tensor in network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
+
+
+def _export_nerco(network: Any, folder: Path) -> None:
+    if network.coordinates != "published":
+        raise ValueError(f"the published code has no coordinates {network.coordinates!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in _NERCO_PARTS:
+        state = getattr(network, part).state_dict()
+        state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
+        with replacing(folder / f"latest_net_{part}.pth") as temporary:
+            torch.save(state, temporary)
 
 
 def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

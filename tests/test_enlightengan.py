@@ -413,7 +413,7 @@ def test_what_is_exported_has_the_published_layout(tmp_path):
     assert fastllie.load("enlightengan", tmp_path / "200_net_G_A.pth").width == 32
     with refused(ValueError, "the width 32 alone, the network has 2"):
         checkpoint.export_official(network(), tmp_path / "narrow.pth")
-    with refused(TypeError, "network must be an SCI or an EnlightenGAN, got Conv2d"):
+    with refused(TypeError, "network must be an SCI, an EnlightenGAN or a NeRCo, got Conv2d"):
         checkpoint.export_official(torch.nn.Conv2d(3, 3, 1), tmp_path / "other.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["200_net_G_A.pth"]
 

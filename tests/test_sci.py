@@ -523,7 +523,7 @@ def test_official_layout_is_that_of_the_published_files(tmp_path):
 def test_export_refuses_what_the_published_code_lacks(tmp_path):
     with refused(ValueError, "the published code has the block 'basic' alone, the network has 'ruas'"):
         checkpoint.export_official(SCI(block="ruas"), tmp_path / "w.pt")
-    with refused(TypeError, "network must be an SCI, got Linear"):
+    with refused(TypeError, "network must be an SCI, an EnlightenGAN or a NeRCo, got Linear"):
         checkpoint.export_official(torch.nn.Linear(1, 1), tmp_path / "w.pt")
 
 

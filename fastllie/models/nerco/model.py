@@ -1,0 +1,134 @@
+"""NeRCo as a method: images in [0, 1] of any size, in and out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastllie.models.nerco import strips
+from fastllie.models.nerco.networks import Generator, MaskExtractor, Representation
+
+SIZE_MODES = ("reflect", "official")
+MULTIPLE = 4
+LEAST = 8
+
+
+class NeRCo(nn.Module):
+    """NeRCo's inference: y = G_A(cat(x, Pre(x)) * mask), with the mask of H.
+
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. The
+    instance norms make every pixel hang on the whole image: there are no exact tiles. Without gradients each
+    image is computed in strips of rows, which differs from the whole by float rounding; the memory is about
+    512 bytes a pixel in float32.
+
+    Args:
+        width: Channels of all three networks at full resolution.
+        blocks: Residual blocks of the generator. The published option resnet_6blocks has 6.
+        pre_blocks: Those of the representation, always 9 in the published network; None is `blocks`.
+        mask_blocks: Those of the mask extractor, always 3 in the published network.
+        hidden: Width of the representation's MLP; None is four times `width`.
+        coordinates: "published": coordinates that are all zero; or our "absolute", as the paper describes
+            them. See `PixelMLP`.
+        size_mode: "reflect" mirrors images at right and bottom up to a multiple of 4, and cuts that away
+            again; sides under 5, which have not enough to mirror, repeat their last pixel up to 8. "official"
+            resizes to the nearest multiple of 4 as the published test does, bicubic and rounded to bytes, and
+            back; it takes sides from 7.
+
+    Raises:
+        ValueError: an unknown mode, a number that is not an integer >= 1.
+    """
+
+    #: a pixel depends on the whole image
+    halo = None
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        blocks: int = 9,
+        pre_blocks: int | None = None,
+        mask_blocks: int = 3,
+        hidden: int | None = None,
+        coordinates: str = "published",
+        size_mode: str = "reflect",
+    ):
+        super().__init__()
+        if size_mode not in SIZE_MODES:
+            raise ValueError(f"size_mode must be one of {SIZE_MODES}, got {size_mode!r}")
+        self.size_mode, self.coordinates = size_mode, coordinates
+        self.Pre = Representation(
+            width=width,
+            blocks=blocks if pre_blocks is None else pre_blocks,
+            hidden=hidden,
+            coordinates=coordinates,
+        )
+        self.H = MaskExtractor(width=width, blocks=mask_blocks)
+        self.G_A = Generator(6, width=width, blocks=blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if self.size_mode == "official":
+            y = self.enhance_whole(2 * resized(x, *official_size(height, width)) - 1)
+            y = (y + 1) / 2
+            if y.shape[-2:] == x.shape[-2:]:
+                return y
+            return F.interpolate(y, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        y = self.enhance_whole(2 * extended(x) - 1)
+        return (y[..., :height, :width] + 1) / 2
+
+    def enhance_whole(self, x: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones; sides are multiples of 4, and 8 at least."""
+        tensors = (x, *self.parameters())
+        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if wanted or torch.compiler.is_compiling():
+            return self.G_A(torch.cat([x, self.Pre(x)], 1) * self.H.mask(x))
+        with torch.no_grad():
+            out = torch.empty_like(x, memory_format=torch.channels_last)
+            for place in range(len(x)):
+                image = x[place : place + 1].contiguous(memory_format=torch.channels_last)
+                out[place : place + 1] = self._in_strips(image)
+        return out
+
+    def _in_strips(self, image: Tensor) -> Tensor:
+        # first what takes most memory
+        mask = strips.extract_mask(self.H, image)
+        pre = strips.represent(self.Pre, image)
+        masked = (torch.cat([image, pre], 1) * mask).contiguous(memory_format=torch.channels_last)
+        return strips.generate(self.G_A, masked)
+
+
+def extended(x: Tensor) -> Tensor:
+    """Images with sides that are multiples of 4, 8 at least: more rows below, more columns at the right."""
+    for dim in (2, 3):
+        side = x.shape[dim]
+        more = max(LEAST, (side + MULTIPLE - 1) // MULTIPLE * MULTIPLE) - side
+        if more:
+            # one dimension at a time, for each has its own way
+            mode = "reflect" if side > more else "replicate"
+            x = F.pad(x, (0, more, 0, 0) if dim == 3 else (0, 0, 0, more), mode=mode)
+    return x
+
+
+def official_size(height: int, width: int) -> tuple[int, int]:
+    """The sides that the published test resizes to: the nearest multiples of 4, of two the even one.
+
+    Raises:
+        ValueError: a side that would become less than 8.
+    """
+    sides = tuple(round(side / MULTIPLE) * MULTIPLE for side in (height, width))
+    if min(sides) < LEAST:
+        raise ValueError(
+            f"size_mode 'official' takes sides that round to {LEAST} at least, got {height} x {width};"
+            " wanted size_mode 'reflect' for smaller images"
+        )
+    return sides[0], sides[1]
+
+
+def resized(x: Tensor, height: int, width: int) -> Tensor:
+    """Images in [0, 1] as Pillow resizes them, bicubic: rounded to 256 levels before, between and after."""
+    if x.shape[-2:] == (height, width):
+        return x
+    y = x.float().mul(255).round()
+    for size in ((x.shape[-2], width), (height, width)):
+        if y.shape[-2:] != size:
+            y = F.interpolate(y, size, mode="bicubic", antialias=True).add(0.5).floor().clamp(0, 255)
+    return (y / 255).to(x.dtype)
