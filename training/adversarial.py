@@ -11,6 +11,20 @@ def least_squares(prediction: Tensor, target: float) -> Tensor:
     return (prediction - target).square().mean()
 
 
+def verdict(prediction: Tensor, real: bool, gan: str) -> Tensor:
+    """How far a discriminator's map is from calling its images real, or not real.
+
+    Args:
+        gan: "lsgan": `least_squares` from 1 or 0; "vanilla": cross-entropy of the logits; "wgangp": minus or
+            plus their mean.
+    """
+    if gan == "lsgan":
+        return least_squares(prediction, float(real))
+    if gan == "vanilla":
+        return F.binary_cross_entropy_with_logits(prediction, prediction.new_full((), float(real)).expand_as(prediction))
+    return -prediction.mean() if real else prediction.mean()
+
+
 def relativistic(higher: Tensor, lower: Tensor) -> Tensor:
     """How far the one map does not lie one above the mean of the other, and the reverse (RaLSGAN).
 

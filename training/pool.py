@@ -1,0 +1,61 @@
+"""Images that a discriminator remembers: what it is shown instead of some of the new ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# the share of the new images that an old one stands in for
+SHARE = 0.5
+
+
+class Pool:
+    """The last images of a generator, of which a discriminator sees some again (Shrivastava et al., 2017).
+
+    Until the pool is full each new image is kept and shown. From then on one in two is shown as it is; for
+    each of the others an image of the pool is shown, and the new one takes its place. The images of one step
+    know the pool as it was before the step, so that they may come in parts.
+
+    Args:
+        size: Images that it holds at most; 0 shows the new ones alone.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def draws(self, random: np.random.Generator, count: int) -> list[int | None]:
+        """For each of a step's images the place of the one to be shown instead; None: it is shown itself."""
+        room = self.size - len(self.images)
+        places: list[int | None] = [None] * min(count, room)
+        for _ in range(count - len(places)):
+            # not in one line: the second number is drawn whatever the first one is
+            old, place = random.random() < SHARE, int(random.integers(max(1, self.size)))
+            places.append(place if old and self.size else None)
+        return places
+
+    def shown(self, images: Tensor, places: Sequence[int | None]) -> Tensor:
+        """What to show for images `[B, C, H, W]`, the same tensor where it is they."""
+        if all(place is None for place in places):
+            return images
+        chosen = [
+            image if place is None else self.images[place].to(image)
+            for image, place in zip(images, places, strict=True)
+        ]
+        return torch.stack(chosen).contiguous(memory_format=torch.channels_last)
+
+    def keep(self, images: Tensor, places: Sequence[int | None]) -> None:
+        """End a step: take in its images, as far as they fill the pool or stand for one of it."""
+        for image, place in zip(images, places, strict=True):
+            if place is not None:
+                self.images[place] = image.detach().clone()
+            elif len(self.images) < self.size:
+                self.images.append(image.detach().clone())
+
+    def state_dict(self) -> list[Tensor]:
+        return list(self.images)
+
+    def load_state_dict(self, state: Any) -> None:
+        self.images = [image.clone() for image in state]
