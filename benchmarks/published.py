@@ -133,3 +133,77 @@ class EnlightenGANStep:
         for optimizer in self.optimizers[1:]:
             optimizer.step()
         return loss.item()
+
+
+class NeRCoStep:
+    """The step of NeRCo's nerco_model.py @6b0e111 at batch 1, one network call after the other.
+
+    All activations are kept until one backward pass; the representation's MLP runs four times on 612 numbers
+    a pixel; the discriminators see every image for the generators' losses and, from the pools, which are
+    never full here, for their own. Its text loss, which trains nothing, is left out.
+
+    Args:
+        makers: Pre, H, G_A and G_B as plain modules (tests/published_nerco.py).
+        judges: Those of normal and dark images, and of the edges of both.
+    """
+
+    def __init__(self, makers, judges):
+        self.pre, self.h, self.enhance, self.darken = makers
+        self.judges = judges
+        self.optimizers = [
+            torch.optim.Adam([p for net in nets for p in net.parameters()], lr=2e-4, betas=(0.5, 0.999))
+            for nets in (makers, judges)
+        ]
+
+    def __call__(self, x, normal):
+        a, b = 2 * x - 1, 2 * normal - 1
+        mse, l1 = F.mse_loss, F.l1_loss
+        of_normal, of_dark, edge_normal, edge_dark = self.judges
+
+        def real(judge, image):
+            seen = judge(image)
+            return mse(seen, torch.ones_like(seen))
+
+        pre = self.pre(a)
+        h, mask = self.h(a)
+        fake_b = self.enhance(torch.cat([a, pre], 1) * mask)
+        back_a = self.darken(fake_b)
+        fake_a = self.darken(b * mask)
+        back_b = self.enhance(torch.cat([fake_a, self.pre(fake_a)], 1))
+        for judge in self.judges:
+            judge.requires_grad_(False)
+        self.optimizers[0].zero_grad()
+        idt_a = 5 * l1(self.enhance(torch.cat([b, b], 1)), b)
+        idt_b = 5 * l1(self.darken(a), a)
+        loss = idt_a + idt_b + 10 * l1(back_a, a) + 10 * l1(back_b, b)
+        loss = loss + real(of_normal, fake_b) + real(of_dark, fake_a) + real(of_dark, pre)
+        loss = loss + 0.5 * (real(edge_normal, fake_b) + real(edge_dark, fake_a))
+        loss = loss + 40 * l1(pre, a) + real(of_dark, pre)
+        less = b - h
+        residual = l1(fake_b, a + h) + l1(b, self.enhance(torch.cat([less, less], 1)))
+        residual = residual + real(of_normal, a + h) + real(of_dark, less)
+        residual = residual + l1(h, fake_b - a) + l1(fake_a, b - self.h(fake_a)[0])
+        loss = loss + 0.5 * residual
+        loss.backward()
+        self.optimizers[0].step()
+        for judge in self.judges:
+            judge.requires_grad_(True)
+        self.optimizers[1].zero_grad()
+        for judge, true, fake in (
+            (of_normal, b, fake_b),
+            (of_dark, a, fake_a),
+            (of_dark, a, pre),
+            (edge_normal, self.edges(b), self.edges(fake_b)),
+            (edge_dark, self.edges(a), self.edges(fake_a)),
+        ):
+            seen = judge(fake.detach())
+            (0.5 * (real(judge, true) + mse(seen, torch.zeros_like(seen)))).backward()
+        self.optimizers[1].step()
+        return loss.item()
+
+    def edges(self, image):
+        red, green, blue = image[:, :1], image[:, 1:2], image[:, 2:]
+        grey = F.pad((65.738 * red + 129.057 * green + 25.064 * blue) / 256, (1, 1, 1, 1))
+        down = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+        across = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+        return 4 * torch.sqrt(down**2 + across**2 + 1e-6).repeat(1, 3, 1, 1)

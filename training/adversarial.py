@@ -21,7 +21,9 @@ def verdict(prediction: Tensor, real: bool, gan: str) -> Tensor:
     if gan == "lsgan":
         return least_squares(prediction, float(real))
     if gan == "vanilla":
-        return F.binary_cross_entropy_with_logits(prediction, prediction.new_full((), float(real)).expand_as(prediction))
+        return F.binary_cross_entropy_with_logits(
+            prediction, prediction.new_full((), float(real)).expand_as(prediction)
+        )
     return -prediction.mean() if real else prediction.mean()
 
 

@@ -273,9 +273,7 @@ def _read_torch(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(content, Mapping):
         raise ValueError(f"it holds a {type(content).__name__}")
     return {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
+        str(key).removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)
     }
 
 
@@ -307,7 +305,9 @@ def _tower(state: Mapping[str, Tensor], source: str) -> ImageTower:
         if key not in wanted or key not in mine or wanted[key].shape != mine[key].shape
     )
     if wrong:
-        raise ValueError(f"{source} holds no ResNet of CLIP: {', '.join(wrong[:5])} missing or of other sizes")
+        raise ValueError(
+            f"{source} holds no ResNet of CLIP: {', '.join(wrong[:5])} missing or of other sizes"
+        )
     tower.load_state_dict(mine, strict=False)
     return tower
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from fastllie.training.cache import Progress, open_cache
 from fastllie.training.collection import Collection, Item, collect
 from fastllie.training.layout import EXTENSIONS, Problem
 from fastllie.training.pixels import Preparation
-from fastllie.training.recipes import AnyRecipe, EnlightenGANRecipe, SCIRecipe
+from fastllie.training.recipes import UNPAIRED, AnyRecipe, EnlightenGANRecipe, NeRCoRecipe, SCIRecipe
 from fastllie.training.source import (
     Batch,
     Photographs,
@@ -105,7 +106,7 @@ def open_source(
             batches of several; a file that has changed since it was collected.
         OSError: a cache that cannot be written.
     """
-    unpaired = isinstance(recipe, EnlightenGANRecipe)
+    unpaired = isinstance(recipe, UNPAIRED)
     if unpaired and not collection.high and recipe.synthesis is None:
         raise ValueError(
             f"{recipe.method} learns from dark photographs and from others in normal light: give both sides,"
@@ -120,7 +121,9 @@ def open_source(
                 " give the folder of those alone, or synthesis=None to train on what is there"
             )
         how = Preparation(short_side=round(recipe.size * recipe.synthesis.zoom))
-    elif isinstance(recipe, EnlightenGANRecipe):
+    elif isinstance(recipe, NeRCoRecipe) and recipe.squeeze is not None:
+        how = Preparation(square=recipe.squeeze, bicubic=True)
+    elif isinstance(recipe, UNPAIRED):
         how = Preparation(least=recipe.size)
     elif isinstance(recipe, SCIRecipe):
         if recipe.batch > 1 and recipe.size is None:
@@ -134,7 +137,7 @@ def open_source(
     photographs = open_cache(items, how, cache, threads=threads, progress=progress).to(device)
     low, high = photographs[: len(collection.low)], photographs[len(collection.low) :]
     names = [item.name for item in collection.low]
-    if isinstance(recipe, EnlightenGANRecipe):
+    if isinstance(recipe, UNPAIRED):
         return _unpaired(recipe, low, high, seed, names, device)
     if recipe.synthesis is not None and recipe.size is not None:
         return SyntheticExposures(
@@ -152,7 +155,7 @@ def open_source(
 
 
 def _unpaired(
-    recipe: EnlightenGANRecipe,
+    recipe: EnlightenGANRecipe | NeRCoRecipe,
     low: Sequence[Tensor],
     high: Sequence[Tensor],
     seed: int,
@@ -160,6 +163,9 @@ def _unpaired(
     device: torch.device,
 ) -> Source:
     if recipe.synthesis is None:
+        own: dict[str, Any] = {"upside": False}
+        if isinstance(recipe, EnlightenGANRecipe):
+            own = {"dark_share": recipe.dark_share, "darkening": recipe.darkening}
         return Unpaired(
             low,
             recipe.batch,
@@ -168,10 +174,9 @@ def _unpaired(
             size=recipe.size,
             flips=recipe.flips,
             by_index=recipe.by_index,
-            dark_share=recipe.dark_share,
-            darkening=recipe.darkening,
             names=names,
             device=device,
+            **own,
         )
     if not len(high):
         normal = set(_normal_half(low))

@@ -250,7 +250,8 @@ class NeRCoTask(NetworkTask):
     def _read(self, image: Tensor, *, bright: bool) -> Tensor:
         if self.recipe.text_loss == "official":
             image = image.detach()
-        with torch.set_grad_enabled(image.requires_grad):
+        # frozen and small: nothing to gain from fewer bits
+        with torch.autocast(self.parallel.device.type, enabled=False):
             return self.recipe.losses.text * text_loss(self.reader(image), bright=bright)
 
     def _residuals(self, scene: Scene) -> Iterator[Group]:
@@ -269,9 +270,7 @@ class NeRCoTask(NetworkTask):
         for name, image in (("normal", brighter), ("dark", dimmer)):
             yield Group({"residual": weight * verdict(self._judge(name, image), True, gan)}, {})
 
-    def _judgements(
-        self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None
-    ) -> Iterator[Group]:
+    def _judgements(self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None) -> Iterator[Group]:
         """Before the discriminators of images."""
         weights = self.recipe.losses
         for judge, kind, real in (
@@ -367,6 +366,17 @@ class NeRCoTask(NetworkTask):
         return self._over_processes(values)
 
     def _backward_part(
+        self,
+        batch: Batch,
+        share: float,
+        places: Mapping[str, Sequence[int | None]],
+        made: dict[str, list[Tensor]],
+    ) -> dict[str, Tensor]:
+        # within one context weights are rounded once, not once for each of their passes
+        with self.autocast():
+            return self._backward_within(batch, share, places, made)
+
+    def _backward_within(
         self,
         batch: Batch,
         share: float,

@@ -148,12 +148,14 @@ class Preparation:
 
     Args:
         square: Squeezed to a square of this side.
+        bicubic: By a cubic filter, where PIL's Lanczos is the default.
         short_side: Reduced or enlarged to this short side.
         long_side: Reduced to this long side where it is larger.
         least: Then enlarged to this short side where it is smaller.
     """
 
     square: int | None = None
+    bicubic: bool = False
     short_side: int | None = None
     long_side: int | None = None
     least: int | None = None
@@ -161,7 +163,8 @@ class Preparation:
     @property
     def name(self) -> str:
         """What tells this preparation from others, fit for a folder's name."""
-        sides = {"square": self.square, "short": self.short_side, "long": self.long_side, "least": self.least}
+        square = "cubic" if self.bicubic else "square"
+        sides = {square: self.square, "short": self.short_side, "long": self.long_side, "least": self.least}
         return "-".join(f"{name}{side}" for name, side in sides.items() if side is not None) or "whole"
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -185,4 +188,5 @@ class Preparation:
     def apply(self, image: Image.Image) -> Pixels:
         """The pixels of an RGB image at that size."""
         size = self.size(*image.size)
-        return np.asarray(image if size == image.size else image.resize(size, Image.Resampling.LANCZOS))
+        how = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.LANCZOS
+        return np.asarray(image if size == image.size else image.resize(size, how))

@@ -450,11 +450,11 @@ NERCO_MULTIPLE, NERCO_LEAST = 4, 24
 class NeRCoLossWeights:
     """The weight of each loss of NeRCo, for dark and normal images alike; a zero leaves it out.
 
-    `adversarial`: enhanced, darkened and represented images before their discriminators. `edge`: enhanced and
-    darkened ones before those of edges. `cycle`: there and back. `identity`: images that are as they should be
-    stay so. `representation`: Pre's image is close to its input. `adversarial_representation`: and once more
-    before the discriminator of dark images. `residual`: all six terms of the residual that the mask extractor
-    gives. `text`: what CLIP reads in the images.
+    `adversarial`: enhanced, darkened and represented images before their discriminators. `edge`: enhanced
+    and darkened ones before those of edges. `cycle`: there and back. `identity`: images that are as they
+    should be stay so. `representation`: Pre's image is close to its input. `adversarial_representation`: and
+    once more before the discriminator of dark images. `residual`: all six terms of the residual that the mask
+    extractor gives. `text`: what CLIP reads in the images.
     """
 
     adversarial: float = 1.0
@@ -491,9 +491,9 @@ class NeRCoRecipe(Loop):
         clip_preprocess: "clip" gives it images as it was trained on, "official" as the published code.
         losses: Their weights.
         by_index: Show dark photograph i beside normal photograph i; False draws the normal ones.
-        decay: Of the learning rate: "passes" keeps it for the share `hold` of the passes, and lowers it before
-            each of the others by the same amount, to zero in the last, as published; "schedule" is
-            `schedule`.
+        decay: Of the learning rate: "passes" keeps it for the share `hold` of the passes, less one, and
+            lowers it before each of the others by the same amount, to zero in the last, as published;
+            "schedule" is `schedule`.
         synthesis: Make the dark side of photographs, see `fastllie.training.data.open_source`.
     """
 

@@ -14,18 +14,22 @@ import torch
 
 from fastllie import checkpoint
 from fastllie.methods import info, unknown
+from fastllie.training.clip import OPEN_CLIP, Reader, find_clip
 from fastllie.training.config import write_config
 from fastllie.training.data import Collection, Item, Source, collect, open_source
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.journal import Journal
+from fastllie.training.nerco import NeRCoTask
 from fastllie.training.overrides import override
 from fastllie.training.parallel import Parallel, join
 from fastllie.training.recipes import (
     FINETUNES,
     OFFICIAL,
     RECIPES,
+    UNPAIRED,
     AnyRecipe,
     EnlightenGANRecipe,
+    NeRCoRecipe,
     SCIRecipe,
 )
 from fastllie.training.report import write_report
@@ -79,6 +83,7 @@ class Settings:
     tensorboard: bool = False
     bar: bool | None = False
     progress: Progress | None = None
+    reader: Reader | None = None
 
     def pace(self) -> Pace:
         """How often things happen."""
@@ -114,6 +119,7 @@ def train(
     tensorboard: bool = False,
     bar: bool | None = False,
     progress: Progress | None = None,
+    reader: Reader | None = None,
     **overrides: Any,
 ) -> TrainResult:
     """Train a method from scratch on photographs; an interrupted run goes on when it is called again.
@@ -146,12 +152,14 @@ def train(
         tensorboard: Also write for TensorBoard (extra `train`).
         bar: Whether to draw a progress bar on stderr; None where it is a terminal.
         progress: Called with each line that tells how the run goes.
+        reader: For NeRCo's text loss, instead of the weights of CLIP: a module or function that gives images
+            `[B, 3, H, W]` in [-1, 1] two logits each, dark and bright.
         **overrides: Fields of the recipe, e.g. `epochs=10`; a part by a dict, `losses={"exposure": 10}`. See
             `fastllie.training.recipes`.
 
     Raises:
         TypeError: a field that the recipe does not have, a value of the wrong type, or no data.
-        FileNotFoundError: weights that a loss needs, see `fastllie.training.vgg`.
+        FileNotFoundError: weights that a loss needs, see `fastllie.training.vgg` and `...clip`.
         ValueError: an unknown method or recipe, no photographs that can be read, values that make no network,
             or an output that another run began.
         RuntimeError: a loss that is not finite or has exploded; its batch is saved in `output`.
@@ -161,7 +169,7 @@ def train(
     settings = Settings(
         Path(output), seed, device, validation, every, log_every, validate_every, cache, paired, tensorboard
     )
-    settings = replace(settings, bar=bar, progress=progress)
+    settings = replace(settings, bar=bar, progress=progress, reader=reader)
     chosen = override(_recipe(RECIPES, method, recipe), _one_length(overrides))
     return _run(chosen, data, None, settings, {"method": method, "recipe": recipe})
 
@@ -186,6 +194,7 @@ def finetune(
     tensorboard: bool = False,
     bar: bool | None = False,
     progress: Progress | None = None,
+    reader: Reader | None = None,
     **overrides: Any,
 ) -> TrainResult:
     """Go on training from given weights, say on a few photographs of one's own; otherwise as `train`.
@@ -205,7 +214,7 @@ def finetune(
     settings = Settings(
         Path(output), seed, device, validation, every, log_every, validate_every, cache, paired, tensorboard
     )
-    settings = replace(settings, bar=bar, progress=progress)
+    settings = replace(settings, bar=bar, progress=progress, reader=reader)
     found = checkpoint.read(checkpoint.find(method, weights), method)
     chosen = _recipe(FINETUNES, method, recipe)
     decided = {name: value for name, value in found.options.items() if name in asdict(chosen)}
@@ -260,6 +269,7 @@ def _run(
         # the same recipe from whatever folder, unless the file is an extra's
         if found is not None and recipe.vgg is not None:
             recipe = replace(recipe, vgg=os.path.abspath(found))
+    recipe = _with_clip(recipe, settings.reader)
     parallel = join(settings.device)
     try:
         recipe = replace(recipe, precision=resolve_precision(recipe.precision, parallel.device))
@@ -267,7 +277,7 @@ def _run(
             # the first one looks at all photographs, the others find in the cache what it saw
             parallel.wait()
         collection, held = _collected(data, settings)
-        if collection.layout == "unpaired" and not isinstance(recipe, EnlightenGANRecipe):
+        if collection.layout == "unpaired" and not isinstance(recipe, UNPAIRED):
             raise ValueError(
                 f"{recipe.method} has no use for photographs of normal light that are not pairs of the dark"
                 " ones: give the dark ones alone, or paired=True (--paired) if the two sides are pairs"
@@ -278,6 +288,20 @@ def _run(
         return run(recipe, collection, held, settings, parallel, start=start, config=config)
     finally:
         parallel.close()
+
+
+def _with_clip(recipe: AnyRecipe, reader: Reader | None) -> AnyRecipe:
+    """The recipe, where it reads images with the files that it means, from whatever folder."""
+    reads = isinstance(recipe, NeRCoRecipe) and recipe.text_loss is not None
+    if reader is not None and not reads:
+        raise ValueError("a reader is for the text loss of nerco: give text_loss='clip' too")
+    if not isinstance(recipe, NeRCoRecipe) or not reads or reader is not None:
+        return recipe
+    if recipe.clip_weights != OPEN_CLIP:
+        recipe = replace(recipe, clip_weights=os.path.abspath(find_clip(recipe.clip_weights)))
+    if recipe.text_features is not None:
+        recipe = replace(recipe, text_features=os.path.abspath(recipe.text_features))
+    return recipe
 
 
 def _collected(data: Any, settings: Settings) -> tuple[Collection, Collection | None]:
@@ -361,7 +385,7 @@ def run(
     # drawn from a generator of its own: the caller's random state stays
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        task = task_of(recipe, source.steps_per_epoch, parallel)
+        task = task_of(recipe, source.steps_per_epoch, parallel, reader=settings.reader)
     if start is not None:
         task.start_from(start.state)
     output.mkdir(parents=True, exist_ok=True)
@@ -426,8 +450,13 @@ def _fingerprint(collection: Collection, seed: int) -> str:
     return hashlib.sha256(f"{seed} {' '.join(digests)}".encode()).hexdigest()
 
 
-def task_of(recipe: AnyRecipe, steps_per_epoch: int, parallel: Parallel = ALONE) -> NetworkTask:
+def task_of(
+    recipe: AnyRecipe, steps_per_epoch: int, parallel: Parallel = ALONE, *, reader: Reader | None = None
+) -> NetworkTask:
     """The task of a recipe; its first weights are drawn from PyTorch's global generator.
+
+    Args:
+        reader: As for `train`.
 
     Raises:
         ValueError: a recipe that says neither how many steps nor how many epochs to take.
@@ -439,6 +468,8 @@ def task_of(recipe: AnyRecipe, steps_per_epoch: int, parallel: Parallel = ALONE)
         return SCITask(recipe, steps, steps_per_epoch, parallel=parallel)
     if isinstance(recipe, EnlightenGANRecipe):
         return EnlightenGANTask(recipe, steps, steps_per_epoch, parallel=parallel)
+    if isinstance(recipe, NeRCoRecipe):
+        return NeRCoTask(recipe, steps, steps_per_epoch, reader=reader, parallel=parallel)
     return CurveTask(recipe, steps, parallel)
 
 
@@ -469,9 +500,10 @@ def write_weights(task: NetworkTask, recipe: AnyRecipe, path: Path, *, seed: int
         "machine": platform.machine(),
     }
     made = asdict(recipe)
-    if made.get("vgg"):
-        # not where it lay on this machine
-        made["vgg"] = Path(made["vgg"]).name
+    for name in ("vgg", "clip_weights", "text_features"):
+        if made.get(name):
+            # not where it lay on this machine
+            made[name] = Path(made[name]).name
     metadata = {"recipe": json.dumps(made), "run": json.dumps(told)}
     checkpoint.write(path, task.result(), {"method": recipe.method, **task.metadata(), **metadata})
     return path

@@ -202,6 +202,7 @@ class Unpaired(Photographs):
     turned upside down together; a share of the dark ones is darkened further.
 
     Args:
+        upside: Whether half of the pairs are turned upside down; where nothing is mirrored none are.
         by_index: The i-th of the one side goes with the i-th of the other; False draws the normal ones.
         dark_share: Share of the dark crops that are divided by a factor from `darkening`, in hundredths.
     """
@@ -214,6 +215,7 @@ class Unpaired(Photographs):
         *,
         normal: Sequence[Tensor],
         size: int,
+        upside: bool = True,
         by_index: bool = False,
         dark_share: float = 0.0,
         darkening: tuple[float, float] = (2.0, 4.0),
@@ -221,6 +223,7 @@ class Unpaired(Photographs):
     ):
         super().__init__(photographs, batch, seed, size=size, normal=normal, **more)
         self._others = normal
+        self._upside = upside and self._flips
         self._by_index = by_index
         self._dark_share = dark_share
         self._darkening = darkening
@@ -241,7 +244,7 @@ class Unpaired(Photographs):
             others = self._beside.beside(step, len(chosen))
         x = self._images(self._low, [index % len(self._low) for index in chosen], step, 0, mine)
         normal = self._images(self._others, others, step, _NORMAL, mine)
-        if self._flips:
+        if self._upside:
             random = np.random.default_rng((self._seed, step, _UPSIDE))
             upside = torch.from_numpy(random.random(len(chosen)) < 0.5)[mine].to(x.device)
             x, normal = (
