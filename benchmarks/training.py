@@ -1,6 +1,6 @@
 """Time training steps beside the published code's steps, written out in plain PyTorch, in one run.
 
-    python benchmarks/training.py [--device cuda]    # SCI, Zero-DCE, EnlightenGAN
+    python benchmarks/training.py [--device cuda]    # SCI, Zero-DCE, EnlightenGAN, NeRCo
 
 The steps of a method take turns, so that all see the same machine. They start from the same weights and see
 the same images; a first loss that differs by more than 1e-4 of itself (1e-2 in bfloat16) is an error. CPU
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from ops import KEEP_HEAP, RESULTS, machine
 from PIL import Image
-from published import EnlightenGANStep, sci_smoothness, zero_reference
+from published import EnlightenGANStep, NeRCoStep, sci_smoothness, zero_reference
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -170,6 +170,40 @@ def enlightengan(images: Tensor, cache: Path) -> Case:
     )
 
 
+def nerco(images: Tensor, cache: Path) -> Case:
+    from fastllie.training.data import Batch
+    from fastllie.training.nerco import NeRCoTask
+    from fastllie.training.parallel import Parallel
+    from fastllie.training.recipes import NERCO_PUBLISHED
+    from fastllie.training.task import resolve_precision
+
+    device, size = images.device, images.shape[-1]
+    normal = images.flip(3).mul(3).clamp(0, 1)
+    recipe = replace(NERCO_PUBLISHED, size=size)
+
+    def task(precision: str) -> NeRCoTask:
+        torch.manual_seed(0)
+        return NeRCoTask(replace(recipe, precision=precision), 300, 1, parallel=Parallel(device=device))
+
+    plain = task("float32")
+    makers = [published_nerco.Pre(), published_nerco.H(), *map(published_nerco.generator, (6, 3))]
+    judges = [published_nerco.discriminator() for _ in plain.judges]
+    ours = [plain.network.Pre, plain.network.H, plain.network.G_A, plain.darkener, *plain.judges.values()]
+    for network, given in zip((*makers, *judges), ours, strict=True):
+        network.load_state_dict(given.state_dict())
+        network.to(device)
+    published = NeRCoStep(makers, judges)
+    del plain, ours
+    calls = {PUBLISHED: lambda: published(images, normal)}
+    default = resolve_precision("auto", device)
+    x, other = (image.contiguous(memory_format=torch.channels_last) for image in (images, normal))
+    for precision in dict.fromkeys(("float32", default)):
+        made = task(precision)
+        name = f"fastllie, {precision}" + " (default)" * (precision == default)
+        calls[name] = lambda made=made: made.step([Batch(x, x, other)])["total"].item()
+    return Case(f"NeRCo step, {size}x{size}, batch {len(images)}", calls, data_of(recipe, cache, device))
+
+
 def step_of(task: "NetworkTask", images: Tensor) -> Callable[[], float]:
     from fastllie.training.data import Batch
 
@@ -259,7 +293,7 @@ def main() -> int:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--keep-heap", action="store_true", help="keep freed memory, in all contenders")
-    parser.add_argument("--only", nargs="+", choices=("sci", "zerodce", "enlightengan"), default=None)
+    parser.add_argument("--only", nargs="+", choices=("sci", "zerodce", "enlightengan", "nerco"), default=None)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="training", help="file name under benchmarks/results")
     options = parser.parse_args()
@@ -270,6 +304,7 @@ def main() -> int:
     rows, tables = {}, []
     cases = {"sci": (sci, (1, 400, 600)), "zerodce": (zerodce, (8, 256, 256))}
     cases["enlightengan"] = (enlightengan, (2, 160, 160))
+    cases["nerco"] = (nerco, (1, 256, 256))
     for make, shape in (cases[name] for name in options.only or cases):
         with tempfile.TemporaryDirectory() as folder:
             case = make(dark(*shape).to(options.device), Path(folder))

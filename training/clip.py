@@ -260,12 +260,13 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except RuntimeError:
-        # OpenAI's are archives of programs, whose tensors alone are taken; nothing of them is run
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings():
+        # PyTorch's own: of the kind of file, and of the way to read it
+        warnings.simplefilter("ignore")
+        try:
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        except RuntimeError:
+            # OpenAI's are archives of programs, whose tensors alone are taken; nothing of them is run
             return torch.jit.load(path, map_location="cpu").state_dict()
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -291,14 +292,17 @@ def _tower(state: Mapping[str, Tensor], source: str) -> ImageTower:
         for layer in (1, 2, 3, 4)
     ]
     places = len(mine["attnpool.positional_embedding"]) - 1
-    tower = ImageTower(
-        len(mine["conv3.weight"]),
-        blocks,
-        _REDUCTION * math.isqrt(places),
-        len(mine["attnpool.c_proj.weight"]),
-    )
-    # counters of batches are no floats, and nothing to a network that is not trained
+    # without weights of its own, which would draw random numbers
+    with torch.device("meta"):
+        tower = ImageTower(
+            len(mine["conv3.weight"]),
+            blocks,
+            _REDUCTION * math.isqrt(places),
+            len(mine["attnpool.c_proj.weight"]),
+        )
     wanted = {key: value for key, value in tower.state_dict().items() if value.is_floating_point()}
+    # of batches, which nothing reads in a network that is not trained
+    counters = {key: torch.zeros(()) for key in tower.state_dict() if key not in wanted}
     wrong = sorted(
         prefix + key
         for key in wanted.keys() | mine.keys()
@@ -308,7 +312,7 @@ def _tower(state: Mapping[str, Tensor], source: str) -> ImageTower:
         raise ValueError(
             f"{source} holds no ResNet of CLIP: {', '.join(wrong[:5])} missing or of other sizes"
         )
-    tower.load_state_dict(mine, strict=False)
+    tower.load_state_dict({**mine, **counters}, assign=True)
     return tower
 
 

@@ -28,13 +28,11 @@ class Pool:
 
     def draws(self, random: np.random.Generator, count: int) -> list[int | None]:
         """For each of a step's images the place of the one to be shown instead; None: it is shown itself."""
-        room = self.size - len(self.images)
-        places: list[int | None] = [None] * min(count, room)
-        for _ in range(count - len(places)):
-            # not in one line: the second number is drawn whatever the first one is
-            old, place = random.random() < SHARE, int(random.integers(max(1, self.size)))
-            places.append(place if old and self.size else None)
-        return places
+        if not self.size or len(self.images) < self.size:
+            return [None] * count
+        old = random.random(count) < SHARE
+        places = random.integers(self.size, size=count)
+        return [int(place) if chosen else None for place, chosen in zip(places, old, strict=True)]
 
     def shown(self, images: Tensor, places: Sequence[int | None]) -> Tensor:
         """What to show for images `[B, C, H, W]`, the same tensor where it is they."""
