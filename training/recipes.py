@@ -430,10 +430,11 @@ ENLIGHTENGAN = replace(
     precision="bfloat16",
     features=0.2,
     chroma=20.0,
-    contrast=2.0,
-    identity=1.0,
+    contrast=10.0,
+    identity=0.5,
     dark_share=0.0,
-    synthesis=Synthesis(exposures=(-6.5, -2.2), bright_share=0.1, mixed_share=0.1),
+    # no gap between dark and normal: in one, the network decides by regions, which shows
+    synthesis=Synthesis(exposures=(-6.5, -0.7), bright_share=0.1, mixed_share=0.1),
 )
 
 AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe
