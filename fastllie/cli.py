@@ -442,7 +442,7 @@ def _methods(arguments: argparse.Namespace) -> int:
             (
                 name,
                 f"{row.parameters:,}",
-                ", ".join(variant.name for variant in row.weights),
+                ", ".join(variant.name for variant in row.weights) or "-",
                 ", ".join(f"{option.name}={option.default}" for option in row.options) or "-",
                 row.paper,
             )

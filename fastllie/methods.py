@@ -38,8 +38,9 @@ class MethodInfo:
     Attributes:
         name: The spelling that every function and the command line take.
         model: The network's class as "module:class", imported on first use.
-        halo: Pixels around an output pixel that its value depends on, with default options and weights.
-        weights: The variants that ship; the first one is the default.
+        halo: Pixels around an output pixel that its value depends on, with default options and weights; None
+            where that is the whole image.
+        weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
     """
 
@@ -48,7 +49,7 @@ class MethodInfo:
     paper: str
     model: str
     parameters: int
-    halo: int
+    halo: int | None
     weights: tuple[Variant, ...]
     options: tuple[Option, ...]
     training: str
@@ -58,6 +59,8 @@ class MethodInfo:
         for place, variant in enumerate(self.weights):
             default = " (default)" if place == 0 else ""
             rows.append(("weights", f"{variant.name}{default}: {variant.provenance}; {variant.licence}"))
+        if not self.weights:
+            rows.append(("weights", "none ship with this version; give a path"))
         rows += [("option", f"{o.name} = {o.default!r}: {o.meaning}") for o in self.options]
         rows.append(("training", self.training))
         return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
@@ -122,6 +125,25 @@ METHODS: Mapping[str, MethodInfo] = {
                 ),
             ),
             training="dark photographs alone; no pairs, no labels",
+        ),
+        MethodInfo(
+            name="nerco",
+            title="NeRCo",
+            paper="Yang et al., Implicit Neural Representation for Cooperative Low-light Image Enhancement,"
+            " ICCV 2023, arXiv 2303.11722",
+            model="fastllie.models:NeRCo",
+            parameters=23_295_403,
+            halo=None,
+            weights=(),
+            options=(
+                Option(
+                    "size_mode",
+                    "reflect",
+                    "'reflect' mirrors to sides that are multiples of 4 and cuts that away again; 'official'"
+                    " resizes to the nearest such size, as the published test",
+                ),
+            ),
+            training=_UNPAIRED,
         ),
     )
 }

@@ -10,9 +10,11 @@ import numpy as np
 import published_nerco
 import pytest
 import torch
-from helpers import refused
+from helpers import refused, rounded, same_levels, unit
 from PIL import Image
 
+import fastllie
+from fastllie import checkpoint
 from fastllie.models import NeRCo
 from fastllie.models.nerco import (
     Discriminator,
@@ -490,3 +492,119 @@ def test_too_small_images():
         MaskExtractor(width=2)(torch.zeros(1, 3, 9, 3))
     with refused(ValueError, "edge must be one of", "'canny'"):
         edge_map(torch.zeros(1, 3, 4, 4), "canny")
+
+
+# --- the method and its files
+
+
+def write_published(folder, model, epoch="latest", prefix="", statistics=False):
+    """The three files, as the published training writes them or once did."""
+    folder.mkdir(exist_ok=True)
+    for part in ("Pre", "H", "G_A"):
+        state = {prefix + key: tensor for key, tensor in getattr(model, part).state_dict().items()}
+        if statistics:
+            state |= {f"{prefix}model.2.running_mean": torch.zeros(4)}
+            state |= {f"{prefix}model.2.num_batches_tracked": torch.tensor(3)}
+        torch.save(state, folder / f"{epoch}_net_{part}.pth")
+    return folder
+
+
+def equal(model, other):
+    """Whether two networks have the same parameters, and the same names for them."""
+    ours, theirs = model.state_dict(), other.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key].float()) for key in ours)
+
+
+@pytest.fixture
+def shape():
+    """A model whose sizes all differ from the defaults."""
+    return NeRCo(width=8, blocks=2, pre_blocks=1, mask_blocks=2, hidden=12)
+
+
+@torch.no_grad()
+def test_load_and_enhance(tmp_path, shape):
+    path = tmp_path / "small.safetensors"
+    checkpoint.write(path, shape.half().state_dict(), {"method": "nerco"})
+    model = fastllie.load("nerco", path)
+    assert equal(model, shape)
+    assert (model.size_mode, model.coordinates, model.training) == ("reflect", "published", False)
+    pixels = np.random.default_rng(0).integers(0, 90, (33, 18, 3), dtype=np.uint8)
+    y = model(unit(pixels))
+    expected = rounded(y)
+    assert same_levels(fastllie.enhance(pixels, "nerco", weights=path), expected)
+    assert not same_levels(fastllie.enhance(pixels, "nerco", weights=path, size_mode="official"), expected)
+    enhancer = fastllie.Enhancer("nerco", weights=path)
+    for got in (*enhancer.batch([pixels, pixels]), enhancer.preprocess(pixels)):
+        assert same_levels(got, expected)
+    halfway = fastllie.enhance(pixels, "nerco", weights=path, strength=0.5)
+    assert same_levels(halfway, rounded((unit(pixels) + y) / 2))
+    with refused(ValueError, "tile must be 'auto' or None, got 64"):
+        fastllie.enhance(pixels, "nerco", weights=path, tile=64)
+    with refused(ValueError, "nerco cannot be exported"):
+        fastllie.export("nerco", tmp_path / "small.onnx", weights=path)
+
+
+def test_files_tell_the_coordinates(tmp_path):
+    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, coordinates="absolute")
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", "coordinates": "absolute"})
+    assert fastllie.load("nerco", path).coordinates == "absolute"
+    with refused(ValueError, "the published code has no coordinates 'absolute'"):
+        checkpoint.export_official(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_files_are_read_and_written(tmp_path, shape):
+    checkpoint.export_official(shape, tmp_path / "saves" / "ours")
+    names = sorted(path.name for path in (tmp_path / "saves" / "ours").iterdir())
+    assert names == ["latest_net_G_A.pth", "latest_net_H.pth", "latest_net_Pre.pth"]
+    written = torch.load(tmp_path / "saves" / "ours" / "latest_net_H.pth", weights_only=True)
+    assert list(written) == list(shape.H.state_dict())
+    for path in (tmp_path / "saves" / "ours", tmp_path / "saves" / "ours" / "latest_net_Pre.pth"):
+        assert equal(fastllie.load("nerco", path), shape)
+    old = write_published(tmp_path / "old", shape, prefix="module.", statistics=True)
+    assert equal(fastllie.load("nerco", old), shape)
+
+
+def test_published_files_of_several_epochs(tmp_path, shape):
+    other = NeRCo(width=2, blocks=1)
+    folder = write_published(tmp_path / "saves", shape, "100")
+    assert equal(fastllie.load("nerco", folder), shape)
+    write_published(folder, other, "200")
+    with refused(ValueError, "several weights of nerco", "100, 200; give the path", "'100_net_G_A.pth'"):
+        fastllie.load("nerco", folder)
+    assert equal(fastllie.load("nerco", folder / "200_net_G_A.pth"), other)
+    write_published(folder, shape, "latest")
+    assert equal(fastllie.load("nerco", folder), shape)
+
+
+def test_one_file_with_all_networks(tmp_path, shape):
+    state = {f"net{key}": tensor for key, tensor in shape.state_dict().items()}
+    state |= {f"netG_B.{key}": tensor for key, tensor in Generator(width=2, blocks=1).state_dict().items()}
+    state |= {f"netD_A_edge.{key}": tensor for key, tensor in Discriminator(width=2).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "all.pth")
+    assert equal(fastllie.load("nerco", tmp_path / "all.pth"), shape)
+
+
+def test_what_is_wrong_with_files(tmp_path, shape):
+    for call in (fastllie.load, fastllie.Enhancer):
+        with refused(ValueError, "no weights of nerco ship with this version: give a path, e.g."):
+            call("nerco")
+    with refused(FileNotFoundError, "no weights of nerco in", "wanted latest_net_Pre.pth, latest_net_H.pth"):
+        fastllie.load("nerco", tmp_path)
+    folder = write_published(tmp_path / "saves", shape)
+    (folder / "latest_net_H.pth").unlink()
+    with refused(FileNotFoundError, "three files", "latest_net_H.pth"):
+        fastllie.load("nerco", folder)
+    state = shape.state_dict()
+    state["extra.weight"] = torch.zeros(2)
+    del state["H.conv1.weight"]
+    checkpoint.write(tmp_path / "bad.safetensors", state, {})
+    with refused(
+        ValueError, "does not fit 'nerco'", "missing: H.conv1.weight (1, 2, 7, 7)", "extra.weight (2,)"
+    ):
+        fastllie.load("nerco", tmp_path / "bad.safetensors")
+    checkpoint.write(tmp_path / "good.safetensors", shape.state_dict(), {})
+    with refused(ValueError, "holds weights of 'nerco', wanted weights of 'sci'"):
+        fastllie.load("sci", tmp_path / "good.safetensors")
+    with refused(ValueError, "is a directory; wanted a file"):
+        fastllie.load("sci", folder)
