@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/convolution_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
@@ -36,6 +37,12 @@ namespace fastllie::avx512 {
 #include "cpu/pack.h"
 
 #include "cpu/transpose.h"
+
+#include "cpu/convolution_gather.h"
+#include "cpu/convolution_multiply.h"
+#include "cpu/winograd.h"
+
+#include "cpu/convolution_loops.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"

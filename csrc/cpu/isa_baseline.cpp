@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 
+#include "cpu/convolution_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
@@ -25,6 +26,12 @@ namespace fastllie::baseline {
 #include "cpu/pack.h"
 
 #include "cpu/transpose.h"
+
+#include "cpu/convolution_gather.h"
+#include "cpu/convolution_multiply.h"
+#include "cpu/winograd.h"
+
+#include "cpu/convolution_loops.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/illumination_loops.h"
