@@ -107,6 +107,21 @@ struct Convolution {
 
 void convolution_forward_cpu(const Convolution& convolution, int threads);
 
+// Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
+// Weights and biases are packed as for Arithmetic::direct (the first layer) and winograd4, or
+// winograd4_pairs, of 32 channels.
+struct DceNet {
+  View x, out;
+  Sizes sizes;     // of the output
+  int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
+  bool zeros;      // each layer finds zeros outside of the image; else the image's nearest pixel goes on
+  bool pairs;
+  const void* weights[7];
+  const float* epilogues[7];
+};
+
+void dcenet_forward_cpu(const DceNet& network, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

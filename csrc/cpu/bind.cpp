@@ -48,6 +48,17 @@ PYBIND11_MODULE(_cpu, m) {
           py::gil_scoped_release release;
           convolution_forward_cpu(c, threads);
         });
+  m.def("dcenet_forward",
+        [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, bool pairs,
+           const std::array<uintptr_t, 7>& weights, const std::array<uintptr_t, 7>& epilogues, int threads) {
+          DceNet network{view(x), view(out), sizes, around, zeros, pairs, {}, {}};
+          for (int l = 0; l < 7; ++l) {
+            network.weights[l] = reinterpret_cast<const void*>(weights[l]);
+            network.epilogues[l] = reinterpret_cast<const float*>(epilogues[l]);
+          }
+          py::gil_scoped_release release;
+          dcenet_forward_cpu(network, threads);
+        });
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,
            int64_t steps, bool tanh, int threads) {

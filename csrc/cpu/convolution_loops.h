@@ -102,8 +102,13 @@ static void run_direct(const ConvolutionTask& task, int64_t from, int64_t to) {
         for (int64_t i = 0; i < lines; ++i) {
           for (int64_t p = 0; p < length; p += PRODUCT_ROWS) {
             const In* const start = input + (i * pitch + p) * inputs;
-            product<N, S>({reinterpret_cast<const S*>(start), inputs / PACKED}, pitch * inputs / PACKED, side,
-                          weights, depth, sums);
+            const auto window = [&](int64_t ky) {
+              return reinterpret_cast<const S*>(start + ky * pitch * inputs);
+            };
+            if (side == 3)
+              product<N, S>({window(0), window(1), window(2)}, inputs / PACKED, weights, depth, sums);
+            else
+              product<N, S>({window(0)}, inputs / PACKED, weights, depth, sums);
             for (int r = 0; r < PRODUCT_ROWS && p + r < length; ++r) {
               const int64_t h = line ? (p + r) / pitch : i, w = line ? (p + r) % pitch : p + r;
               if (w >= block.columns) continue;
@@ -145,12 +150,14 @@ static void transform_block(const ConvolutionTask& task, const Block& block, int
       const int64_t row_pitch = window.columns * pixel_pitch;
       gather_any<Same<float>>(source, window, first, channels, input, row_pitch, pixel_pitch);
       for (int64_t y = 0; y < tiles_down; ++y) {
+        const float* rows[M + 2];
+        for (int k = 0; k < M + 2; ++k) rows[k] = input + (y * M + k) * row_pitch;
         for (int64_t x = 0; x < tiles_across; ++x) {
-          const float* const tile = input + y * M * row_pitch + x * M * pixel_pitch;
           typename Factor::Element* const to = factors + (y * tiles_across + x) * depth + channel;
           // what the last vector writes too much, the next source overwrites or nobody reads
           for (int64_t c = 0; c < channels; c += LANES<float>)
-            transform_input<M, Factor>(tile + c, row_pitch, pixel_pitch, to + c, pitch);
+            transform_input<M, Same<float>, Factor>(rows, x * M * pixel_pitch + c, pixel_pitch, to + c,
+                                                    pitch);
         }
       }
       channel += channels;
@@ -223,7 +230,7 @@ static void run_winograd(const ConvolutionTask& task, int64_t from, int64_t to) 
           const S* const w = weights + point * inputs * OUTPUT_BLOCK + n * LANES<float>;
           for (int64_t tile = 0; tile < count; tile += PRODUCT_ROWS) {
             const F* const rows = factors + point * pitch + tile * depth;
-            product<N, S>({reinterpret_cast<const S*>(rows), depth / PACKED}, 0, 1, w, inputs,
+            product<N, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, w, inputs,
                           sums + point * sums_pitch + tile * OUTPUT_BLOCK + n * LANES<float>);
           }
         }

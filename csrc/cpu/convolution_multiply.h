@@ -74,17 +74,18 @@ FASTLLIE_INLINE void multiply(Rows<uint32_t> rows, const uint32_t* weights, int6
   }
 }
 
-// The sums of PRODUCT_ROWS rows over `windows` stretches of them, `step` apart, to rows of OUTPUT_BLOCK. Not
-// inlined: beside other code GCC would keep the sums in memory.
-template <int N, class S>
-static __attribute__((noinline)) void product(Rows<S> rows, int64_t step, int64_t windows, const S* weights,
-                                              int64_t depth, float* to) {
+// The sums of PRODUCT_ROWS rows over as many windows as there are starts, `pitch` from row to row, to rows of
+// OUTPUT_BLOCK. Not inlined: beside other code GCC would keep the sums in memory.
+template <int N, class S, int WINDOWS>
+static __attribute__((noinline)) void product(const S* const (&starts)[WINDOWS], int64_t pitch,
+                                              const S* weights, int64_t depth, float* to) {
   f32v sums[PRODUCT_ROWS][N];
 #pragma GCC unroll 12
   for (int r = 0; r < PRODUCT_ROWS; ++r)
     for (int n = 0; n < N; ++n) sums[r][n] = f32v{};
-  for (int64_t i = 0; i < windows; ++i) {
-    multiply<N>({rows.start + i * step, rows.pitch}, weights + i * depth * OUTPUT_BLOCK, depth, sums);
+#pragma GCC unroll 1
+  for (int i = 0; i < WINDOWS; ++i) {
+    multiply<N>({starts[i], pitch}, weights + i * depth * OUTPUT_BLOCK, depth, sums);
   }
 #pragma GCC unroll 12
   for (int r = 0; r < PRODUCT_ROWS; ++r)

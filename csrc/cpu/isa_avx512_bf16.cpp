@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu/convolution_task.h"
+#include "cpu/dcenet_task.h"
 #include "curve.h"
 
 #define FASTLLIE_AVX512
@@ -30,12 +31,15 @@ namespace fastllie::avx512_bf16 {
 
 #include "cpu/pack.h"
 
+#include "cpu/transpose.h"
+
 #include "cpu/convolution_gather.h"
 #include "cpu/convolution_multiply.h"
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"
 
+#include "cpu/dcenet_loops.h"
 }  // namespace fastllie::avx512_bf16
 
 #if defined(__clang__)

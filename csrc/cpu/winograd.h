@@ -51,17 +51,19 @@ struct Winograd<2> {
   }
 };
 
-// A tile of (M + 2)^2 pixels to as many products' factors, which lie `pitch` apart.
-template <int M, class Factor>
-FASTLLIE_INLINE void transform_input(const float* from, int64_t row_pitch, int64_t pixel_pitch,
-                                     typename Factor::Element* to, int64_t pitch) {
+// A tile of (M + 2)^2 pixels, `at` elements into as many rows, to as many products' factors, which lie
+// `pitch` apart.
+template <int M, class Pixel, class Factor>
+FASTLLIE_INLINE void transform_input(const typename Pixel::Element* const (&rows)[M + 2], int64_t at,
+                                     int64_t pixel_pitch, typename Factor::Element* to, int64_t pitch) {
   constexpr int TAPS = Winograd<M>::TAPS;
   f32v half[TAPS][TAPS];
 #pragma GCC unroll 6
   for (int j = 0; j < TAPS; ++j) {
     f32v d[TAPS], t[TAPS];
 #pragma GCC unroll 6
-    for (int i = 0; i < TAPS; ++i) d[i] = load<f32v>(from + i * row_pitch + j * pixel_pitch);
+    for (int i = 0; i < TAPS; ++i)
+      d[i] = Pixel::widen(load<typename Pixel::Stored>(rows[i] + at + j * pixel_pitch));
     Winograd<M>::input(d, t);
 #pragma GCC unroll 6
     for (int i = 0; i < TAPS; ++i) half[i][j] = t[i];
