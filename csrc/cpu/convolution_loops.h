@@ -106,9 +106,10 @@ static void run_direct(const ConvolutionTask& task, int64_t from, int64_t to) {
               return reinterpret_cast<const S*>(start + ky * pitch * inputs);
             };
             if (side == 3)
-              product<N, S>({window(0), window(1), window(2)}, inputs / PACKED, weights, depth, sums);
+              product<N, S>({window(0), window(1), window(2)}, inputs / PACKED, length - p, weights, depth,
+                            sums);
             else
-              product<N, S>({window(0)}, inputs / PACKED, weights, depth, sums);
+              product<N, S>({window(0)}, inputs / PACKED, length - p, weights, depth, sums);
             for (int r = 0; r < PRODUCT_ROWS && p + r < length; ++r) {
               const int64_t h = line ? (p + r) / pitch : i, w = line ? (p + r) % pitch : p + r;
               if (w >= block.columns) continue;
@@ -230,7 +231,7 @@ static void run_winograd(const ConvolutionTask& task, int64_t from, int64_t to) 
           const S* const w = weights + point * inputs * OUTPUT_BLOCK + n * LANES<float>;
           for (int64_t tile = 0; tile < count; tile += PRODUCT_ROWS) {
             const F* const rows = factors + point * pitch + tile * depth;
-            product<N, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, w, inputs,
+            product<N, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, count - tile, w, inputs,
                           sums + point * sums_pitch + tile * OUTPUT_BLOCK + n * LANES<float>);
           }
         }

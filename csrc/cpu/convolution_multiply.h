@@ -33,16 +33,15 @@ struct Rows {
 };
 
 // sums[r][n] += the sum over k of rows[r][k] * weights[k][n], `depth` of them.
-template <int N>
-FASTLLIE_INLINE void multiply(Rows<float> rows, const float* weights, int64_t depth,
-                              f32v (&sums)[PRODUCT_ROWS][N]) {
+template <int ROWS, int N>
+FASTLLIE_INLINE void multiply(Rows<float> rows, const float* weights, int64_t depth, f32v (&sums)[ROWS][N]) {
   const int64_t pitch = rows.pitch, pitch3 = 3 * pitch;
   const float* base[3] = {rows.start, rows.start + 4 * pitch, rows.start + 8 * pitch};
 #pragma GCC unroll 4
   for (int64_t k = 0; k < depth; ++k) {
     f32v w[N];
     for (int n = 0; n < N; ++n) w[n] = held(load<f32v>(weights + k * OUTPUT_BLOCK + n * LANES<float>));
-    for (int r = 0; r < PRODUCT_ROWS; ++r) {
+    for (int r = 0; r < ROWS; ++r) {
       const f32v v = held(f32v{} + Rows<float>::at(base, pitch, pitch3, r, k));
       for (int n = 0; n < N; ++n) sums[r][n] += v * w[n];
     }
@@ -50,9 +49,9 @@ FASTLLIE_INLINE void multiply(Rows<float> rows, const float* weights, int64_t de
 }
 
 // The same of pairs of bfloat16: two values of a row lie side by side, and so do their weights.
-template <int N>
+template <int ROWS, int N>
 FASTLLIE_INLINE void multiply(Rows<uint32_t> rows, const uint32_t* weights, int64_t depth,
-                              f32v (&sums)[PRODUCT_ROWS][N]) {
+                              f32v (&sums)[ROWS][N]) {
   const int64_t pitch = rows.pitch, pitch3 = 3 * pitch;
   const uint32_t* base[3] = {rows.start, rows.start + 4 * pitch, rows.start + 8 * pitch};
 #pragma GCC unroll 4
@@ -60,7 +59,7 @@ FASTLLIE_INLINE void multiply(Rows<uint32_t> rows, const uint32_t* weights, int6
     u32v w[N];
     for (int n = 0; n < N; ++n)
       w[n] = (u32v)held((f32v)load<u32v>(weights + k * OUTPUT_BLOCK + n * LANES<float>));
-    for (int r = 0; r < PRODUCT_ROWS; ++r) {
+    for (int r = 0; r < ROWS; ++r) {
       const u32v v = (u32v)held((f32v)(u32v{} + Rows<uint32_t>::at(base, pitch, pitch3, r, k)));
       for (int n = 0; n < N; ++n) {
 #if defined(FASTLLIE_BF16)
@@ -74,20 +73,32 @@ FASTLLIE_INLINE void multiply(Rows<uint32_t> rows, const uint32_t* weights, int6
   }
 }
 
-// The sums of PRODUCT_ROWS rows over as many windows as there are starts, `pitch` from row to row, to rows of
+// The sums of ROWS rows over as many windows as there are starts, `pitch` from row to row, to rows of
 // OUTPUT_BLOCK. Not inlined: beside other code GCC would keep the sums in memory.
-template <int N, class S, int WINDOWS>
-static __attribute__((noinline)) void product(const S* const (&starts)[WINDOWS], int64_t pitch,
-                                              const S* weights, int64_t depth, float* to) {
-  f32v sums[PRODUCT_ROWS][N];
+template <int ROWS, int N, class S, int WINDOWS>
+static __attribute__((noinline)) void product_of(const S* const (&starts)[WINDOWS], int64_t pitch,
+                                                 const S* weights, int64_t depth, float* to) {
+  f32v sums[ROWS][N];
 #pragma GCC unroll 12
-  for (int r = 0; r < PRODUCT_ROWS; ++r)
+  for (int r = 0; r < ROWS; ++r)
     for (int n = 0; n < N; ++n) sums[r][n] = f32v{};
 #pragma GCC unroll 1
-  for (int i = 0; i < WINDOWS; ++i) {
-    multiply<N>({starts[i], pitch}, weights + i * depth * OUTPUT_BLOCK, depth, sums);
-  }
+  for (int i = 0; i < WINDOWS; ++i)
+    multiply<ROWS, N>({starts[i], pitch}, weights + i * depth * OUTPUT_BLOCK, depth, sums);
 #pragma GCC unroll 12
-  for (int r = 0; r < PRODUCT_ROWS; ++r)
+  for (int r = 0; r < ROWS; ++r)
     for (int n = 0; n < N; ++n) store(to + r * OUTPUT_BLOCK + n * LANES<float>, sums[r][n], false);
+}
+
+// Of `rows` rows, at most PRODUCT_ROWS of them; some more may be read and written.
+template <int N, class S, int WINDOWS>
+FASTLLIE_INLINE void product(const S* const (&starts)[WINDOWS], int64_t pitch, int64_t rows, const S* weights,
+                             int64_t depth, float* to) {
+  constexpr int FEW = PRODUCT_ROWS % 3 ? PRODUCT_ROWS : PRODUCT_ROWS / 3;
+  if (rows <= FEW)
+    product_of<FEW, N, S>(starts, pitch, weights, depth, to);
+  else if (FEW < PRODUCT_ROWS && rows <= 2 * FEW)
+    product_of < FEW<PRODUCT_ROWS ? 2 * FEW : FEW, N, S>(starts, pitch, weights, depth, to);
+  else
+    product_of<PRODUCT_ROWS, N, S>(starts, pitch, weights, depth, to);
 }

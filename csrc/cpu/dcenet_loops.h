@@ -127,7 +127,8 @@ struct DceStrip {
         const float* const rows[3] = {image.row(r + i) + 3 * p, image.row(r + i + 1) + 3 * p,
                                       image.row(r + i + 2) + 3 * p};
         for (int n = 0; n < VECTORS; n += 2)
-          product<2, float>(rows, 3, weights + n * LANES<float>, 9, products + n * LANES<float>);
+          product<2, float>(rows, 3, 4 * tiles + 2 - p, weights + n * LANES<float>, 9,
+                            products + n * LANES<float>);
         const int64_t count = smaller(PRODUCT_ROWS, 4 * tiles + 2 - p);
         for (int64_t k = 0; k < count; ++k) {
           for (int n = 0; n < VECTORS; ++n) {
@@ -170,7 +171,7 @@ struct DceStrip {
         const S* const w = weights + point * depth / PACKED * OUTPUT_BLOCK + n * LANES<float>;
         for (int64_t tile = 0; tile < tiles; tile += PRODUCT_ROWS) {
           const F* const rows = factors + point * pitch + tile * depth;
-          product<2, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, w, depth / PACKED,
+          product<2, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, tiles - tile, w, depth / PACKED,
                         sums + point * sums_pitch() + tile * OUTPUT_BLOCK + n * LANES<float>);
         }
       }
