@@ -11,7 +11,8 @@ from serving import device_of
 
 from fastllie import _native
 from fastllie.models.enlightengan import EnlightenGAN, attention
-from fastllie.ops.unet import can_run_unet, pack_unet, run_unet
+from fastllie.ops.packing import can_run_packed
+from fastllie.ops.unet import DTYPES, pack_unet, run_unet
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "enlightengan"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden data of EnlightenGAN is not here")
@@ -44,7 +45,7 @@ def photograph(batch=1, height=64, width=96):
 def plain(net, x):
     """The modules' own result: gradients are wanted."""
     with torch.enable_grad():
-        assert not can_run_unet(x, attention(x), net.parameters())
+        assert not can_run_packed((x, attention(x)), net.parameters(), DTYPES)
         return net(x).detach()
 
 
@@ -99,7 +100,7 @@ def test_golden(image, corners, monkeypatch):
     x = torch.from_numpy(arrays[f"{image}_img_u8"]).permute(2, 0, 1)[None] / 255
     v = (x - 0.5) / 0.5
     with torch.no_grad():
-        assert can_run_unet(v, attention(v), net.parameters())
+        assert can_run_packed((v, attention(v)), net.parameters(), DTYPES)
         got = net.generate(v, attention(v))
     for name, value in zip(("out", "latent"), got, strict=True):
         expected = torch.from_numpy(arrays[f"{image}_{name}{corners}"]).reshape(value.shape)
@@ -115,9 +116,9 @@ def test_changed_weights_are_packed_anew():
     net, x = network(), photograph()
     with torch.no_grad():
         before = net(x)
-        packed = net._packed
+        held = net._packing._held
         assert torch.equal(net(x), before)
-        assert net._packed is packed
+        assert net._packing._held is held
         net.conv10.bias += 0.5
         got = net(x)
     torch.testing.assert_close(got, plain(net, x), rtol=0, atol=2e-5)
@@ -130,14 +131,14 @@ def test_left_to_the_modules(monkeypatch):
     v, g = 2 * x - 1, attention(x)
     weights = list(net.parameters())
     with torch.no_grad():
-        assert can_run_unet(v, g, weights)
-        assert not can_run_unet(v.double(), g, weights)
-        assert not can_run_unet(v.bfloat16(), g, weights)
+        assert can_run_packed((v, g), weights, DTYPES)
+        assert not can_run_packed((v.double(), g), weights, DTYPES)
+        assert not can_run_packed((v.bfloat16(), g), weights, DTYPES)
         monkeypatch.setenv("FASTLLIE_BACKEND", "torch")
-        assert not can_run_unet(v, g, weights)
+        assert not can_run_packed((v, g), weights, DTYPES)
         torch.testing.assert_close(net.double()(x.double()), plain(net, x.double()))
     with torch.inference_mode():
-        assert not can_run_unet(v, g, [torch.zeros(3)])
+        assert not can_run_packed((v, g), [torch.zeros(3)], DTYPES)
     net = network().train()
     net(x).mean().backward()
     assert net.conv1_1.weight.grad is not None

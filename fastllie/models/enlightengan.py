@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.ops.unet import PackedUNet, can_run_unet, pack_unet, run_unet
+from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.unet import DTYPES, pack_unet, run_unet
 
 WIDTH = 32
 LEVELS = 5
@@ -64,7 +65,7 @@ class EnlightenGAN(nn.Module):
             raise ValueError(f"width must be an integer >= 1, got {width!r}")
         self.width = width
         self.align_corners = align_corners
-        self._packed: tuple[list[tuple[int, int]], PackedUNet, list[Tensor]] | None = None
+        self._packing = Packing()
         self.halve_wide = halve_wide
         channels = [width * 2**level for level in range(LEVELS)]
         inputs = 4
@@ -120,8 +121,9 @@ class EnlightenGAN(nn.Module):
 
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         weights = [*self.parameters(), *self.buffers()]
-        if not self.training and can_run_unet(v, g, weights):
-            return run_unet(v, g, self._pack(v.dtype, weights), align_corners=self.align_corners)
+        if not self.training and can_run_packed((v, g), weights, DTYPES):
+            packed = self._packing.get(weights, v.dtype, lambda: pack_unet(self.state_dict(), dtype=v.dtype))
+            return run_unet(v, g, packed, align_corners=self.align_corners)
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))
@@ -137,16 +139,6 @@ class EnlightenGAN(nn.Module):
             features = self._norm(f"{block}_1", torch.cat([features, skip * darkness], 1))
             features = self._norm(f"{block}_2", features)
         return self.conv10(features) * g
-
-    def _pack(self, dtype: torch.dtype, weights: list[Tensor]) -> PackedUNet:
-        """The weights for `run_unet`, packed anew only when one of them has changed."""
-        found = [(tensor.data_ptr(), tensor._version) for tensor in weights]
-        packed = self._packed
-        if packed is None or packed[0] != found or packed[1].dtype != dtype:
-            # the old values are kept alive, or new ones could come to lie where they were
-            alive = [tensor.detach() for tensor in weights]
-            packed = self._packed = found, pack_unet(self.state_dict(), dtype=dtype), alive
-        return packed[1]
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         """Convolution, LeakyReLU, and only then batch norm, which the very last one lacks."""

@@ -1,6 +1,6 @@
 """EnlightenGAN's generator on the CPU, for inference: packed convolutions, nothing between them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie import _native
-from fastllie.ops import backend as backends
 from fastllie.ops.convolution import (
     DTYPES,
     PackedConvolution,
@@ -83,22 +82,6 @@ def pack_unet(
             )
         )
     return PackedUNet(tuple(layers), dtype)
-
-
-def can_run_unet(v: Tensor, g: Tensor, weights: Iterable[Tensor]) -> bool:
-    """Whether `run_unet` serves: on the CPU, without gradients, untraced, float32 or bfloat16 throughout.
-
-    A module traced by torch.compile or an exporter is better left as it is, and tensors of inference mode
-    tell nobody that they changed, so that nothing can be packed ahead of them.
-    """
-    if v.dtype not in DTYPES or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if backends.choose("auto", v) != "cpu":
-        return False
-    tensors = list(weights)
-    if any((t.is_floating_point() and t.dtype != v.dtype) or t.is_inference() for t in tensors):
-        return False
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in (v, g, *tensors)))
 
 
 def run_unet(v: Tensor, g: Tensor, packed: PackedUNet, *, align_corners: bool = False) -> Tensor:
