@@ -1,4 +1,4 @@
-"""Packed convolutions against torch's in float64: every arithmetic, every instruction set, all around them."""
+"""Packed convolutions against torch's in float64: every arithmetic and instruction set, all around them."""
 
 import pytest
 import torch

@@ -146,3 +146,10 @@ static void gather_any(const Source& source, const Window& window, int64_t first
   else
     gather<Same<float>, To>(source, window, first, channels, to, row_pitch, pixel_pitch);
 }
+
+// Whether a window can be read from the source itself, by whole vectors of channels.
+FASTLLIE_INLINE bool readable_in_place(const Source& source, const Window& window) {
+  return source.sampling == Sampling::same && !source.map.data && source.channels % LANES<float> == 0 &&
+         window.top >= 0 && window.left >= 0 && window.top + window.rows <= source.height &&
+         window.left + window.columns <= source.width;
+}

@@ -133,35 +133,54 @@ static void run_direct(const ConvolutionTask& task, int64_t from, int64_t to) {
   }
 }
 
+// Where a block's tiles are, and their factors.
+struct Tiles {
+  int64_t down, across;
+  int64_t depth, pitch;  // of the factors, from tile to tile and from point to point
+};
+
+template <int M, class Pixel, class Factor>
+static void transform_tiles(const typename Pixel::Element* input, int64_t row_pitch, int64_t pixel_pitch,
+                            int64_t channels, const Tiles& tiles, typename Factor::Element* factors) {
+  for (int64_t y = 0; y < tiles.down; ++y) {
+    const typename Pixel::Element* rows[M + 2];
+    for (int k = 0; k < M + 2; ++k) rows[k] = input + (y * M + k) * row_pitch;
+    for (int64_t x = 0; x < tiles.across; ++x) {
+      typename Factor::Element* const to = factors + (y * tiles.across + x) * tiles.depth;
+      // what the last vector writes too much, the next source overwrites or nobody reads
+      for (int64_t c = 0; c < channels; c += LANES<float>)
+        transform_input<M, Pixel, Factor>(rows, x * M * pixel_pitch + c, pixel_pitch, to + c, tiles.pitch);
+    }
+  }
+}
+
 // The factors of a block's products: of every tile, at every one of the points, all input channels.
 template <int M, class Factor>
-static void transform_block(const ConvolutionTask& task, const Block& block, int64_t tiles_across,
-                            int64_t tiles_down, float* input, typename Factor::Element* factors,
-                            int64_t depth, int64_t pitch) {
-  const Convolution& convolution = task.convolution;
+static void transform_block(const Convolution& convolution, const Block& block, const Tiles& tiles,
+                            float* input, typename Factor::Element* factors) {
   const int64_t outside = convolution.pad ? 1 : 0;
-  const Window window{block.b, block.top - outside, block.left - outside, tiles_down * M + 2,
-                      tiles_across * M + 2};
-  int64_t channel = 0;
+  const Window window{block.b, block.top - outside, block.left - outside, tiles.down * M + 2,
+                      tiles.across * M + 2};
   for (int64_t i = 0; i < convolution.count; ++i) {
     const Source& source = convolution.sources[i];
+    if (readable_in_place(source, window)) {
+      with_storage<float>(source.view.dtype, [&](auto code) {
+        using Pixel = decltype(code);
+        const int64_t* const strides = source.view.strides;
+        const auto* const start = static_cast<const typename Pixel::Element*>(source.view.data) +
+                                  window.b * strides[0] + window.top * strides[2] + window.left * strides[3];
+        transform_tiles<M, Pixel, Factor>(start, strides[2], strides[3], source.channels, tiles, factors);
+      });
+      factors += source.channels;
+      continue;
+    }
     for (int64_t first = 0; first < source.channels; first += WINOGRAD_CHANNELS) {
       const int64_t channels = smaller(WINOGRAD_CHANNELS, source.channels - first);
       const int64_t pixel_pitch = rounded_up(channels, LANES<float>);
       const int64_t row_pitch = window.columns * pixel_pitch;
       gather_any<Same<float>>(source, window, first, channels, input, row_pitch, pixel_pitch);
-      for (int64_t y = 0; y < tiles_down; ++y) {
-        const float* rows[M + 2];
-        for (int k = 0; k < M + 2; ++k) rows[k] = input + (y * M + k) * row_pitch;
-        for (int64_t x = 0; x < tiles_across; ++x) {
-          typename Factor::Element* const to = factors + (y * tiles_across + x) * depth + channel;
-          // what the last vector writes too much, the next source overwrites or nobody reads
-          for (int64_t c = 0; c < channels; c += LANES<float>)
-            transform_input<M, Same<float>, Factor>(rows, x * M * pixel_pitch + c, pixel_pitch, to + c,
-                                                    pitch);
-        }
-      }
-      channel += channels;
+      transform_tiles<M, Same<float>, Factor>(input, row_pitch, pixel_pitch, channels, tiles, factors);
+      factors += channels;
     }
   }
 }
@@ -201,9 +220,9 @@ static void run_winograd(const ConvolutionTask& task, int64_t from, int64_t to) 
   for (int64_t i = 0; i < convolution.count; ++i)
     depth += rounded_up(convolution.sources[i].channels, LANES<float>);
   const int64_t down = (task.rows + M - 1) / M, across = (task.columns + M - 1) / M;
-  const int64_t tiles = rounded_up(down * across, ROW_BLOCK);
+  const int64_t most = rounded_up(down * across, ROW_BLOCK);  // tiles
   // 64 bytes more, or the points of a tile would fall on the same lines of the first cache
-  const int64_t pitch = tiles * depth + 64 / sizeof(F), sums_pitch = tiles * OUTPUT_BLOCK + 16;
+  const int64_t pitch = most * depth + 64 / sizeof(F), sums_pitch = most * OUTPUT_BLOCK + 16;
   const int64_t input_size =
       (down * M + 2) * (across * M + 2) * rounded_up(smaller(task.inputs, WINOGRAD_CHANNELS), LANES<float>);
   const int64_t floats = POINTS * sums_pitch + input_size;
@@ -215,12 +234,12 @@ static void run_winograd(const ConvolutionTask& task, int64_t from, int64_t to) 
   int64_t transformed = -1;
   for (int64_t unit = from; unit < to; ++unit) {
     const Block block(task, unit);
-    const int64_t tiles_down = (block.rows + M - 1) / M, tiles_across = (block.columns + M - 1) / M;
+    const Tiles tiles{(block.rows + M - 1) / M, (block.columns + M - 1) / M, depth, pitch};
     if (transformed != unit / task.groups) {
       transformed = unit / task.groups;
-      transform_block<M, Factor>(task, block, tiles_across, tiles_down, input, factors, depth, pitch);
+      transform_block<M, Factor>(convolution, block, tiles, input, factors);
     }
-    const int64_t count = tiles_down * tiles_across;
+    const int64_t count = tiles.down * tiles.across;
     const Pixels<Out> out(convolution.out, block);
     for (int64_t c = block.first; c < block.last; c += OUTPUT_BLOCK) {
       const int64_t vectors = (smaller(block.last - c, OUTPUT_BLOCK) + LANES<float> - 1) / LANES<float>;
@@ -242,9 +261,9 @@ static void run_winograd(const ConvolutionTask& task, int64_t from, int64_t to) 
       for (n = 0; n < vectors; ++n) {
         const int64_t channel = c + n * LANES<float>, channels = block.last - channel;
         const Epilogue epilogue = Epilogue::of(task, channel);
-        for (int64_t y = 0; y < tiles_down; ++y) {
-          for (int64_t x = 0; x < tiles_across; ++x) {
-            const float* const tile = sums + (y * tiles_across + x) * OUTPUT_BLOCK + n * LANES<float>;
+        for (int64_t y = 0; y < tiles.down; ++y) {
+          for (int64_t x = 0; x < tiles.across; ++x) {
+            const float* const tile = sums + (y * tiles.across + x) * OUTPUT_BLOCK + n * LANES<float>;
             write_tile<M, Out>(tile, sums_pitch, epilogue,
                                out.start + y * M * out.row_pitch + x * M * out.pixel_pitch + channel, out,
                                block.rows - y * M, block.columns - x * M, channels);
