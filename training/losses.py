@@ -8,8 +8,9 @@ WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 _SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
 _DARKEST = 2 / 255
 _LARGEST_RATIO = 6.0
-_EXPONENTS = (0.5, 1.1)
+_EXPONENTS = (0.35, 1.1)
 _LAGS = (1, 4)
+_NEARLY_WHITE = 0.98
 _SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data range 1
 
 
@@ -134,7 +135,7 @@ def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
 
     A gain keeps the ratios of all pixels; haze does not, nor do patches of different gains. Mean over cells
     of 8x8 pixels, neighbours and those four cells apart, of (d(y) - k d(x))^2, d the difference of the
-    logarithms of the greys; k is the image's best exponent, but at least 0.5 and at most 1.1.
+    logarithms of the greys; k is the image's best exponent, but at least 0.35 and at most 1.1.
 
     Raises:
         ValueError: images smaller than two cells.
@@ -163,6 +164,11 @@ def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
         min=1e-6
     )
     return (outputs - slope.clamp(*_EXPONENTS) * inputs).square().mean()
+
+
+def overshoot(y: Tensor, x: Tensor) -> Tensor:
+    """How far the output is above 0.98, or above the input where that is brighter, on the mean: ours."""
+    return (y - x.clamp(min=_NEARLY_WHITE)).clamp(min=0).mean()
 
 
 def grey_illumination(illum: Tensor) -> Tensor:
