@@ -72,6 +72,56 @@ void sci_forward_cpu(const View& x, const View& weights, const View& biases, con
 void sci_forward_cuda(const View& x, const View& weights, const View& biases, const View& out, const Sci& sci,
                       int device, void* stream);
 
+// Convolutions of 3 x 3 or 1 x 1 with stride 1 on tensors whose channels are interleaved (strides[1] == 1),
+// float32 or bfloat16. The input is a concatenation of one or two sources.
+enum class Sampling {
+  same,
+  pooled,     // the largest of each 2 x 2 pixels
+  enlarged,   // twice the size, bilinear, half-pixel centres
+  stretched,  // twice the size, bilinear, corners aligned
+};
+
+struct Source {
+  View view;
+  int64_t channels, height, width;  // before the sampling
+  Sampling sampling;
+  View map;  // multiplies every channel of a pixel, [B, 1, ., .] in float32 after the sampling; or null
+};
+
+// How the sums are made; the layout of the packed weights follows it: see fastllie.ops.convolution.
+enum class Arithmetic { direct, pairs, winograd2, winograd2_pairs, winograd4, winograd4_pairs };
+
+struct Convolution {
+  Source sources[2];
+  int64_t count;  // of sources
+  View out;
+  Sizes sizes;   // of the output
+  int64_t side;  // 3 or 1
+  bool pad;      // by one row and column of zeros on each side
+  Arithmetic arithmetic;
+  const void* weights;
+  const float* epilogue;  // bias, scale and shift of each output channel, rounded up to whole blocks of 32
+  float slope;            // of what is below zero after the bias; then comes the affine function
+  bool affine;
+};
+
+void convolution_forward_cpu(const Convolution& convolution, int threads);
+
+// Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
+// Weights and biases are packed as for Arithmetic::direct (the first layer) and winograd4, or
+// winograd4_pairs, of 32 channels.
+struct DceNet {
+  View x, out;
+  Sizes sizes;     // of the output
+  int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
+  bool zeros;      // each layer finds zeros outside of the image; else the image's nearest pixel goes on
+  bool pairs;
+  const void* weights[7];
+  const float* epilogues[7];
+};
+
+void dcenet_forward_cpu(const DceNet& network, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

@@ -362,14 +362,19 @@ def scene(seed=0):
 
 def test_a_gain_keeps_colours_and_contrast_and_haze_does_not():
     x = scene()
-    haze = 0.3 + 2 * x
+    haze = 0.4 + x
     blue = 4 * x + torch.tensor([0.0, 0.0, 0.2], dtype=x.dtype).view(3, 1, 1)
     assert losses.contrast_consistency(4 * x, x) < 1e-4
-    assert losses.contrast_consistency(haze, x) > 0.02
+    assert losses.contrast_consistency(haze, x) > 0.01
+    gains = torch.where(torch.arange(64) < 32, 2.0, 8.0)
+    assert losses.contrast_consistency(gains * x, x) > 0.05
     assert losses.chroma_consistency(4 * x, x) < 1e-7
     assert losses.chroma_consistency(blue, x) > 0.005
     # a gamma is one exponent for the image, within what is allowed
     assert losses.contrast_consistency((x + 1e-3) ** 0.8, x) < 0.3 * losses.contrast_consistency(haze, x)
+    assert losses.overshoot(4 * x, x) == 0
+    assert losses.overshoot(x + 1, x) > 0.02
+    assert losses.overshoot(x + 1, x + 1) == 0
     for loss in (losses.contrast_consistency, losses.chroma_consistency):
         black = torch.zeros_like(x)
         assert loss(black, black) == 0
@@ -379,7 +384,7 @@ def test_a_gain_keeps_colours_and_contrast_and_haze_does_not():
 def test_the_gradients_of_our_losses_are_right():
     x = scene()[:1, :, :16, :24]
     # a leaf that nothing detached hangs on: ratio and exponent are constants to the gradient
-    y = (0.2 + 2 * x).requires_grad_()
+    y = (0.4 + x).requires_grad_()
     grad = torch.autograd.grad(losses.chroma_consistency(y, x), y)[0]
     grey = torch.nn.functional.avg_pool2d(y, 4).mean(1, keepdim=True).detach()
     ratio = (grey / torch.nn.functional.avg_pool2d(x, 4).mean(1, keepdim=True).clamp(min=2 / 255)).clamp(0, 6)
@@ -401,9 +406,9 @@ def test_our_losses_need_cells():
         x = torch.rand(1, 3, size - 1, 20)
         with refused(ValueError, loss.__name__):
             loss(x, x)
-    made = task(replace(TINY, chroma=1.0, contrast=1.0))
+    made = task(replace(TINY, chroma=1.0, contrast=1.0, overshoot=1.0, identity=1.0))
     found = made.step([batch()])
-    assert {"chroma", "contrast"} <= found.keys() & set(made.loss_names())
+    assert {"chroma", "contrast", "overshoot", "identity"} <= found.keys() & set(made.loss_names())
 
 
 # --- the sources

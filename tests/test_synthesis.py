@@ -67,6 +67,27 @@ def test_mixed_frames_have_two_exposures_and_one_target():
     torch.testing.assert_close(lifted, torch.full_like(lifted, 128 / 255), rtol=0, atol=1e-3)
 
 
+def test_curved_frames_keep_highlights_above_deep_shadows():
+    photo = np.repeat(np.linspace(20, 250, 64).astype(np.uint8)[None, :, None], 64, 0).repeat(3, 2)
+    settings = {"bright_share": 0.0, "mixed_share": 0.0, "target_mean": 0.0, "zoom": 1.0, **NOISELESS}
+
+    def ratio(**changes):
+        x = exposures([photo], 64, 8, exposures=(-2.0, -2.0), **settings, **changes).batch(0).x
+        # of the light at two places of the ramp
+        levels = (255 * x).round().flatten(2).sort(2).values
+        shadow, highlight = (synthesis.linear(levels[..., place]).mean(1) for place in (1600, -1))
+        return highlight / shadow, highlight
+
+    plain, _ = ratio()
+    curved, highlights = ratio(curved_share=1.0, curves=(2.0, 2.0))
+    assert torch.allclose(curved, plain.square(), rtol=0.15), (curved, plain)
+    # a quarter of two stops
+    assert (highlights > 0.5).all()
+    assert plain.max() > 4
+    some, _ = ratio(curved_share=0.5, curves=(2.0, 2.0))
+    assert 0 < (some > 2 * plain).sum() < 8
+
+
 def test_patches_are_enlarged_as_by_pillow():
     for count, matrix in enumerate(synthesis._enlargements(64), 2):
         coarse = np.random.default_rng(count).standard_normal((count, count)).astype(np.float32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
 from fastllie.training.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.data import Batch
-from fastllie.training.losses import chroma_consistency, contrast_consistency
+from fastllie.training.losses import chroma_consistency, contrast_consistency, overshoot
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import EnlightenGANRecipe
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
@@ -90,7 +90,9 @@ class EnlightenGANTask(NetworkTask):
         return False
 
     def loss_names(self) -> list[str]:
-        ours = [name for name in ("chroma", "contrast", "identity") if getattr(self.recipe, name)]
+        ours = [
+            name for name in ("chroma", "contrast", "overshoot", "identity") if getattr(self.recipe, name)
+        ]
         return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
@@ -185,6 +187,8 @@ class EnlightenGANTask(NetworkTask):
             losses["chroma"] = recipe.chroma * chroma_consistency(y, batch.x)
         if recipe.contrast:
             losses["contrast"] = recipe.contrast * contrast_consistency(y, batch.x)
+        if recipe.overshoot:
+            losses["overshoot"] = recipe.overshoot * overshoot(y, batch.x)
         if faces.kept is not None:
             losses["identity"] = recipe.identity * (faces.kept - _normal(batch)).abs().mean() / 2
         return losses

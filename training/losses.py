@@ -8,7 +8,9 @@ WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 _SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
 _DARKEST = 2 / 255
 _LARGEST_RATIO = 6.0
-_EXPONENTS = (0.7, 1.1)
+_EXPONENTS = (0.35, 1.1)
+_LAGS = (1, 4)
+_NEARLY_WHITE = 0.98
 _SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data range 1
 
 
@@ -131,9 +133,9 @@ def chroma_consistency(y: Tensor, x: Tensor) -> Tensor:
 def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
     """Keep the ratios between neighbouring cells of `x` in the output `y`, up to one exponent an image: ours.
 
-    A gain keeps the ratios of all pixels, haze does not. Mean over neighbouring cells of 8x8 pixels of
-    (d(y) - k d(x))^2, d the difference of the logarithms of the greys; k is the image's best exponent, but at
-    least 0.7 and at most 1.1.
+    A gain keeps the ratios of all pixels; haze does not, nor do patches of different gains. Mean over cells
+    of 8x8 pixels, neighbours and those four cells apart, of (d(y) - k d(x))^2, d the difference of the
+    logarithms of the greys; k is the image's best exponent, but at least 0.35 and at most 1.1.
 
     Raises:
         ValueError: images smaller than two cells.
@@ -146,12 +148,27 @@ def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
     ).detach()
     log_x = (grey_x + _DARKEST).log()
     log_y = (grey_y.clamp(min=0) + _DARKEST * gain.clamp(min=1)).log()
-    pairs = [(log.diff(dim=2), log.diff(dim=3)) for log in (log_x, log_y)]
-    inputs, outputs = (torch.cat([down.flatten(1), right.flatten(1)], 1) for down, right in pairs)
+    inputs, outputs = (
+        torch.cat(
+            [
+                (log.roll(-lag, dim) - log).narrow(dim, 0, log.shape[dim] - lag).flatten(1)
+                for dim in (2, 3)
+                for lag in _LAGS
+                if lag < log.shape[dim]
+            ],
+            1,
+        )
+        for log in (log_x, log_y)
+    )
     slope = (inputs * outputs.detach()).sum(1, keepdim=True) / inputs.square().sum(1, keepdim=True).clamp(
         min=1e-6
     )
     return (outputs - slope.clamp(*_EXPONENTS) * inputs).square().mean()
+
+
+def overshoot(y: Tensor, x: Tensor) -> Tensor:
+    """How far the output is above 0.98, or above the input where that is brighter, on the mean: ours."""
+    return (y - x.clamp(min=_NEARLY_WHITE)).clamp(min=0).mean()
 
 
 def grey_illumination(illum: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ class Synthesis:
         jpeg_share: Share of the frames that pass through JPEG.
         jpeg_quality: Range of its quality.
         mixed_share: Share of the dark frames that are brighter in patches: dark next to bright.
+        curved_share: Share of the other dark frames whose light is raised to a power: deep shadows below
+            highlights that stay. Their exposure, in stops, is a quarter of what is drawn.
+        curves: Range of that power.
         lift: Exposures in stops at which a pixel stays as it is, and at which it is lifted to the photograph;
             linear between.
         target_mean: Photographs darker than this mean are exposed up to it before anything else.
@@ -34,6 +37,8 @@ class Synthesis:
     bright_exposures: tuple[float, float] = (-0.7, 0.7)
     bright_share: float = 0.2
     mixed_share: float = 0.5
+    curved_share: float = 0.0
+    curves: tuple[float, float] = (1.5, 3.5)
     lift: tuple[float, float] = (-1.5, -2.9)
     read_noise: tuple[float, float] = (1e-4, 1e-3)
     shot_noise: tuple[float, float] = (1e-5, 3e-4)
@@ -354,6 +359,7 @@ class EnlightenGANRecipe(Loop):
         features: Weight of the self feature preserving loss, of the images and of the patches alike.
         chroma, contrast: Weights of `chroma_consistency` and `contrast_consistency` of image and input; zero
             leaves them out, as published.
+        overshoot: Weight of `overshoot` of image and input.
         identity: Weight of the mean absolute change of the normal photographs, which then go through the
             generator beside the dark ones, and share the statistics of batch norm; zero: they do not.
         vgg: Weights of VGG-16, see `fastllie.training.vgg.load_vgg`.
@@ -378,6 +384,7 @@ class EnlightenGANRecipe(Loop):
     features: float = 1.0
     chroma: float = 0.0
     contrast: float = 0.0
+    overshoot: float = 0.0
     identity: float = 0.0
     vgg: str | None = None
     dark_share: float = 0.5
@@ -421,19 +428,22 @@ ENLIGHTENGAN = replace(
     patches=3,
     batch=8,
     epochs=None,
-    steps=4500,
+    steps=4000,
     decay="schedule",
     schedule="linear",
     warmup=20,
     average=0.995,
-    learning_rate=1e-3,
+    hold=0.2,
+    learning_rate=7e-4,
     precision="bfloat16",
     features=0.2,
-    chroma=20.0,
-    contrast=2.0,
-    identity=1.0,
+    chroma=60.0,
+    contrast=10.0,
+    overshoot=20.0,
+    identity=0.5,
     dark_share=0.0,
-    synthesis=Synthesis(exposures=(-6.5, -2.2), bright_share=0.1, mixed_share=0.1),
+    # no gap between dark and normal, and both in one frame: else the network decides by regions, which shows
+    synthesis=Synthesis(exposures=(-6.5, -0.7), bright_share=0.1, mixed_share=0.1, curved_share=0.5),
 )
 
 EDGES = ("central", "sobel", "laplacian4", "laplacian8")

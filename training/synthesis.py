@@ -124,7 +124,11 @@ def expose(crops: Tensor, gains: Tensor, drawn: Draw, synthesis: Synthesis) -> t
         factors = factors * (casts / casts.mean(1, keepdim=True))
     light = linear(crops).mul_(factors.to(device, torch.float32)[..., None, None])
     stops = _exposures(size, drawn, synthesis, device)
-    clean = light * stops.exp2()
+    if synthesis.curved_share:
+        powers, stops = _curved(stops, drawn, synthesis)
+        clean = light.pow(powers) * stops.exp2()
+    else:
+        clean = light * stops.exp2()
     nothing, full = synthesis.lift
     lift = ((stops - nothing) / (full - nothing)).clamp_(0, 1)
     target = srgb(clean).lerp_(srgb(compress(light, synthesis.target_ceiling)), lift)
@@ -174,6 +178,17 @@ def _exposures(size: int, drawn: Draw, synthesis: Synthesis, device: torch.devic
     spread = _enlargements(size)[(chances.patches * kinds).long()]
     field = (spread @ drawn.patches @ spread.transpose(1, 2)).to(device)[:, None]
     return base + rise * torch.sigmoid(field.mul_(sharpness))
+
+
+def _curved(stops: Tensor, drawn: Draw, synthesis: Synthesis) -> tuple[Tensor, Tensor]:
+    """The power that the light of each frame is raised to, `[B, 1, 1, 1]`, and the exposures beside it."""
+    chances = drawn.chances
+    dark = chances.dark >= synthesis.bright_share
+    # of a frame that is not mixed nothing else decides these two
+    curved = dark & (chances.mixed >= synthesis.mixed_share) & (chances.patches < synthesis.curved_share)
+    powers = torch.where(curved, _within(synthesis.curves, chances.brighter), 1.0)
+    powers, share = _column(stops.device, powers, torch.where(curved, 0.25, 1.0))
+    return powers, stops * share
 
 
 @lru_cache

@@ -1,5 +1,6 @@
 #include "bind.h"
 #include "cpu/isa.h"
+#include "cpu/views.h"
 
 namespace py = pybind11;
 using namespace fastllie;
@@ -9,6 +10,55 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("isa", isa_name, "The instruction set in use.");
   m.def("isas", isa_names, "The instruction sets that this machine can run, narrowest first.");
   m.def("set_isa", set_isa, "Use another instruction set; for tests.");
+  m.def("has_bf16", has_bf16, "Whether products of pairs of bfloat16 are in use.");
+  m.def("expect_whole_pages", [](uintptr_t pointer, int64_t bytes) {
+    expect_whole_pages({reinterpret_cast<void*>(pointer), Dtype::u8, {}}, bytes);
+  });
+  py::enum_<Sampling>(m, "Sampling")
+      .value("same", Sampling::same)
+      .value("pooled", Sampling::pooled)
+      .value("enlarged", Sampling::enlarged)
+      .value("stretched", Sampling::stretched);
+  py::enum_<Arithmetic>(m, "Arithmetic")
+      .value("direct", Arithmetic::direct)
+      .value("pairs", Arithmetic::pairs)
+      .value("winograd2", Arithmetic::winograd2)
+      .value("winograd2_pairs", Arithmetic::winograd2_pairs)
+      .value("winograd4", Arithmetic::winograd4)
+      .value("winograd4_pairs", Arithmetic::winograd4_pairs);
+  m.def("convolution_forward",
+        [](const std::vector<std::tuple<Handle, Sizes, Sampling, Handle>>& sources, const Handle& out,
+           Sizes sizes, int64_t side, bool pad, Arithmetic arithmetic, uintptr_t weights, uintptr_t epilogue,
+           float slope, bool affine, int threads) {
+          Convolution c{};
+          c.count = int64_t(sources.size());
+          for (int64_t i = 0; i < c.count; ++i) {
+            const auto& [handle, shape, sampling, map] = sources[i];
+            c.sources[i] = {view(handle), shape[1], shape[2], shape[3], sampling, view(map)};
+          }
+          c.out = view(out);
+          c.sizes = sizes;
+          c.side = side;
+          c.pad = pad;
+          c.arithmetic = arithmetic;
+          c.weights = reinterpret_cast<const void*>(weights);
+          c.epilogue = reinterpret_cast<const float*>(epilogue);
+          c.slope = slope;
+          c.affine = affine;
+          py::gil_scoped_release release;
+          convolution_forward_cpu(c, threads);
+        });
+  m.def("dcenet_forward",
+        [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, bool pairs,
+           const std::array<uintptr_t, 7>& weights, const std::array<uintptr_t, 7>& epilogues, int threads) {
+          DceNet network{view(x), view(out), sizes, around, zeros, pairs, {}, {}};
+          for (int l = 0; l < 7; ++l) {
+            network.weights[l] = reinterpret_cast<const void*>(weights[l]);
+            network.epilogues[l] = reinterpret_cast<const float*>(epilogues[l]);
+          }
+          py::gil_scoped_release release;
+          dcenet_forward_cpu(network, threads);
+        });
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,
            int64_t steps, bool tanh, int threads) {

@@ -1,12 +1,13 @@
 #include "cpu/isa.h"
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 
 namespace fastllie {
 namespace {
 
-const char* const NAMES[] = {"baseline", "avx2", "avx512"};
+const char* const NAMES[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
 
 int widest() {
 #if defined(__x86_64__)
@@ -16,7 +17,8 @@ int widest() {
   if (!avx2) return 0;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return avx512 ? 2 : 1;
+  if (!avx512) return 1;
+  return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
 #else
   return 0;
 #endif
@@ -43,6 +45,8 @@ void set_isa(const std::string& name) {
   throw std::invalid_argument("this machine cannot run the instruction set '" + name + "'");
 }
 
-Isa isa() { return static_cast<Isa>(chosen().load()); }
+Isa isa() { return static_cast<Isa>(std::min(chosen().load(), int(Isa::avx512))); }
+
+bool has_bf16() { return chosen() > int(Isa::avx512); }
 
 }  // namespace fastllie

@@ -11,5 +11,6 @@ std::vector<std::string> isa_names();   // those that this machine can run, narr
 std::string isa_name();                 // the one in use
 void set_isa(const std::string& name);  // throws std::invalid_argument for any other name
 Isa isa();
+bool has_bf16();  // whether "avx512_bf16" is in use: AVX-512, and products of pairs of bfloat16
 
 }  // namespace fastllie

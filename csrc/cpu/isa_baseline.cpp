@@ -10,7 +10,9 @@
 #include <immintrin.h>
 #endif
 
+#include "cpu/convolution_task.h"
 #include "cpu/curve_task.h"
+#include "cpu/dcenet_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
@@ -26,7 +28,14 @@ namespace fastllie::baseline {
 
 #include "cpu/transpose.h"
 
+#include "cpu/convolution_gather.h"
+#include "cpu/convolution_multiply.h"
+#include "cpu/winograd.h"
+
+#include "cpu/convolution_loops.h"
+
 #include "cpu/curve_loops.h"
+#include "cpu/dcenet_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"

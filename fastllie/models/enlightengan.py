@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.unet import DTYPES, pack_unet, run_unet
+
 WIDTH = 32
 LEVELS = 5
 MULTIPLE = 2 ** (LEVELS - 1)
@@ -68,6 +71,7 @@ class EnlightenGAN(nn.Module):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         self.width = width
         self.align_corners = align_corners
+        self._packing = Packing()
         self.halve_wide = halve_wide
         channels = [width * 2**level for level in range(LEVELS)]
         inputs = 4
@@ -150,6 +154,10 @@ class EnlightenGAN(nn.Module):
         return Generated(image, residual)
 
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:
+        weights = [*self.parameters(), *self.buffers()]
+        if not self.training and can_run_packed((v, g), weights, DTYPES):
+            packed = self._packing.get(weights, v.dtype, lambda: pack_unet(self.state_dict(), dtype=v.dtype))
+            return run_unet(v, g, packed, align_corners=self.align_corners)
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))

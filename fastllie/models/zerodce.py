@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.dcenet import DTYPES, enhance_dcenet, pack_dcenet
+from fastllie.ops.packing import Packing, can_run_packed
 
 STEPS = 8
 FEATURES = 32
@@ -97,8 +99,16 @@ class ZeroDCE(_CurveNetwork):
 
     def __init__(self, *, padding: str = "replicate"):
         super().__init__(3 * STEPS, separable=False, padding=padding)
+        self._packing = Packing()
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+        weights = list(self.parameters())
+        if can_run_packed((x,), weights, DTYPES):
+            # parameters come in the order of the layers, each weight before its bias
+            packed = self._packing.get(
+                weights, x.dtype, lambda: pack_dcenet(weights[::2], weights[1::2], dtype=x.dtype)
+            )
+            return enhance_dcenet(x, packed, padding=self.padding, cropped=cropped)
         if cropped:
             return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)

@@ -1,0 +1,48 @@
+// Between the entry point of the convolutions and their loops, which are compiled for each instruction set.
+#pragma once
+#include "cpu/views.h"
+
+namespace fastllie {
+
+// Output channels whose packed weights lie side by side, on every machine: two vectors of AVX-512.
+constexpr int64_t OUTPUT_BLOCK = 32;
+// Rows of a product that are computed together divide this: tiles and pixels are rounded up to it.
+constexpr int64_t ROW_BLOCK = 12;
+// Input channels whose tiles are transformed together: those of a block stay in the second cache.
+constexpr int64_t WINOGRAD_CHANNELS = 64;
+
+// The image is cut into blocks of rows and columns of outputs, the output channels into groups: a unit of
+// work is one group in one block.
+struct ConvolutionTask {
+  const Convolution& convolution;
+  int64_t inputs;   // channels of all sources
+  int64_t outputs;  // channels
+  Sizes sizes;      // of the output
+  int64_t rows, columns, bands, strips;
+  int64_t groups, group_outputs;
+
+  int64_t units() const { return sizes[0] * bands * strips * groups; }
+};
+
+// Does units `from` to `to` of the task.
+using ConvolutionLoop = void (*)(const ConvolutionTask& task, int64_t from, int64_t to);
+
+// At least so many bytes that belong to this thread until it asks again, aligned to a line of the cache.
+void* scratch(int64_t bytes);
+
+namespace baseline {
+ConvolutionLoop convolution_loop(Dtype out);
+}
+#if defined(__x86_64__)
+namespace avx2 {
+ConvolutionLoop convolution_loop(Dtype out);
+}
+namespace avx512 {
+ConvolutionLoop convolution_loop(Dtype out);
+}
+namespace avx512_bf16 {
+ConvolutionLoop convolution_loop(Dtype out);
+}
+#endif
+
+}  // namespace fastllie

@@ -1,0 +1,96 @@
+// The transforms of Winograd's convolutions: M x M outputs of a 3 x 3 kernel from (M + 2)^2 products.
+// Included once for each instruction set, inside that set's namespace, after pack.h.
+//
+// Y = A^T [ (G g G^T) . (B^T d B) ] A for the points 0, +-a, +-b and infinity (M = 4) or 0, +-1 and infinity
+// (M = 2). With a^2 = 1/2 and b^2 = 2 the results are closer to the exact ones than with 1 and 2. G is in
+// fastllie.ops.convolution.
+
+constexpr float POINT_A = 0.70710678f, POINT_B = 1.41421356f;
+
+template <int M>
+struct Winograd;
+
+template <>
+struct Winograd<4> {
+  static constexpr int TAPS = 6;
+
+  // B^T times a column, and A^T times one
+  FASTLLIE_INLINE void input(const f32v (&d)[6], f32v (&t)[6]) {
+    const f32v even_a = d[4] - 2.0f * d[2], odd_a = d[3] - 2.0f * d[1];
+    const f32v even_b = d[4] - 0.5f * d[2], odd_b = d[3] - 0.5f * d[1];
+    t[0] = (d[0] - 2.5f * d[2]) + d[4];
+    t[1] = even_a + POINT_A * odd_a;
+    t[2] = even_a - POINT_A * odd_a;
+    t[3] = even_b + POINT_B * odd_b;
+    t[4] = even_b - POINT_B * odd_b;
+    t[5] = (d[1] - 2.5f * d[3]) + d[5];
+  }
+  FASTLLIE_INLINE void output(const f32v (&m)[6], f32v (&y)[4]) {
+    const f32v even_a = m[1] + m[2], odd_a = POINT_A * (m[1] - m[2]);
+    const f32v even_b = m[3] + m[4], odd_b = POINT_B * (m[3] - m[4]);
+    y[0] = m[0] + even_a + even_b;
+    y[1] = odd_a + odd_b;
+    y[2] = 0.5f * even_a + 2.0f * even_b;
+    y[3] = (0.5f * odd_a + m[5]) + 2.0f * odd_b;
+  }
+};
+
+template <>
+struct Winograd<2> {
+  static constexpr int TAPS = 4;
+
+  FASTLLIE_INLINE void input(const f32v (&d)[4], f32v (&t)[4]) {
+    t[0] = d[0] - d[2];
+    t[1] = d[1] + d[2];
+    t[2] = d[2] - d[1];
+    t[3] = d[1] - d[3];
+  }
+  FASTLLIE_INLINE void output(const f32v (&m)[4], f32v (&y)[2]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+  }
+};
+
+// A tile of (M + 2)^2 pixels, `at` elements into as many rows, to as many products' factors, which lie
+// `pitch` apart.
+template <int M, class Pixel, class Factor>
+FASTLLIE_INLINE void transform_input(const typename Pixel::Element* const (&rows)[M + 2], int64_t at,
+                                     int64_t pixel_pitch, typename Factor::Element* to, int64_t pitch) {
+  constexpr int TAPS = Winograd<M>::TAPS;
+  f32v half[TAPS][TAPS];
+#pragma GCC unroll 6
+  for (int j = 0; j < TAPS; ++j) {
+    f32v d[TAPS], t[TAPS];
+#pragma GCC unroll 6
+    for (int i = 0; i < TAPS; ++i)
+      d[i] = Pixel::widen(load<typename Pixel::Stored>(rows[i] + at + j * pixel_pitch));
+    Winograd<M>::input(d, t);
+#pragma GCC unroll 6
+    for (int i = 0; i < TAPS; ++i) half[i][j] = t[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < TAPS; ++i) {
+    f32v t[TAPS];
+    Winograd<M>::input(half[i], t);
+#pragma GCC unroll 6
+    for (int j = 0; j < TAPS; ++j) store(to + (i * TAPS + j) * pitch, Factor::narrow(t[j]), false);
+  }
+}
+
+// The sums of the products, `pitch` apart, to M^2 outputs.
+template <int M>
+FASTLLIE_INLINE void transform_output(const float* from, int64_t pitch, f32v (&y)[M][M]) {
+  constexpr int TAPS = Winograd<M>::TAPS;
+  f32v half[M][TAPS];
+#pragma GCC unroll 6
+  for (int j = 0; j < TAPS; ++j) {
+    f32v m[TAPS], column[M];
+#pragma GCC unroll 6
+    for (int i = 0; i < TAPS; ++i) m[i] = load<f32v>(from + (i * TAPS + j) * pitch);
+    Winograd<M>::output(m, column);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) half[i][j] = column[i];
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < M; ++i) Winograd<M>::output(half[i], y[i]);
+}
