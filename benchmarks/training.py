@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ops import KEEP_HEAP, RESULTS, machine
+from ops import KEEP_HEAP, RESULTS, machine, tests_cases
 from PIL import Image
 from published import EnlightenGANStep, NeRCoStep, sci_smoothness, zero_reference
 from torch import Tensor, nn
@@ -171,6 +171,9 @@ def enlightengan(images: Tensor, cache: Path) -> Case:
 
 
 def nerco(images: Tensor, cache: Path) -> Case:
+    tests_cases()
+    import published_nerco
+
     from fastllie.training.data import Batch
     from fastllie.training.nerco import NeRCoTask
     from fastllie.training.parallel import Parallel
@@ -221,8 +224,9 @@ def data_of(recipe: "Loop", folder: Path, device: torch.device) -> Callable[[], 
     for index in range(PHOTOGRAPHS):
         coarse = Image.fromarray(random.integers(0, 200, (8, 12, 3), dtype=np.uint8))
         coarse.resize((600, 400), Image.Resampling.BICUBIC).save(photographs / f"{index}.jpg")
-    sides = (photographs, photographs) if recipe.method == "enlightengan" else photographs
-    paired = False if recipe.method == "enlightengan" else None
+    unpaired = recipe.method in ("enlightengan", "nerco")
+    sides = (photographs, photographs) if unpaired else photographs
+    paired = False if unpaired else None
     collection = collect(sides, paired=paired, cache=folder / "cache")
     source = open_source(collection, recipe, 0, cache=folder / "cache", device=device)
     steps = itertools.count()
@@ -293,7 +297,9 @@ def main() -> int:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--keep-heap", action="store_true", help="keep freed memory, in all contenders")
-    parser.add_argument("--only", nargs="+", choices=("sci", "zerodce", "enlightengan", "nerco"), default=None)
+    parser.add_argument(
+        "--only", nargs="+", choices=("sci", "zerodce", "enlightengan", "nerco"), default=None
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="training", help="file name under benchmarks/results")
     options = parser.parse_args()
