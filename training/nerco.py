@@ -104,7 +104,7 @@ class NeRCoTask(NetworkTask):
         self._makers = nn.ModuleDict({"network": self.network, "darkener": self.darkener})
         self.optimizer = make_optimizer(recipe, self._makers, parallel.device)
         self.judges_optimizer = make_optimizer(recipe, self.judges, parallel.device)
-        self.reader = reader
+        self.reader = reader if recipe.text_loss is not None else None
         if recipe.text_loss is not None and reader is None:
             self.reader = load_reader(
                 recipe.clip_weights,
@@ -229,30 +229,29 @@ class NeRCoTask(NetworkTask):
 
     def _cycles(self, scene: Scene) -> Iterator[Group]:
         weights = self.recipe.losses
-        reads = self.reader is not None and weights.text
-        if weights.cycle or reads:
+        reader = self.reader if weights.text else None
+        if weights.cycle or reader is not None:
             back = self._darken(scene.enhanced)
             found = {"cycle_dark": weights.cycle * _distance(back, scene.dark)} if weights.cycle else {}
-            if reads:
-                found["text_dark"] = self._read(back, bright=False)
+            if reader is not None:
+                found["text_dark"] = self._read(back, reader, bright=False)
             yield Group(found, {})
             with self.autocast():
                 represented = _full(self.network.Pre(scene.darkened))
             back = self._enhance(scene.darkened, represented)
             found = {"cycle_normal": weights.cycle * _distance(back, scene.normal)} if weights.cycle else {}
-            if reads:
-                found["text_normal"] = self._read(back, bright=True)
+            if reader is not None:
+                found["text_normal"] = self._read(back, reader, bright=True)
             yield Group(found, {})
-        if reads:
-            yield Group({"text_normal": self._read(scene.enhanced, bright=True)}, {})
-            yield Group({"text_dark": self._read(scene.darkened, bright=False)}, {})
+        if reader is not None:
+            yield Group({"text_normal": self._read(scene.enhanced, reader, bright=True)}, {})
+            yield Group({"text_dark": self._read(scene.darkened, reader, bright=False)}, {})
 
-    def _read(self, image: Tensor, *, bright: bool) -> Tensor:
-        if self.recipe.text_loss == "official":
-            image = image.detach()
-        # frozen and small: nothing to gain from fewer bits
-        with torch.autocast(self.parallel.device.type, enabled=False):
-            return self.recipe.losses.text * text_loss(self.reader(image), bright=bright)
+    def _read(self, image: Tensor, reader: Reader, *, bright: bool) -> Tensor:
+        trains = torch.is_grad_enabled() and self.recipe.text_loss == "clip"
+        # small: nothing to gain from fewer bits
+        with torch.set_grad_enabled(trains), torch.autocast(self.parallel.device.type, enabled=False):
+            return self.recipe.losses.text * text_loss(reader(image), bright=bright)
 
     def _residuals(self, scene: Scene) -> Iterator[Group]:
         """The six terms of the mask extractor's residual h: A + h is to look enhanced, B - h darkened."""
