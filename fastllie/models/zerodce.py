@@ -106,7 +106,7 @@ class ZeroDCE(_CurveNetwork):
 
     @property
     def cpu_tile(self) -> int | None:
-        """The tile where the CPU's kernels run, which keep to the cache by themselves; None: any network's."""
+        """The tile where the CPU's kernels run, which keep to the cache themselves; None: any network's."""
         return PACKED_TILE if self.conv1.weight.dtype in DTYPES else None
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
