@@ -75,12 +75,12 @@ def onnxruntime_call(module, x, folder: str) -> Callable:
     return lambda: session.run(None, {"x": array})[0]
 
 
-def openvino_call(module, x, folder: str) -> Callable:
+def openvino_call(module, x, folder: str, precision: str = "f32") -> Callable:
     import openvino
     import torch
 
-    # float32 as the others: on some machines it would choose bfloat16
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    # told, because on some machines it would choose bfloat16
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     settings["PERFORMANCE_HINT"] = "LATENCY"
     compiled = openvino.compile_model(onnx_file(module, x, folder), "CPU", settings)
     request, array = compiled.create_infer_request(), x.numpy()

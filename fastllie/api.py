@@ -387,6 +387,8 @@ class Enhancer:
             # plain PyTorch goes layer by layer, and wants tiles as any network does
             in_one_pass = self._streams and as_it_is and choose("auto", x) != "torch"
             tile = None if in_one_pass and self._tile == "auto" else self._tile
+            if tile == "auto" and not self._compile and choose("auto", x) == "cpu":
+                tile = getattr(model, "cpu_tile", None) or tile
             if tile is None and self._takes_bytes and out is not None and not self._compile:
                 return model.enhance_into(x, out, bgr=bgr)
             run: Network = partial(_mixed, model, self._strength)

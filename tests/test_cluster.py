@@ -184,6 +184,16 @@ def test_an_interrupt_leaves_nothing_half_done(photos, ray, monkeypatch, stubbor
         if any(name.endswith(".part") for name in os.listdir("out")):
             raise KeyboardInterrupt
 
+    out = os.path.abspath("out")
+
+    def patient(image):
+        # however late the other worker comes, it is at work when this one is done
+        for _ in range(200):
+            if any(name.endswith(".part") for name in os.listdir(out)):
+                break
+            time.sleep(0.1)
+        return image
+
     (photos / "00.txt").write_text("among the first")
     Path("out").mkdir()
     begin = time.monotonic()
@@ -191,7 +201,7 @@ def test_an_interrupt_leaves_nothing_half_done(photos, ray, monkeypatch, stubbor
         cluster.enhance_folder(
             "photos",
             "out",
-            lambda image: (time.sleep(0.3), image)[1],
+            patient,
             others={".txt": write},
             progress=progress,
         )

@@ -333,6 +333,25 @@ def test_the_rate_falls_by_passes_as_published():
     assert halving.learning_rate() == pytest.approx(0.25e-4)
 
 
+def test_the_result_may_be_milder_and_half_as_large():
+    whole = task()
+    mild = task(replace(TINY, residual=0.5, stored_as="float16"))
+    for made in (whole, mild):
+        made.step([batch()])
+    before = {name: value.clone() for name, value in mild.average.items()}
+    found, wanted = mild.result(), whole.result()
+    for name, value in found.items():
+        factor = 0.5 if name.startswith("conv10.") else 1
+        assert value.dtype == (torch.float16 if value.is_floating_point() else torch.int64)
+        torch.testing.assert_close(value.to(wanted[name].dtype), factor * wanted[name], rtol=1e-3, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in mild.average.items())
+    x = batch().x
+    with whole.averaged() as one, mild.averaged() as other:
+        # both in [-1, 1], where nothing is clamped
+        a, b = (net.generate(2 * x - 1, attention(2 * x - 1)).residual for net in (one, other))
+    torch.testing.assert_close(b, 0.5 * a)
+
+
 def test_recipes_refuse_what_no_run_can_have():
     for changes, part in (
         ({"decay": "never"}, "decay must be one of"),
@@ -340,6 +359,8 @@ def test_recipes_refuse_what_no_run_can_have():
         ({"dark_share": 2.0}, "dark_share"),
         ({"darkening": (4.0, 2.0)}, "darkening"),
         ({"width": 0}, "width"),
+        ({"residual": 0.0}, "residual must be positive"),
+        ({"stored_as": "float8"}, "stored_as"),
     ):
         with refused(ValueError, part):
             replace(ENLIGHTENGAN_PUBLISHED, **changes)

@@ -1,6 +1,7 @@
 """The training task of EnlightenGAN: a generator between two discriminators and its own input's features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -231,6 +232,23 @@ class EnlightenGANTask(NetworkTask):
         wrong.backward(inputs=list(self.judges.parameters()))
         return {"total": total, **losses, **theirs}
 
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        with super().averaged() as network:
+            _scale(network.state_dict(), self.recipe.residual)
+            yield network
+
+    def result(self) -> dict[str, Tensor]:
+        state = super().result()
+        if self.recipe.residual != 1:
+            # its own memory: the average goes on as it is
+            state = _scale({name: value.clone() for name, value in state.items()}, self.recipe.residual)
+        if self.recipe.stored_as == "float16":
+            state = {
+                name: value.half() if value.is_floating_point() else value for name, value in state.items()
+            }
+        return state
+
     def metadata(self) -> dict[str, str]:
         return {"align_corners": str(self.network.align_corners)}
 
@@ -264,6 +282,13 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, INITIAL)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, INITIAL)
+
+
+def _scale(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Scale the residual in place: the last convolution has no activation."""
+    for name in ("conv10.weight", "conv10.bias"):
+        state[name].mul_(factor)
+    return state
 
 
 def _full(x: Tensor) -> Tensor:

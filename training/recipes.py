@@ -363,6 +363,8 @@ class EnlightenGANRecipe(Loop):
         identity: Weight of the mean absolute change of the normal photographs, which then go through the
             generator beside the dark ones, and share the statistics of batch norm; zero: they do not.
         vgg: Weights of VGG-16, see `fastllie.training.vgg.load_vgg`.
+        residual: Factor on the trained residual in the result; below 1 makes it milder, as `strength` does.
+        stored_as: Type of the numbers in the result: "float32" or "float16".
         dark_share: Share of the dark crops that the generator sees darker still, while their features are
             compared undarkened.
         darkening: Range of the factor that divides those.
@@ -387,6 +389,8 @@ class EnlightenGANRecipe(Loop):
     overshoot: float = 0.0
     identity: float = 0.0
     vgg: str | None = None
+    residual: float = 1.0
+    stored_as: str = "float32"
     dark_share: float = 0.5
     darkening: tuple[float, float] = (2.0, 4.0)
     by_index: bool = False
@@ -402,8 +406,11 @@ class EnlightenGANRecipe(Loop):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.size < self.patch:
             raise ValueError(f"patches of {self.patch} do not fit into crops of {self.size}")
-        if not self.discriminator_rate > 0:
-            raise ValueError(f"discriminator_rate must be positive, got {self.discriminator_rate}")
+        for name in ("discriminator_rate", "residual"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.stored_as not in ("float32", "float16"):
+            raise ValueError(f"stored_as must be 'float32' or 'float16', got {self.stored_as!r}")
         if not 0 <= self.dark_share <= 1:
             raise ValueError(f"dark_share must be in [0, 1], got {self.dark_share}")
         if not 1 <= self.darkening[0] <= self.darkening[1]:

@@ -10,6 +10,9 @@ from fastllie.ops.packing import Packing, can_run_packed
 
 STEPS = 8
 FEATURES = 32
+# 1920x1080 on one core: 776 ms in these tiles, 734 whole, 800 in those of 192 that plain layers want. Not
+# whole: bytes become floats a tile at a time
+PACKED_TILE = 1024
 PADDINGS = ("zeros", "replicate")
 
 
@@ -100,6 +103,11 @@ class ZeroDCE(_CurveNetwork):
     def __init__(self, *, padding: str = "replicate"):
         super().__init__(3 * STEPS, separable=False, padding=padding)
         self._packing = Packing()
+
+    @property
+    def cpu_tile(self) -> int | None:
+        """The tile where the CPU's kernels run, which keep to the cache themselves; None: any network's."""
+        return PACKED_TILE if self.conv1.weight.dtype in DTYPES else None
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         weights = list(self.parameters())

@@ -243,32 +243,25 @@ def _check_out(out: Tensor, shape: tuple[int, ...]) -> None:
 
 def fill_convolution(parts: Sequence[Source], packed: PackedConvolution, padding: int, out: Tensor) -> None:
     """`convolve` for what was checked: channels side by side, and room in `out`."""
-    sources = [
-        (
-            *views(part.x),
-            tuple(part.x.shape),
-            getattr(_native.cpu.Sampling, part.sampling),
-            _map_view(part.map),
-        )
-        for part in parts
-    ]
-    _native.cpu.convolution_forward(
+    native = _native.cpu
+    assert native is not None
+    sources = []
+    for x, sampling, scales in parts:
+        grid = (0, "float32", ()) if scales is None else views(scales)[0]
+        sources.append((*views(x), tuple(x.shape), getattr(native.Sampling, sampling), grid))
+    native.convolution_forward(
         sources,
         *views(out),
         tuple(out.shape),
         packed.side,
         padding > 0,
-        getattr(_native.cpu.Arithmetic, packed.arithmetic),
+        getattr(native.Arithmetic, packed.arithmetic),
         packed.weights.data_ptr(),
         packed.epilogue.data_ptr(),
         packed.slope,
         packed.affine,
         torch.get_num_threads(),
     )
-
-
-def _map_view(scales: Tensor | None) -> tuple[int, str, tuple[int, ...]]:
-    return (0, "float32", ()) if scales is None else views(scales)[0]
 
 
 def _interleaved(x: Tensor) -> Tensor:
@@ -291,7 +284,10 @@ def _forward_into(
         return
     inputs, outputs, side, padding = sizes
     packed = PackedConvolution(weights, epilogue, inputs, outputs, side, arithmetic, slope, affine)
-    parts = [Source(_interleaved(x), *rest) for x, *rest in zip(xs, samplings, maps, strict=True)]
+    parts = [
+        Source(_interleaved(x), sampling, scales)
+        for x, sampling, scales in zip(xs, samplings, maps, strict=True)
+    ]
     fill_convolution(parts, packed, padding, out)
 
 

@@ -70,7 +70,7 @@ def pack_unet(
             ]
             scale = found[0] / (found[3] + eps).sqrt()
             shift = found[1] - found[2] * scale
-        slope = SLOPE if name in ENCODER or "_" in name else 1.0
+        slope = SLOPE if "_" in name else 1.0
         layers.append(
             pack_convolution(
                 state[f"{name}.weight"],
@@ -160,6 +160,7 @@ class _Workspace:
             memory = v.new_empty(0)
         if memory.dtype != v.dtype or memory.numel() < count:
             memory = v.new_empty(count)
+            assert _native.cpu is not None
             _native.cpu.expect_whole_pages(memory.data_ptr(), count * memory.element_size())
         self.memory = memory
 
@@ -193,14 +194,20 @@ def _forward(
     out = torch.empty_like(v, memory_format=torch.channels_last)
     if v.numel() == 0:
         return out
-    layers = {}
-    for name, (inputs, outputs), *packed in zip(
-        LAYERS, _channels(width), weights, epilogues, arithmetics, strict=True
-    ):
-        slope = SLOPE if "_" in name else 1.0
-        affine = "_" in name and name != "conv9_2"
-        side = 1 if name == "conv10" else 3
-        layers[name] = PackedConvolution(*packed[:2], inputs, outputs, side, packed[2], slope, affine)
+    layers = {
+        name: PackedConvolution(
+            weight,
+            epilogue,
+            *channels,
+            side=1 if name == "conv10" else 3,
+            arithmetic=arithmetic,
+            slope=SLOPE if "_" in name else 1.0,
+            affine="_" in name and name != "conv9_2",
+        )
+        for name, channels, weight, epilogue, arithmetic in zip(
+            LAYERS, _channels(width), weights, epilogues, arithmetics, strict=True
+        )
+    }
     enlarged = "stretched" if align_corners else "enlarged"
     maps = [g.float().contiguous()]
     for _ in range(LEVELS - 1):
