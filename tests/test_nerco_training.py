@@ -530,6 +530,7 @@ def test_recipes_refuse_what_no_run_can_have():
         ({"text_loss": "words"}, "text_loss must be one of"),
         ({"coordinates": "polar"}, "coordinates must be one of"),
         ({"decay": "never"}, "decay must be one of"),
+        ({"stored_as": "float8"}, "stored_as must be one of"),
         ({"clip_preprocess": "none"}, "clip_preprocess must be one of"),
         ({"size": 66}, "multiple of 4"),
         ({"size": 20}, "at least 24"),
@@ -900,11 +901,16 @@ def test_synthetic_frames_are_scored_by_what_they_should_become(tmp_path):
         steps=2,
         batch=2,
         validation=0.5,
+        stored_as="float16",
         synthesis={"zoom": 1.0},
         **NARROW,
     )
     assert result.best is not None
     assert '"PSNR"' in (tmp_path / "run" / "validation.jsonl").read_text()
+    kinds = {value.dtype for value in load_file(result.weights).values()}
+    assert kinds == {torch.float16}
+    dark = np.full((24, 24, 3), 40, np.uint8)
+    assert fastllie.enhance(dark, "nerco", weights=result.weights).shape == dark.shape
     assert isinstance(NERCO_NARROW.synthesis, Synthesis)
 
 

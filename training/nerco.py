@@ -434,6 +434,13 @@ class NeRCoTask(NetworkTask):
             self.parallel.sum_([images])
             pool.keep(images, draws[name])
 
+    def result(self) -> dict[str, Tensor]:
+        """Pre, H and G_A: what inference needs; the rest is in the state."""
+        state = super().result()
+        if self.recipe.stored_as == "float16":
+            return {name: value.half() for name, value in state.items()}
+        return state
+
     def metadata(self) -> dict[str, str]:
         return {"coordinates": self.network.coordinates}
 

@@ -507,6 +507,7 @@ class NeRCoRecipe(Loop):
             path.
         clip_preprocess: "clip" gives it images as it was trained on, "official" as the published code.
         losses: Their weights.
+        stored_as: Type of the numbers in the result: "float32" or "float16".
         by_index: Show dark photograph i beside normal photograph i; False draws the normal ones.
         decay: Of the learning rate: "passes" keeps it for the share `hold` of the passes, less one, and
             lowers it before each of the others by the same amount, to zero in the last, as published;
@@ -539,6 +540,7 @@ class NeRCoRecipe(Loop):
     prompts: tuple[str, str] = ("low light image", "high light image")
     text_features: str | None = None
     losses: NeRCoLossWeights = field(default_factory=NeRCoLossWeights)
+    stored_as: str = "float32"
     by_index: bool = False
     decay: str = "passes"
     flips: bool = True
@@ -552,6 +554,7 @@ class NeRCoRecipe(Loop):
             ("text_loss", (None, *TEXT_LOSSES)),
             ("clip_preprocess", CLIP_PREPROCESSES),
             ("decay", NERCO_DECAYS),
+            ("stored_as", ("float32", "float16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
