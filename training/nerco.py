@@ -83,6 +83,10 @@ class NeRCoTask(NetworkTask):
     Args:
         steps_per_epoch: Steps in a pass, which the schedule counts.
         reader: What reads images for the text loss, instead of what the recipe names.
+
+    Raises:
+        ValueError: losses that all have weight zero.
+        FileNotFoundError, ImportError: a text loss without the weights that it needs, see `load_reader`.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class NeRCoTask(NetworkTask):
     ):
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        if not self._maker_names():
+            raise ValueError(f"all losses of nerco have weight zero: {recipe.losses}")
         super().__init__(build(recipe), recipe, total_steps, parallel)
         layout: dict[str, Any] = {"device": parallel.device, "memory_format": torch.channels_last}
         self.darkener: Any = Generator(3, width=recipe.width, blocks=recipe.blocks).to(**layout)
@@ -114,7 +120,8 @@ class NeRCoTask(NetworkTask):
             )
         if isinstance(self.reader, nn.Module):
             self.reader.to(parallel.device)
-        self.pools = {name: Pool(recipe.pool) for name in POOLS}
+        asked = {name: self._judged("normal_edge" if name.endswith("edge") else "dark") for name in POOLS}
+        self.pools = {name: Pool(recipe.pool if asked[name] else 0) for name in POOLS}
         # what a discriminator is shown and how its edges are coloured hang on this and the step alone, so
         # that a continued run repeats it
         self._seed = int(torch.randint(2**31, ()))
@@ -151,20 +158,20 @@ class NeRCoTask(NetworkTask):
         return [f"{name}_discriminator" for name in JUDGES if self._judged(name)]
 
     def _judged(self, judge: str) -> bool:
-        """Whether a loss of the generators asks this discriminator, which is not trained elsewhere."""
+        """Whether this discriminator is trained: a loss that goes with its own asks it."""
         weights = self.recipe.losses
         if judge.endswith("edge"):
             return bool(weights.edge)
         return bool(weights.adversarial or (judge == "dark" and weights.adversarial_representation))
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
-        return [self.optimizer, self.judges_optimizer]
+        return [self.optimizer, self.judges_optimizer][: len(self.networks())]
 
     def rates(self) -> Sequence[float]:
-        return [1.0, self.recipe.discriminator_rate]
+        return [1.0, self.recipe.discriminator_rate][: len(self.networks())]
 
     def networks(self) -> Sequence[nn.Module]:
-        return [self._makers, self.judges]
+        return [self._makers, self.judges] if self._judge_names() else [self._makers]
 
     def learning_rate(self) -> float:
         recipe = self.recipe
@@ -267,7 +274,8 @@ class NeRCoTask(NetworkTask):
         yield Group({"residual": weight * _distance(scene.darkened, scene.normal - residual)}, {})
         del residual
         for name, image in (("normal", brighter), ("dark", dimmer)):
-            yield Group({"residual": weight * verdict(self._judge(name, image), True, gan)}, {})
+            if self._judged(name):
+                yield Group({"residual": weight * verdict(self._judge(name, image), True, gan)}, {})
 
     def _judgements(self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None) -> Iterator[Group]:
         """Before the discriminators of images."""
