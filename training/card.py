@@ -18,13 +18,10 @@ from safetensors import safe_open
 from fastllie.methods import info
 from fastllie.training.data import Photograph, list_photographs
 
-TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++", "sci": "SCI", "enlightengan": "EnlightenGAN"}
+TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++", "sci": "SCI"}
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
-    "enlightengan": "The recipe was chosen among eight, each stopped after a few hundred steps, by the scores"
-    " below on LOL, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of"
-    " the first four was trained on.",
 }
 LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
@@ -33,10 +30,6 @@ LIMITS = {
     " the picture, makes strong colours stronger, does not correct casts, and treats a dark object as it"
     " treats a dark scene.",
 }
-LIMITS["enlightengan"] = (
-    "Trained for an hour on two cores, at half the published width: it evens out noise, and fine texture in"
-    " the dark with it."
-)
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 
 
@@ -67,8 +60,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         "## How it was made",
         "```",
         f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
-        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}"
-        + (f" --vgg {recipe['vgg']}" if recipe.get("vgg") else ""),
+        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}",
         "```",
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
         " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
@@ -88,7 +80,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         + " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
         "",
         "## Photographs",
-        f"{run['photographs']} photographs, {_use(method)}.",
+        f"{run['photographs']} photographs, each cropped, reduced, darkened and given noise during training.",
         "",
         "| file | author | licence |",
         "|---|---|---|",
@@ -99,12 +91,6 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
-
-
-def _use(method: str) -> str:
-    if method == "enlightengan":
-        return "some cropped, reduced, darkened and given noise, others cropped and reduced, during training"
-    return "each cropped, reduced, darkened and given noise during training"
 
 
 def _told(metadata: dict[str, str]) -> str:
