@@ -426,8 +426,8 @@ ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
 # Ours: narrow and short, for two cores and an hour. At the published weight the features' gradient, which is
 # fine noise, outweighs the discriminators' a hundredfold, and brightening takes ten times longer; at a fifth,
 # haze and casts come first, which the losses of our own keep out. Normal photographs are to stay as they are.
-# Crops of 96 never showed the network a place far from their padding: after 4000 steps it brightened the middle
-# of large images too much. Those of 160 were tried for 750 steps: even, and still too dark.
+# Crops of 96 never showed the network a place far from their padding: after 4000 steps it brightened the
+# middle of large images too much. Those of 160 were tried for 750 steps: even, and still too dark.
 ENLIGHTENGAN = replace(
     ENLIGHTENGAN_PUBLISHED,
     width=16,
