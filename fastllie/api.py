@@ -503,14 +503,13 @@ def _cached(
         if key in _models:
             _models.move_to_end(key)
             return _models[key]
-        # a tensor made in inference mode would count no changes, see EnhanceNetwork.folded
+        # a tensor made in inference mode would count no changes, and what is packed of it could not be kept
         with torch.inference_mode(False):
-            model = (
-                checkpoint.build(method, path, options).requires_grad_(False).to(device=device, dtype=dtype)
-            )
-        if device.type == "cpu":
-            # see tiles.CPU_TILE
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = checkpoint.build(method, path, options).requires_grad_(False)
+            model = model.to(device=device, dtype=dtype)
+            if device.type == "cpu":
+                # see tiles.CPU_TILE
+                model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _models[key] = model
         while len(_models) > CACHED_MODELS:
             _models.popitem(last=False)

@@ -547,3 +547,11 @@ def test_a_fork_takes_no_lock_that_another_thread_held():
     process.kill()
     assert not alive
     assert process.exitcode == 0
+
+
+def test_a_network_loaded_in_inference_mode_is_an_ordinary_one(tmp_path):
+    path = write_weights(tmp_path / "w.safetensors", "zerodce", seed=9)
+    with torch.inference_mode():
+        model = fastllie.Enhancer("zerodce", weights=path, device="cpu")._model(torch.device("cpu"))
+    # others could not tell that packed weights are still theirs, and would run layer by layer
+    assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))

@@ -154,19 +154,22 @@ class _Workspace:
         self.whole = width * batch * height * width_
         skips = sum(self.whole >> level for level in range(LEVELS - 1))
         count = 2 * self.whole + skips
+        size = count * v.element_size()
         try:
-            memory = self._kept.pop()
+            kept = self._kept.pop()
         except IndexError:
-            memory = v.new_empty(0)
-        if memory.dtype != v.dtype or memory.numel() < count:
-            memory = v.new_empty(count)
+            kept = torch.empty(0, dtype=torch.uint8)
+        if kept.numel() < size:
+            kept = torch.empty(size, dtype=torch.uint8)
             assert _native.cpu is not None
-            _native.cpu.expect_whole_pages(memory.data_ptr(), count * memory.element_size())
-        self.memory = memory
+            _native.cpu.expect_whole_pages(kept.data_ptr(), size)
+        # bytes, which serve the next call whatever it computes in
+        self._bytes = kept
+        self.memory = kept[:size].view(v.dtype)
 
     def give_back(self) -> None:
-        if self.memory.numel() * self.memory.element_size() <= KEPT_BYTES and not self._kept:
-            self._kept.append(self.memory)
+        if self._bytes.numel() <= KEPT_BYTES and not self._kept:
+            self._kept.append(self._bytes)
 
     def _features(self, start: int, level: int, channels: int) -> Tensor:
         height, columns = self.height >> level, self.columns >> level
