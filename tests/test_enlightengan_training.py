@@ -360,6 +360,9 @@ def test_recipes_refuse_what_no_run_can_have():
         ({"darkening": (4.0, 2.0)}, "darkening"),
         ({"width": 0}, "width"),
         ({"residual": 0.0}, "residual must be positive"),
+        ({"compile": True}, "compile is not for enlightengan"),
+        ({"padding": "replicate"}, "padding is not for enlightengan"),
+        ({"normal_init": 0.1}, "normal_init is not for enlightengan"),
         ({"stored_as": "float8"}, "stored_as"),
     ):
         with refused(ValueError, part):

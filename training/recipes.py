@@ -343,6 +343,15 @@ SCI_MILD = replace(
     ),
 )
 
+
+def _refuse_foreign(recipe: Loop) -> None:
+    """Raise for fields of the loop that would do nothing here."""
+    # steps that go backward in pieces are not compiled; how these networks pad and begin is set
+    for name, only in (("compile", False), ("padding", "zeros"), ("normal_init", None)):
+        if getattr(recipe, name) != only:
+            raise ValueError(f"{name} is not for {recipe.method}, got {getattr(recipe, name)!r}")
+
+
 DECAYS = ("passes", "halving", "schedule")
 
 
@@ -399,6 +408,7 @@ class EnlightenGANRecipe(Loop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_foreign(self)
         if self.decay not in DECAYS:
             raise ValueError(f"decay must be one of {DECAYS}, got {self.decay!r}")
         for name in ("width", "discriminator_width", "patch", "patches"):
@@ -570,8 +580,7 @@ class NeRCoRecipe(Loop):
             raise ValueError(f"pool must be at least 0, got {self.pool}")
         if not self.discriminator_rate > 0:
             raise ValueError(f"discriminator_rate must be positive, got {self.discriminator_rate}")
-        if self.compile:
-            raise ValueError("compile is not for nerco: its step goes backward in pieces")
+        _refuse_foreign(self)
 
 
 # options/ and models/ of Ysz2022/NeRCo @6b0e111, but for the colours of the edges, which it draws at random
