@@ -197,21 +197,25 @@ def _guided_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
         norm, _, kind = key.rpartition(".")
         if kind == "running_mean":
             state.setdefault(f"{norm}.num_batches_tracked", torch.zeros((), dtype=torch.int64))
-    told = metadata.get("align_corners", "False")
-    if told not in ("True", "False"):
-        raise ValueError(f"align_corners in the file must be 'True' or 'False', got {told!r}")
-    options: dict[str, Any] = {"align_corners": told == "True"}
+    options: dict[str, Any] = {name: _flag(metadata, name) for name in ("align_corners", "in_logits")}
     first = state.get("conv1_1.weight", torch.empty(0))
     if first.numel():
         options["width"] = first.shape[0] if first.dim() else 1
     return Checkpoint(state, options, {key: key for key in state})
 
 
+def _flag(metadata: Mapping[str, str], name: str) -> bool:
+    told = metadata.get(name, "False")
+    if told not in ("True", "False"):
+        raise ValueError(f"{name} in the file must be 'True' or 'False', got {told!r}")
+    return told == "True"
+
+
 def _nerco_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
     """NeRCo: the networks of inference under their published names, `Pre.`, `H.` and `G_A.`.
 
     Those that only training needs are left alone, and so are statistics that old instance norms kept and
-    never used. Files of ours with coordinates say so in the metadata.
+    never used. Files of ours with coordinates or logits say so in the metadata.
     """
     names = {}
     for name in found:
@@ -236,6 +240,7 @@ def _nerco_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> C
         "mask_blocks": blocks("H", 3),
         "hidden": size("Pre.mlp.imnet.layers.0.weight", 4 * width),
         "coordinates": metadata.get("coordinates", "published"),
+        "in_logits": _flag(metadata, "in_logits"),
     }
     return Checkpoint(state, options, names)
 
@@ -336,6 +341,8 @@ def _published_enlightengan(network: Any) -> dict[str, Tensor]:
 
     if network.width != WIDTH:
         raise ValueError(f"the published code has the width {WIDTH} alone, the network has {network.width}")
+    if network.in_logits:
+        raise ValueError("the published code adds no logits")
     # the published PyTorch knows no counters of batches
     return {
         f"{_PARALLEL}{key}": tensor.detach().cpu().clone()
@@ -347,6 +354,8 @@ def _published_enlightengan(network: Any) -> dict[str, Tensor]:
 def _export_nerco(network: Any, folder: Path) -> None:
     if network.coordinates != "published":
         raise ValueError(f"the published code has no coordinates {network.coordinates!r}")
+    if network.in_logits:
+        raise ValueError("the published code adds no logits")
     folder.mkdir(parents=True, exist_ok=True)
     for part in _NERCO_PARTS:
         state = getattr(network, part).state_dict()

@@ -405,6 +405,17 @@ def test_a_gain_keeps_colours_and_contrast_and_haze_does_not():
         assert torch.isfinite(loss(-x, x))
 
 
+def test_dimness_counts_what_an_image_lacks_of_normal_light():
+    x = torch.stack([torch.full((3, 8, 6), level, dtype=torch.float64) for level in (0.13, 0.43, 0.9)])
+    x[0, :, :4] += 0.05
+    x[0, :, 4:] -= 0.05
+    torch.testing.assert_close(losses.dimness(x), torch.tensor(0.3**2 / 3, dtype=torch.float64))
+    x.requires_grad_()
+    losses.dimness(x).backward()
+    assert (x.grad[0] < 0).all()
+    assert (x.grad[1:] == 0).all()
+
+
 def test_the_gradients_of_our_losses_are_right():
     x = scene()[:1, :, :16, :24]
     # a leaf that nothing detached hangs on: ratio and exponent are constants to the gradient
@@ -430,9 +441,9 @@ def test_our_losses_need_cells():
         x = torch.rand(1, 3, size - 1, 20)
         with refused(ValueError, loss.__name__):
             loss(x, x)
-    made = task(replace(TINY, chroma=1.0, contrast=1.0, overshoot=1.0, identity=1.0))
+    made = task(replace(TINY, chroma=1.0, contrast=1.0, overshoot=1.0, dimness=1.0, identity=1.0))
     found = made.step([batch()])
-    assert {"chroma", "contrast", "overshoot", "identity"} <= found.keys() & set(made.loss_names())
+    assert {"chroma", "contrast", "overshoot", "dimness", "identity"} <= found.keys() & set(made.loss_names())
 
 
 # --- the sources
@@ -522,6 +533,24 @@ def test_dark_frames_are_made_of_others_than_the_normal_ones():
     halves = [made.batch(0, part, 2) for part in range(2)]
     assert torch.equal(torch.cat([half.normal for half in halves]), given.normal)
     assert made.photographs == 5
+
+
+def test_every_second_step_may_be_wide():
+    synthesis = Synthesis(bright_share=0.0, zoom=2.0, wide_steps=True)
+    ramps = [torch.arange(64, dtype=torch.uint8)[None, :, None].expand(70, 64, 3).contiguous()] * 3
+    made = UnpairedExposures(ramps, synthesis, 32, 8, 0, normal=ramps)
+    for step, (count, side) in enumerate(((8, 32), (2, 64), (8, 32), (2, 64))):
+        given = made.batch(step)
+        assert given.x.shape == given.target.shape == given.normal.shape == (count, 3, side, side)
+        assert made.size(step) == len(made.names(step)) == count
+        # as many pixels of the photograph as the frame is wide, at least
+        spread = (given.normal.amax((2, 3)) - given.normal.amin((2, 3)))[:, 0] * 255
+        assert (spread >= side - 1.5).all()
+        halves = [made.batch(step, part, 2) for part in range(2)]
+        assert torch.equal(torch.cat([half.x for half in halves]), given.x)
+    assert UnpairedExposures(ramps, synthesis, 32, 2, 0, normal=ramps).size(1) == 1
+    with refused(ValueError, "wide_steps needs a zoom of at least 2", "1.5"):
+        Synthesis(zoom=1.5, wide_steps=True)
 
 
 def test_a_folder_alone_is_divided(tmp_path):

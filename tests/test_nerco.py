@@ -303,6 +303,32 @@ def test_strips_of_any_height_are_the_whole(least, monkeypatch):
     within(model.enhance_whole(x), whole)
 
 
+@pytest.mark.parametrize("size", [(16, 12), (3, 7), (41, 30)])
+def test_the_logits_of_the_image_may_be_changed(size, monkeypatch):
+    monkeypatch.setattr(strips, "CPU_STRIP", 0)
+    model = small(in_logits=True)
+    x = (image(*size, batch=2) + 1) / 2
+    x[0, :, 0, 0], x[1, :, 0, 0] = 0, 1
+    kept = x.clamp(0.5 / 255, 1 - 0.5 / 255)
+    whole = 2 * extended(x) - 1
+    raw = model.G_A.raw(torch.cat([whole, model.Pre(whole)], 1) * model.H.mask(whole))
+    expected = torch.sigmoid(2 * raw[..., : size[0], : size[1]] + torch.logit(kept))
+    within(model(x), expected)
+    with torch.no_grad():
+        within(model(x), expected)
+        last = model.G_A.model[model.G_A.last]
+        last.weight.zero_()
+        last.bias.fill_(0.5 * math.log(4))
+        # four times the odds, and what is nearly black nearly four times as bright
+        y = model(x)
+        within(y / (1 - y), 4 * kept / (1 - kept))
+        last.bias.zero_()
+        within(model(x), kept)
+        dark = torch.full((1, 3, 16, 16), 0.011, dtype=torch.bfloat16)
+        # not the level of 2 x - 1 in bfloat16, which is 0.0117
+        within(model.to(torch.bfloat16)(dark).float().mean(), dark[0, 0, 0, 0].float(), 4e-4)
+
+
 @torch.no_grad()
 def test_an_image_without_any_contrast_has_a_finite_result():
     model = small().float()
@@ -551,6 +577,18 @@ def test_files_tell_the_coordinates(tmp_path):
     with refused(ValueError, "the published code has no coordinates 'absolute'"):
         checkpoint.export_official(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_tell_the_logits(tmp_path):
+    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, in_logits=True)
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", "in_logits": "True"})
+    assert fastllie.load("nerco", path).in_logits
+    with refused(ValueError, "the published code adds no logits"):
+        checkpoint.export_official(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", "in_logits": "yes"})
+    with refused(ValueError, "in_logits in the file must be 'True' or 'False', got 'yes'"):
+        fastllie.load("nerco", path)
 
 
 def test_published_files_are_read_and_written(tmp_path, shape):

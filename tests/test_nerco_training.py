@@ -22,7 +22,7 @@ from test_trainer import free_port
 import fastllie
 from fastllie import cli
 from fastllie.models.nerco import edge_map, edges, networks
-from fastllie.training import clip, recipes
+from fastllie.training import clip, losses, recipes
 from fastllie.training.adversarial import verdict
 from fastllie.training.clip import ClipReader, encode_text, load_reader, text_loss
 from fastllie.training.data import Batch, collect, open_source
@@ -389,6 +389,52 @@ def test_losses_with_a_weight_of_zero_are_left_out_with_their_discriminators():
     with refused(ValueError, "all losses of nerco have weight zero"):
         # a text loss weighs nothing where none is asked for
         task(replace(TINY, losses=NeRCoLossWeights(0, 0, 0, 0, 0, 0, 0, 1)))
+
+
+def test_our_losses_are_added_by_their_weights():
+    dark = batch()
+    plain, ours = (
+        task(replace(TINY, losses=NeRCoLossWeights(**more)))
+        for more in ({}, {"chroma": 60.0, "contrast": 10.0, "overshoot": 20.0, "dimness": 10.0})
+    )
+    with torch.no_grad():
+        enhanced = (ours.scene(2 * dark.x - 1, 2 * dark.normal - 1)[0].enhanced + 1) / 2
+        wanted = {
+            "chroma": 60 * losses.chroma_consistency(enhanced, dark.x),
+            "contrast": 10 * losses.contrast_consistency(enhanced, dark.x),
+            "overshoot": 20 * losses.overshoot(enhanced, dark.x),
+            "dimness": 10 * losses.dimness(enhanced),
+        }
+        found, before = ours.losses_of(dark), plain.losses_of(dark)
+    assert set(found) - set(before) == set(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+    for name, value in before.items():
+        torch.testing.assert_close(found[name], value)
+    # and they reach the generator
+    first, second = plain.step([dark]), ours.step([dark])
+    torch.testing.assert_close(second["total"], first["total"] + sum(wanted.values()))
+    assert float(second["gradient"]) != float(first["gradient"])
+
+
+def test_in_logits_both_generators_start_from_their_image():
+    given = batch()
+    dark, normal = 2 * given.x - 1, 2 * given.normal - 1
+    made = task(replace(TINY, in_logits=True, precision="float32"))
+    for generator in (made.network.G_A, made.darkener):
+        for parameter in generator.model[generator.last].parameters():
+            torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        scene = made.scene(dark, normal)[0]
+        found = made.losses_of(given)
+    nearly = 1 - 1 / 255
+    torch.testing.assert_close(scene.enhanced, dark.clamp(-nearly, nearly), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scene.darkened, normal.clamp(-nearly, nearly), atol=1e-5, rtol=0)
+    for name in ("identity_dark", "identity_normal", "cycle_dark", "cycle_normal"):
+        assert float(found[name]) < 10 / 255
+    assert made.metadata()["in_logits"] == "True"
+    made.step([given])
+    assert all(bool(torch.isfinite(value).all()) for value in made.network.parameters())
 
 
 def test_the_discriminators_learn():

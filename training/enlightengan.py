@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
 from fastllie.training.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.data import Batch
-from fastllie.training.losses import chroma_consistency, contrast_consistency, overshoot
+from fastllie.training.losses import chroma_consistency, contrast_consistency, dimness, overshoot
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import EnlightenGANRecipe
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
@@ -22,6 +22,7 @@ GLOBAL_LAYERS, LOCAL_LAYERS = 5, 4
 INITIAL = 0.02
 
 GENERATOR_LOSSES = ("global", "local", "features", "patch_features")
+OUR_LOSSES = ("chroma", "contrast", "overshoot", "dimness", "identity")
 DISCRIMINATOR_LOSSES = ("global_discriminator", "local_discriminator")
 
 
@@ -91,9 +92,7 @@ class EnlightenGANTask(NetworkTask):
         return False
 
     def loss_names(self) -> list[str]:
-        ours = [
-            name for name in ("chroma", "contrast", "overshoot", "identity") if getattr(self.recipe, name)
-        ]
+        ours = [name for name in OUR_LOSSES if getattr(self.recipe, name)]
         return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
@@ -190,6 +189,8 @@ class EnlightenGANTask(NetworkTask):
             losses["contrast"] = recipe.contrast * contrast_consistency(y, batch.x)
         if recipe.overshoot:
             losses["overshoot"] = recipe.overshoot * overshoot(y, batch.x)
+        if recipe.dimness:
+            losses["dimness"] = recipe.dimness * dimness(y)
         if faces.kept is not None:
             losses["identity"] = recipe.identity * (faces.kept - _normal(batch)).abs().mean() / 2
         return losses
@@ -250,7 +251,7 @@ class EnlightenGANTask(NetworkTask):
         return state
 
     def metadata(self) -> dict[str, str]:
-        return {"align_corners": str(self.network.align_corners)}
+        return {name: str(getattr(self.network, name)) for name in ("align_corners", "in_logits")}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -272,7 +273,7 @@ class EnlightenGANTask(NetworkTask):
 
 def build(recipe: EnlightenGANRecipe) -> EnlightenGAN:
     """The recipe's generator with fresh weights, in training mode."""
-    network = EnlightenGAN(width=recipe.width, align_corners=recipe.align_corners)
+    network = EnlightenGAN(width=recipe.width, align_corners=recipe.align_corners, in_logits=recipe.in_logits)
     return network.apply(_initialise)
 
 

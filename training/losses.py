@@ -11,6 +11,7 @@ _LARGEST_RATIO = 6.0
 _EXPONENTS = (0.35, 1.1)
 _LAGS = (1, 4)
 _NEARLY_WHITE = 0.98
+_LIT = 0.43  # the mean grey that photographs in normal light have, about
 _SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data range 1
 
 
@@ -169,6 +170,14 @@ def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
 def overshoot(y: Tensor, x: Tensor) -> Tensor:
     """How far the output is above 0.98, or above the input where that is brighter, on the mean: ours."""
     return (y - x.clamp(min=_NEARLY_WHITE)).clamp(min=0).mean()
+
+
+def dimness(y: Tensor) -> Tensor:
+    """How far the mean grey of each image is below 0.43, squared, on the mean: ours.
+
+    Discriminators judge most what most images have in common, and leave the darkest nearly as they are.
+    """
+    return (_LIT - y.mean((1, 2, 3))).clamp(min=0).square().mean()
 
 
 def grey_illumination(illum: Tensor) -> Tensor:

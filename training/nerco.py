@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastllie.models.logits import half_logits
 from fastllie.models.nerco import Discriminator, Generator, NeRCo, edge_map
 from fastllie.models.nerco.edges import random_colour
 from fastllie.training.adversarial import verdict
 from fastllie.training.clip import Reader, load_reader, text_loss
 from fastllie.training.data import Batch
+from fastllie.training.losses import chroma_consistency, contrast_consistency, dimness, overshoot
 from fastllie.training.parallel import Parallel
 from fastllie.training.pool import Pool
 from fastllie.training.recipes import NeRCoRecipe
@@ -21,6 +23,13 @@ from fastllie.training.task import ALONE, NetworkTask, make_optimizer
 JUDGES = ("normal", "dark", "normal_edge", "dark_edge")
 # what each pool holds: kinds of images, in the order of their random numbers
 POOLS = ("enhanced", "darkened", "represented", "enhanced_edge", "darkened_edge")
+# what the enhanced image keeps of its input, by our own losses
+CONSISTENCIES = {
+    "chroma": chroma_consistency,
+    "contrast": contrast_consistency,
+    "overshoot": overshoot,
+    "dimness": lambda y, x: dimness(y),
+}
 # the four calls that colour edges, in the order of their random numbers
 _COLOURED = ("normal", "enhanced", "dark", "darkened")
 _POOL_DRAWS, _COLOURS = 1, 2
@@ -152,7 +161,9 @@ class NeRCoTask(NetworkTask):
             found += [f"{name}_normal", f"{name}_dark"] if wanted else []
         if weights.representation or weights.adversarial_representation:
             found.append("representation")
-        return [*found, "residual"] if weights.residual else found
+        if weights.residual:
+            found.append("residual")
+        return [*found, *(name for name in CONSISTENCIES if getattr(weights, name))]
 
     def _judge_names(self) -> list[str]:
         return [f"{name}_discriminator" for name in JUDGES if self._judged(name)]
@@ -191,19 +202,23 @@ class NeRCoTask(NetworkTask):
         with self.autocast():
             first = Cut(self.network.Pre(dark), *self.network.H(dark))
             represented, residual, mask = first.leaves
-            enhanced = self.network.G_A(torch.cat([dark, represented], 1) * mask)
+            enhanced = self.network.G_A(torch.cat([dark, represented], 1) * mask, self._logits(dark))
             # with the mask of the other image, as published
-            second = Cut(enhanced, self.darkener(normal * mask))
+            second = Cut(enhanced, self.darkener(normal * mask, self._logits(normal)))
         return Scene(dark, normal, represented, residual, *second.leaves), [second, first]
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
         with self.autocast():
-            return _full(self.network.G_A(torch.cat([first, second], 1)))
+            return _full(self.network.G_A(torch.cat([first, second], 1), self._logits(first)))
 
     def _darken(self, image: Tensor) -> Tensor:
         with self.autocast():
-            return _full(self.darkener(image))
+            return _full(self.darkener(image, self._logits(image)))
+
+    def _logits(self, image: Tensor) -> Tensor | None:
+        """What both generators start from; nothing as published."""
+        return half_logits((image + 1) / 2) if self.recipe.in_logits else None
 
     def _judge(self, name: str, image: Tensor) -> Tensor:
         with self.autocast():
@@ -222,6 +237,7 @@ class NeRCoTask(NetworkTask):
         yield from self._cycles(scene)
         if weights.residual:
             yield from self._residuals(scene)
+        yield from self._consistencies(scene)
         yield from self._judgements(scene, places)
         if weights.edge:
             yield from self._edges(scene, places)
@@ -276,6 +292,12 @@ class NeRCoTask(NetworkTask):
         for name, image in (("normal", brighter), ("dark", dimmer)):
             if self._judged(name):
                 yield Group({"residual": weight * verdict(self._judge(name, image), True, gan)}, {})
+
+    def _consistencies(self, scene: Scene) -> Iterator[Group]:
+        for name, loss in CONSISTENCIES.items():
+            weight = getattr(self.recipe.losses, name)
+            if weight:
+                yield Group({name: weight * loss((scene.enhanced + 1) / 2, (scene.dark + 1) / 2)}, {})
 
     def _judgements(self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None) -> Iterator[Group]:
         """Before the discriminators of images."""
@@ -450,7 +472,7 @@ class NeRCoTask(NetworkTask):
         return state
 
     def metadata(self) -> dict[str, str]:
-        return {"coordinates": self.network.coordinates}
+        return {"coordinates": self.network.coordinates, "in_logits": str(self.network.in_logits)}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -481,6 +503,7 @@ def build(recipe: NeRCoRecipe) -> NeRCo:
         mask_blocks=recipe.mask_blocks,
         hidden=recipe.hidden,
         coordinates=recipe.coordinates,
+        in_logits=recipe.in_logits,
     )
 
 

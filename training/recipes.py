@@ -7,6 +7,10 @@ OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
+# how many times wider the frames of a wide step are
+WIDE = 2
+
+
 @dataclass(frozen=True)
 class Synthesis:
     """How dark, noisy frames are made of a photograph; see `fastllie.training.data`.
@@ -29,6 +33,8 @@ class Synthesis:
         target_mean: Photographs darker than this mean are exposed up to it before anything else.
         target_ceiling: Highlights of the target are compressed to stay under this linear value.
         zoom: Largest side of a crop in units of the training size; each is reduced to the training size.
+        wide_steps: Whether every second step shows frames of twice the size, a quarter as many: the middle of
+            theirs is far from the network's padding, as most of a large photograph is.
         cast: Standard deviation in stops of the gain of each colour, in the frame and in its target alike:
             saturated colours, which the photographs have few of, are to be kept as they are.
     """
@@ -48,7 +54,12 @@ class Synthesis:
     target_mean: float = 0.5
     target_ceiling: float = 0.9
     zoom: float = 3.75
+    wide_steps: bool = False
     cast: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.wide_steps and self.zoom < WIDE:
+            raise ValueError(f"wide_steps needs a zoom of at least {WIDE}, got {self.zoom}")
 
 
 @dataclass(frozen=True)
@@ -360,7 +371,7 @@ class EnlightenGANRecipe(Loop):
     """Everything that decides a training run of EnlightenGAN but the photographs and the seed.
 
     Args:
-        width, align_corners: As for `fastllie.models.EnlightenGAN`.
+        width, align_corners, in_logits: As for `fastllie.models.EnlightenGAN`.
         discriminator_width: Channels of the discriminators' first layer.
         discriminator_rate: Their learning rate in units of the generator's.
         size: Side of the square crops.
@@ -369,6 +380,7 @@ class EnlightenGANRecipe(Loop):
         chroma, contrast: Weights of `chroma_consistency` and `contrast_consistency` of image and input; zero
             leaves them out, as published.
         overshoot: Weight of `overshoot` of image and input.
+        dimness: Weight of `dimness` of the image.
         identity: Weight of the mean absolute change of the normal photographs, which then go through the
             generator beside the dark ones, and share the statistics of batch norm; zero: they do not.
         vgg: Weights of VGG-16, see `fastllie.training.vgg.load_vgg`.
@@ -387,6 +399,7 @@ class EnlightenGANRecipe(Loop):
     method: str = "enlightengan"
     width: int = 32
     align_corners: bool = False
+    in_logits: bool = False
     discriminator_width: int = 64
     discriminator_rate: float = 1.0
     size: int = 320
@@ -396,6 +409,7 @@ class EnlightenGANRecipe(Loop):
     chroma: float = 0.0
     contrast: float = 0.0
     overshoot: float = 0.0
+    dimness: float = 0.0
     identity: float = 0.0
     vgg: str | None = None
     residual: float = 1.0
@@ -459,6 +473,7 @@ ENLIGHTENGAN = replace(
     chroma=60.0,
     contrast=10.0,
     overshoot=20.0,
+    dimness=10.0,
     identity=0.5,
     dark_share=0.0,
     # no gap between dark and normal, and both in one frame: else the network decides by regions, which shows
@@ -483,7 +498,8 @@ class NeRCoLossWeights:
     and darkened ones before those of edges. `cycle`: there and back. `identity`: images that are as they
     should be stay so. `representation`: Pre's image is close to its input. `adversarial_representation`: and
     once more before the discriminator of dark images. `residual`: all six terms of the residual that the mask
-    extractor gives. `text`: what CLIP reads in the images.
+    extractor gives. `text`: what CLIP reads in the images. Ours, of the enhanced image and its input, none of
+    them in the paper: `chroma`, `contrast`, `overshoot` and `dimness`, see `fastllie.training.losses`.
     """
 
     adversarial: float = 1.0
@@ -494,6 +510,10 @@ class NeRCoLossWeights:
     adversarial_representation: float = 1.0
     residual: float = 0.5
     text: float = 0.5
+    chroma: float = 0.0
+    contrast: float = 0.0
+    overshoot: float = 0.0
+    dimness: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -501,8 +521,8 @@ class NeRCoRecipe(Loop):
     """Everything that decides a training run of NeRCo but the photographs and the seed.
 
     Args:
-        width, blocks, pre_blocks, mask_blocks, hidden, coordinates: As for `fastllie.models.NeRCo`; the
-            darkening generator has `width` and `blocks` too.
+        width, blocks, pre_blocks, mask_blocks, hidden, coordinates, in_logits: As for
+            `fastllie.models.NeRCo`; the darkening generator has `width`, `blocks` and `in_logits` too.
         discriminator_width, discriminator_layers: As for `fastllie.models.nerco.Discriminator`.
         discriminator_rate: Their learning rate in units of the generators'.
         size: Side of the square images, a multiple of 4.
@@ -534,6 +554,7 @@ class NeRCoRecipe(Loop):
     mask_blocks: int = 3
     hidden: int | None = None
     coordinates: str = "published"
+    in_logits: bool = False
     discriminator_width: int = 64
     discriminator_layers: int = 3
     discriminator_rate: float = 1.0

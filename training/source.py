@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastllie.training import synthesis as synthetic
-from fastllie.training.recipes import Synthesis
+from fastllie.training.recipes import WIDE, Synthesis
 
 # streams of random numbers beside those of the order and of the crops
 _FLIPS, _NORMAL, _NORMAL_ORDER, _UPSIDE, _DARKER = 1, 2, 3, 4, 5
@@ -294,27 +294,34 @@ class SyntheticExposures:
         self.steps_per_epoch = -(-len(photographs) // batch)
 
     def size(self, step: int) -> int:
-        return self._batch
+        return max(1, self._batch // WIDE**2) if self._wide(step) else self._batch
 
     def names(self, step: int) -> list[str]:
         chosen = self._chosen(self._draw(step, slice(None)))
         return [str(index) if self._names is None else self._names[index] for index in chosen]
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
-        drawn = self._draw(step, _slice(self._batch, part, parts))
+        drawn = self._draw(step, _slice(self.size(step), part, parts))
         chosen = self._chosen(drawn)
-        crops = synthetic.crop(
-            [self._pixels[index] for index in chosen], self._size, self._synthesis.zoom, drawn.chances
-        )
+        crops = self._crops([self._pixels[index] for index in chosen], step, drawn)
         return Batch(
             *synthetic.expose(
                 _placed(crops, self._device), self._brightenings(chosen), drawn, self._synthesis
             )
         )
 
+    def _wide(self, step: int) -> bool:
+        return self._synthesis.wide_steps and step % 2 == 1
+
+    def _crops(self, photographs: list[Tensor], step: int, drawn: synthetic.Draw) -> Tensor:
+        size, zoom = self._size, self._synthesis.zoom
+        if self._wide(step):
+            size, zoom = WIDE * size, zoom / WIDE
+        return synthetic.crop(photographs, size, zoom, drawn.chances)
+
     def _draw(self, step: int, part: slice, *stream: int) -> synthetic.Draw:
         seed = np.random.SeedSequence((self._seed, step, *stream)).generate_state(1, np.uint64)[0]
-        return synthetic.draw(self._batch, int(seed) >> 1, part.start, part.stop)
+        return synthetic.draw(self.size(step), int(seed) >> 1, part.start, part.stop)
 
     def _chosen(self, drawn: synthetic.Draw) -> list[int]:
         return (drawn.chances.photograph * len(self._pixels)).long().tolist()
@@ -353,11 +360,9 @@ class UnpairedExposures(SyntheticExposures):
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         frames = super().batch(step, part, parts)
-        drawn = self._draw(step, _slice(self._batch, part, parts), _NORMAL)
+        drawn = self._draw(step, _slice(self.size(step), part, parts), _NORMAL)
         chosen = (drawn.chances.photograph * len(self._normal)).long().tolist()
-        crops = synthetic.crop(
-            [self._normal[index] for index in chosen], self._size, self._synthesis.zoom, drawn.chances
-        )
+        crops = self._crops([self._normal[index] for index in chosen], step, drawn)
         normal = _placed(crops, self._device).float().div_(255)
         return frames._replace(normal=normal.contiguous(memory_format=torch.channels_last))
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.models.logits import half_logits
 from fastllie.ops.packing import Packing, can_run_packed
 from fastllie.ops.unet import DTYPES, pack_unet, run_unet
 
@@ -25,7 +26,7 @@ PIXEL_BYTES = 21
 
 
 class Generated(NamedTuple):
-    """What the generator gives, in [-1, 1] with values beyond: the image, and the residual that made it."""
+    """What the generator gives: the image in [-1, 1] with values beyond, and the residual that made it."""
 
     image: Tensor  # [B, 3, H, W]
     residual: Tensor  # [B, 3, H, W]
@@ -54,6 +55,9 @@ class EnlightenGAN(nn.Module):
             of the image, so that tiles no longer give the untiled result.
         halve_wide: Reduce images wider than 2200 pixels to half before the network and enlarge the result,
             as the published code does: blurred, and an odd side loses a pixel, which is repeated here.
+        in_logits: Ours, not the paper's: the residual changes the logits of the image,
+            y = sigmoid(2 residual * g + logit(x)). A constant residual is a gain in the shadows then, where a
+            sum would be haze, and nothing clips.
 
     Raises:
         ValueError: a width that is not a positive integer, a switch that is neither True nor False.
@@ -62,15 +66,27 @@ class EnlightenGAN(nn.Module):
     #: the network completes sides to multiples of this; so far apart its tiles lie
     multiple = MULTIPLE
 
-    def __init__(self, *, width: int = WIDTH, align_corners: bool = False, halve_wide: bool = False):
+    def __init__(
+        self,
+        *,
+        width: int = WIDTH,
+        align_corners: bool = False,
+        halve_wide: bool = False,
+        in_logits: bool = False,
+    ):
         super().__init__()
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise ValueError(f"width must be an integer >= 1, got {width!r}")
-        for name, value in (("align_corners", align_corners), ("halve_wide", halve_wide)):
+        for name, value in (
+            ("align_corners", align_corners),
+            ("halve_wide", halve_wide),
+            ("in_logits", in_logits),
+        ):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         self.width = width
         self.align_corners = align_corners
+        self.in_logits = in_logits
         self._packing = Packing()
         self.halve_wide = halve_wide
         channels = [width * 2**level for level in range(LEVELS)]
@@ -127,8 +143,12 @@ class EnlightenGAN(nn.Module):
         wide = self.of_whole(x.shape[-1])["wide"] if wide is None else wide
         # a single row has no half
         halve = wide and x.shape[-2] > 1
-        v = self._halved(v) if halve else self.generate(v, attention(v)).image
-        return ((v + 1) / 2).clamp(0, 1)
+        if halve:
+            v = self._halved(v)
+        else:
+            # of x itself: in 16 bits the shadows are coarse around -1
+            v = self.generate(v, attention(v), half_logits(x) if self.in_logits else None).image
+        return ((v + 1) / 2).clamp(0, 1).to(x.dtype)
 
     def _halved(self, v: Tensor) -> Tensor:
         height, width = v.shape[-2:]
@@ -137,21 +157,27 @@ class EnlightenGAN(nn.Module):
         image = self._enlarged(image)
         return F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
 
-    def generate(self, v: Tensor, g: Tensor) -> Generated:
+    def generate(self, v: Tensor, g: Tensor, logits: Tensor | None = None) -> Generated:
         """The image and the residual for images `v` in [-1, 1] and their attention map `g`.
 
         Both of `[B, ., H, W]`; in training mode batch norm takes its statistics from the batch.
+
+        Args:
+            logits: For `in_logits`, `half_logits` of the images in [0, 1] where they are at hand.
         """
         height, width = v.shape[-2:]
+        given = v
         rows, columns = self.completed(height).to(v.device), self.completed(width).to(v.device)
         v, g = (image.index_select(2, rows).index_select(3, columns) for image in (v, g))
         residual = self._residual(v, g)
-        image = v + residual
         # gathered, because exporters want to know how a slice ends
         for dim, side in ((2, height), (3, width)):
-            inner = torch.arange(side, device=v.device) + (image.shape[dim] - side) // 2
-            image, residual = image.index_select(dim, inner), residual.index_select(dim, inner)
-        return Generated(image, residual)
+            inner = torch.arange(side, device=v.device) + (residual.shape[dim] - side) // 2
+            residual = residual.index_select(dim, inner)
+        if not self.in_logits:
+            return Generated(given + residual, residual)
+        logits = half_logits((given + 1) / 2) if logits is None else logits
+        return Generated(torch.tanh(residual + logits), residual)
 
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         weights = [*self.parameters(), *self.buffers()]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.models.logits import half_logits
 from fastllie.models.nerco import strips
 from fastllie.models.nerco.networks import Generator, MaskExtractor, Representation
 
@@ -28,6 +29,9 @@ class NeRCo(nn.Module):
         hidden: Width of the representation's MLP; None is four times `width`.
         coordinates: "published": coordinates that are all zero; or our "absolute", as the paper describes
             them. See `PixelMLP`.
+        in_logits: Ours, not the paper's: the generator changes the logits of the image instead of drawing all
+            of it anew, y = sigmoid(2 g + logit(x)) with g from before its tanh. A constant g is a gain in the
+            shadows that never clips; details come from the image.
         size_mode: "reflect" mirrors images at right and bottom up to a multiple of 4, and cuts that away
             again; sides under 5, which have not enough to mirror, repeat their last pixel up to 8. "official"
             resizes to the nearest multiple of 4 as the published test does, bicubic and rounded to bytes, and
@@ -49,12 +53,13 @@ class NeRCo(nn.Module):
         mask_blocks: int = 3,
         hidden: int | None = None,
         coordinates: str = "published",
+        in_logits: bool = False,
         size_mode: str = "reflect",
     ):
         super().__init__()
         if size_mode not in SIZE_MODES:
             raise ValueError(f"size_mode must be one of {SIZE_MODES}, got {size_mode!r}")
-        self.size_mode, self.coordinates = size_mode, coordinates
+        self.size_mode, self.coordinates, self.in_logits = size_mode, coordinates, in_logits
         self.Pre = Representation(
             width=width,
             blocks=blocks if pre_blocks is None else pre_blocks,
@@ -67,33 +72,43 @@ class NeRCo(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self.size_mode == "official":
-            y = self.enhance_whole(2 * resized(x, *official_size(height, width)) - 1)
-            y = (y + 1) / 2
+            y = self._enhance(resized(x, *official_size(height, width)))
             if y.shape[-2:] == x.shape[-2:]:
                 return y
             return F.interpolate(y, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        y = self.enhance_whole(2 * extended(x) - 1)
-        return (y[..., :height, :width] + 1) / 2
+        return self._enhance(extended(x))[..., :height, :width]
 
-    def enhance_whole(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones; sides are multiples of 4, and 8 at least."""
+    def _enhance(self, x: Tensor) -> Tensor:
+        """Images in [0, 1]."""
+        if not self.in_logits:
+            return (self.enhance_whole(2 * x - 1) + 1) / 2
+        # logits of these, and the result in float32: in 16 bits the shadows are coarse around -1
+        return ((self.enhance_whole(2 * x - 1, half_logits(x)) + 1) / 2).to(x.dtype)
+
+    def enhance_whole(self, x: Tensor, logits: Tensor | None = None) -> Tensor:
+        """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones; sides are multiples of 4, and 8 at least.
+
+        Args:
+            logits: For `in_logits`, `half_logits` of the same images in [0, 1]; the result has their dtype.
+        """
         tensors = (x, *self.parameters())
         wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
         if wanted or torch.compiler.is_compiling():
-            return self.G_A(torch.cat([x, self.Pre(x)], 1) * self.H.mask(x))
+            return self.G_A(torch.cat([x, self.Pre(x)], 1) * self.H.mask(x), logits)
         with torch.no_grad():
-            out = torch.empty_like(x, memory_format=torch.channels_last)
+            out = torch.empty_like(x if logits is None else logits, memory_format=torch.channels_last)
             for place in range(len(x)):
                 image = x[place : place + 1].contiguous(memory_format=torch.channels_last)
-                out[place : place + 1] = self._in_strips(image)
+                mine = None if logits is None else logits[place : place + 1]
+                out[place : place + 1] = self._in_strips(image, mine)
         return out
 
-    def _in_strips(self, image: Tensor) -> Tensor:
+    def _in_strips(self, image: Tensor, logits: Tensor | None) -> Tensor:
         # first what takes most memory
         mask = strips.extract_mask(self.H, image)
         pre = strips.represent(self.Pre, image)
         masked = (torch.cat([image, pre], 1) * mask).contiguous(memory_format=torch.channels_last)
-        return strips.generate(self.G_A, masked)
+        return strips.generate(self.G_A, masked, logits)
 
 
 def extended(x: Tensor) -> Tensor:

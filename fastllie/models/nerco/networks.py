@@ -111,8 +111,10 @@ class Generator(Trunk):
         last = self.model[self.last]
         return recomputed(lambda x: last(reflect(activate(x), 3)), self.raw_features(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.raw(x))
+    def forward(self, x: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The image in [-1, 1]; `logits` of the image that it shall start from are added before the tanh."""
+        raw = self.raw(x)
+        return torch.tanh(raw if logits is None else raw + logits)
 
 
 class PixelMLP(nn.Module):

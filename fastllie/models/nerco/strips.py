@@ -315,18 +315,22 @@ def _packed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return packed.contiguous(memory_format=_LAYOUT), bias.repeat(PACKED)
 
 
-def generate(network: Generator, x: Tensor) -> Tensor:
-    """What `network(x)` gives."""
+def generate(network: Generator, x: Tensor, logits: Tensor | None = None) -> Tensor:
+    """What `network(x, logits)` gives."""
     features = _Features(network, x)
     last: Any = network.model[network.last]
     weight, bias = _packed(last.weight, last.bias)
     _, height, width = features.size
-    out = _empty(x, 3, height, width)
+    out = _empty(x if logits is None else logits, 3, height, width)
     step = step_of(x, width, 2 * features.size[0])
     for top, bottom, window in windows(features.rows, x, features.size, kernel=7, step=step, multiple=2):
         y = F.conv2d(window, weight, bias, (1, PACKED)).permute(0, 2, 3, 1)
         y = y.reshape(1, bottom - top, width, 3).permute(0, 3, 1, 2)
-        torch.tanh(y, out=out[..., top:bottom, :])
+        rows = out[..., top:bottom, :]
+        if logits is None:
+            torch.tanh(y, out=rows)
+        else:
+            rows.copy_(torch.tanh(y + logits[..., top:bottom, :]))
     return out
 
 
