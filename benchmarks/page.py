@@ -34,8 +34,7 @@ No GPU has been measured yet. On a machine that has one, `make gpu` builds, test
 
 OURS, OURS_BYTES = "fastllie", "fastllie, uint8"
 OTHERS = ("PyTorch eager", "torch.compile", "ONNX Runtime", "OpenVINO")
-# a case of each method that its chart shows, the first that there is
-CHARTED = (("1920x1080", 1), ("600x400", 1))
+CHARTED = 1920 * 1080
 INFERENCE = {
     "zerodce": "Zero-DCE",
     "sci": "SCI",
@@ -185,10 +184,15 @@ def method_row(case: Mapping[str, Any], others: Sequence[str]) -> list[str]:
 
 
 def method_panels(cases: Sequence[Any]) -> Iterator[Panel]:
+    """For each method a chart of one image of about CHARTED pixels, where others have a time."""
     for title, group in grouped(cases).items():
-        known = {(case["size"], case["batch"]): case for case in group if len(case["rows"]) > 1}
-        shown = next((known[key] for key in CHARTED if key in known), None)
-        if shown:
+        known = [
+            case
+            for case in group
+            if case["batch"] == 1 and any(row["contender"] in OTHERS for row in case["rows"])
+        ]
+        if known:
+            shown = min(known, key=lambda case: abs(math.prod(map(int, case["size"].split("x"))) - CHARTED))
             yield Panel(
                 f"{title}, {shown['size']}",
                 [Bar(row["contender"], row["ms"], row["best_ms"], row["worst_ms"]) for row in shown["rows"]],

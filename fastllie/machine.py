@@ -71,7 +71,9 @@ def in_words(about: Mapping[str, Any]) -> str:
 def free_memory(device: torch.device) -> float:
     """Bytes that may still be taken; infinity where the system does not tell."""
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        # what PyTorch keeps for later is free, too
+        kept_for_later = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept_for_later)
     found = math.inf
     told = Path("/proc/meminfo")
     if told.exists():

@@ -152,10 +152,12 @@ def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device) -> f
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
-        begin.record()
+        # named, for the current device may be another one
+        stream = torch.cuda.current_stream(device)
+        begin.record(stream)
         for _ in range(repeats):
             call()
-        end.record()
+        end.record(stream)
         end.synchronize()
         return begin.elapsed_time(end) / 1e3 / repeats
     start = time.perf_counter()

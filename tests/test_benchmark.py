@@ -1,6 +1,7 @@
 """`fastllie benchmark`, the record of all methods, and the page that is made of the figures."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -492,7 +493,9 @@ def test_figures_of_another_machine_are_thrown_away(recorder, tmp_path, capsys):
 def test_the_page_of_a_record(recorder, tmp_path):
     small = case(batch=8, rows=(), unchecked="the plain network takes about 9 s")
     random = case(method="nerco", weights="random", options={"size_mode": "official"})
-    found = Benchmark(ABOUT, (case(), small, random), {"ONNX Runtime": "needs onnxruntime"})
+    # nobody to compare with
+    alone = case(size="1920x1080", rows=case().rows[:1])
+    found = Benchmark(ABOUT, (case(), small, alone, random), {"ONNX Runtime": "needs onnxruntime"})
     found.write_json(tmp_path / "methods--x.json")
     pages = recorder["page"].pages(tmp_path)
     text = pages["performance.md"]
@@ -506,9 +509,11 @@ def test_the_page_of_a_record(recorder, tmp_path):
     assert "No GPU has been measured yet" in text
     chart = pages["performance-methods.svg"]
     assert "(performance-methods.svg)" in text
-    # the shorter bar is the smaller part of the longer
     assert chart.count("<rect") == 4
+    assert ">sci, 600x400, ms</text>" in chart
     assert ">25.0</text>" in chart
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="12"', chart)]
+    assert widths[0] / widths[1] == pytest.approx(10 / 25, rel=0.01)
     assert "performance-inference.svg" not in pages
 
 
