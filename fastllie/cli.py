@@ -17,6 +17,7 @@ from fastllie.files import PNG_LEVEL, QUALITY
 if TYPE_CHECKING:
     from fastllie.folders import FolderResult
     from fastllie.jobs import Failure
+    from fastllie.timing import Case
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR = 30
@@ -184,6 +185,8 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     evaluate.add_argument("--json", metavar="FILE", help="write the same with the labels and what failed")
     evaluate.set_defaults(run=_evaluate)
 
+    _add_benchmark(verbs)
+
     export = verbs.add_parser("export", help="write a network as ONNX or torch.export, and check the file")
     export.add_argument("method", metavar="METHOD", help="see `fastllie methods`")
     export.add_argument("-o", "--output", required=True, metavar="FILE", help="ends in .onnx or .pt2")
@@ -215,6 +218,96 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_benchmark(verbs: Any) -> None:
+    benchmark = verbs.add_parser(
+        "benchmark",
+        help="how fast the methods are here, beside PyTorch, ONNX Runtime and OpenVINO",
+        description="Times methods on this machine beside what would be run without fastllie. All take turns;"
+        " results are compared. Who is not installed, would take too long or too much memory is left out and"
+        " named. docs/performance.md tells how to read it.",
+    )
+    add = benchmark.add_argument
+    add("--method", nargs="+", default=["zerodce"], metavar="M", help="some, or all (default: zerodce)")
+    add("--weights", help="a variant's name, or a file, for one method")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the methods, such as scale=12 for zerodce++; may be repeated",
+    )
+    add("--size", nargs="+", metavar="WxH", help="width x height (default: 600x400 1920x1080)")
+    add("--batch", nargs="+", type=int, metavar="N", help="images at once (default: 1)")
+    add("--dtype", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+    add("--rounds", type=int, metavar="N", help="turns at most (default: 15)")
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="for the turns of each contender at each size; who cannot do three in that is left out, ours in"
+        " three times that (default: 4)",
+    )
+    add(
+        "--against",
+        nargs="*",
+        metavar="NAME",
+        help="eager, compile, onnxruntime, openvino, or nothing (default: all that are here)",
+    )
+    add("--json", metavar="FILE", help="write the figures, and what the machine is")
+    benchmark.set_defaults(run=_benchmark)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    _check_writable(arguments.json)
+    given = {
+        "sizes": arguments.size,
+        "batches": arguments.batch,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+    }
+    bar = Progress(0)
+
+    def advance(done: int, total: int, case: "Case") -> None:
+        bar.clear()
+        _say(case.table() + "\n")
+        bar.total = total
+        bar.advance()
+
+    try:
+        result = fastllie.benchmark(
+            arguments.method,
+            dtype=arguments.dtype,
+            device=arguments.device,
+            weights=arguments.weights,
+            against=arguments.against,
+            progress=advance,
+            **{name: value for name, value in given.items() if value is not None},
+            **_options(arguments.option),
+        )
+    except (TypeError, ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    finally:
+        bar.clear()
+    print(result.about)
+    for line in result.wrong:
+        print(f"fastllie benchmark: {line}", file=sys.stderr)
+    try:
+        if arguments.json:
+            result.write_json(arguments.json)
+    except OSError as error:
+        print(f"fastllie benchmark: {error}", file=sys.stderr)
+        return FAILED
+    return FAILED if result.wrong else OK
+
+
+def _check_writable(*paths: str | None) -> None:
+    """Raise now, and not when all is computed, for what cannot be written."""
+    for path in filter(None, paths):
+        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"cannot write {path!r}: it is a folder, or its folder does not exist")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -588,10 +681,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UsageError("wanted PRED [GT], or --method METHOD --data LOW [GT]")
     if len(references) > 1:
         raise UsageError(f"wanted one folder of references, got {', '.join(references)}")
-    for path in filter(None, (arguments.csv, arguments.json)):
-        # now, and not when all is computed
-        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"cannot write {path!r}: it is a folder, or its folder does not exist")
+    _check_writable(arguments.csv, arguments.json)
     bar: list[Progress] = []
 
     def advance(done: int, total: int) -> None:

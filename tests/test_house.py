@@ -48,6 +48,22 @@ MAY_IMPORT = {
         "fastllie.models",
         "fastllie.ops.reference",
     ),
+    "fastllie/rivals.py": (
+        "fastllie.checkpoint",
+        "fastllie.exporting",
+        "fastllie.methods",
+        "fastllie.models",
+        "fastllie.ops.reference",
+    ),
+    "fastllie/machine.py": ("fastllie.__version__", "fastllie.ops.backend"),
+    "fastllie/timing.py": ("fastllie.files", "fastllie.machine"),
+    "fastllie/benchmarking.py": (
+        "fastllie.api",
+        "fastllie.machine",
+        "fastllie.methods",
+        "fastllie.rivals",
+        "fastllie.timing",
+    ),
     "fastllie/metrics": ("fastllie.metrics", "fastllie.image", "fastllie.methods"),
     "fastllie/evaluation.py": (
         "fastllie.api",
