@@ -416,6 +416,18 @@ def test_dimness_counts_what_an_image_lacks_of_normal_light():
     assert (x.grad[1:] == 0).all()
 
 
+def test_one_gain_is_smooth_and_a_chequerboard_is_not():
+    x = scene()[:1, :, :12, :10].clamp(0.05, 0.6)
+    places = torch.arange(12)[:, None] + torch.arange(10)
+    for gain, expected in ((torch.tensor(0.7), 0.0), (0.1 * (-1.0) ** places, 2 * 0.2**2)):
+        y = torch.sigmoid(torch.logit(x) + 2 * gain.to(x.dtype))
+        torch.testing.assert_close(losses.gain_smoothness(y, x), torch.tensor(expected, dtype=x.dtype))
+    y = (0.4 + 0.5 * x).requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: losses.gain_smoothness(y, x), y)
+    # beyond black and white there is nothing to differ
+    assert losses.gain_smoothness(torch.full_like(x, 2.0), torch.ones_like(x)) == 0
+
+
 def test_the_gradients_of_our_losses_are_right():
     x = scene()[:1, :, :16, :24]
     # a leaf that nothing detached hangs on: ratio and exponent are constants to the gradient

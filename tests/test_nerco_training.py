@@ -395,7 +395,10 @@ def test_our_losses_are_added_by_their_weights():
     dark = batch()
     plain, ours = (
         task(replace(TINY, losses=NeRCoLossWeights(**more)))
-        for more in ({}, {"chroma": 60.0, "contrast": 10.0, "overshoot": 20.0, "dimness": 10.0})
+        for more in (
+            {},
+            {"chroma": 60.0, "contrast": 10.0, "overshoot": 20.0, "dimness": 10.0, "gain_smoothness": 5.0},
+        )
     )
     with torch.no_grad():
         enhanced = (ours.scene(2 * dark.x - 1, 2 * dark.normal - 1)[0].enhanced + 1) / 2
@@ -404,6 +407,7 @@ def test_our_losses_are_added_by_their_weights():
             "contrast": 10 * losses.contrast_consistency(enhanced, dark.x),
             "overshoot": 20 * losses.overshoot(enhanced, dark.x),
             "dimness": 10 * losses.dimness(enhanced),
+            "gain_smoothness": 5 * losses.gain_smoothness(enhanced, dark.x),
         }
         found, before = ours.losses_of(dark), plain.losses_of(dark)
     assert set(found) - set(before) == set(wanted)

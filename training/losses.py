@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastllie.models.logits import half_logits
+
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 _SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
 _DARKEST = 2 / 255
@@ -170,6 +172,16 @@ def contrast_consistency(y: Tensor, x: Tensor) -> Tensor:
 def overshoot(y: Tensor, x: Tensor) -> Tensor:
     """How far the output is above 0.98, or above the input where that is brighter, on the mean: ours."""
     return (y - x.clamp(min=_NEARLY_WHITE)).clamp(min=0).mean()
+
+
+def gain_smoothness(y: Tensor, x: Tensor) -> Tensor:
+    """How much the change from `x` to `y` differs between neighbours: ours.
+
+    Mean over neighbouring pixels, below and beside, of the squared difference of u(y) - u(x), with u(t) =
+    logit(t) / 2 of images in [0, 1]: zero where all of an image gets one gain in its shadows.
+    """
+    gain = half_logits(y) - half_logits(x)
+    return gain.diff(dim=2).square().mean() + gain.diff(dim=3).square().mean()
 
 
 def dimness(y: Tensor) -> Tensor:

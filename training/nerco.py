@@ -13,7 +13,13 @@ from fastllie.models.nerco.edges import random_colour
 from fastllie.training.adversarial import verdict
 from fastllie.training.clip import Reader, load_reader, text_loss
 from fastllie.training.data import Batch
-from fastllie.training.losses import chroma_consistency, contrast_consistency, dimness, overshoot
+from fastllie.training.losses import (
+    chroma_consistency,
+    contrast_consistency,
+    dimness,
+    gain_smoothness,
+    overshoot,
+)
 from fastllie.training.parallel import Parallel
 from fastllie.training.pool import Pool
 from fastllie.training.recipes import NeRCoRecipe
@@ -29,6 +35,7 @@ CONSISTENCIES = {
     "contrast": contrast_consistency,
     "overshoot": overshoot,
     "dimness": lambda y, x: dimness(y),
+    "gain_smoothness": gain_smoothness,
 }
 # the four calls that colour edges, in the order of their random numbers
 _COLOURED = ("normal", "enhanced", "dark", "darkened")

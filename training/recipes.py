@@ -499,7 +499,8 @@ class NeRCoLossWeights:
     should be stay so. `representation`: Pre's image is close to its input. `adversarial_representation`: and
     once more before the discriminator of dark images. `residual`: all six terms of the residual that the mask
     extractor gives. `text`: what CLIP reads in the images. Ours, of the enhanced image and its input, none of
-    them in the paper: `chroma`, `contrast`, `overshoot` and `dimness`, see `fastllie.training.losses`.
+    them in the paper: `chroma`, `contrast`, `overshoot`, `dimness` and `gain_smoothness`, see
+    `fastllie.training.losses`.
     """
 
     adversarial: float = 1.0
@@ -514,6 +515,7 @@ class NeRCoLossWeights:
     contrast: float = 0.0
     overshoot: float = 0.0
     dimness: float = 0.0
+    gain_smoothness: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
