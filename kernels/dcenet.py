@@ -175,7 +175,7 @@ def dcenet_forward(
 
     Args:
         x: Images `[B, 3, H, W]`, float16 or bfloat16, any strides; `around` pixels beyond it are readable.
-        matrices: `[2624, 32]` in the dtype of `x`; biases: `[7, 32]`, float32: see `fastllie.ops.pack_dcenet`.
+        matrices: `[2624, 32]` in the dtype of `x`; biases: `[7, 32]`, float32. See `pack_dcenet`.
         features: Six buffers of at least B (H + 2 m) (W + 2 m) 32 elements, m = 7 - l where not `zeros`, of
             layers l = 1 to 6; layers 4 and 6 may share one.
         out: Like `x`.

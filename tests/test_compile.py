@@ -161,7 +161,8 @@ for dtype, (kernel, constants) in itertools.product(halves, layers):
     # on tensor cores, and fed while they work
     assert {80: "mma.sync", 90: "wgmma"}[architecture] in compiled.asm["ptx"], (dtype, constants)
     assert ("cp.async" in compiled.asm["ptx"]) == (kernel is not dcenet.dcenet_first_kernel)
-print("compiled", len(halves) * len(layers), len(pairs) * 8 * 2 + 1, len(tensors) * len(dtypes) * 2, len(networks), count, losses)
+print("compiled", len(halves) * len(layers), len(pairs) * 8 * 2 + 1, len(tensors) * len(dtypes) * 2)
+print(len(networks), count, losses)
 """
 
 
