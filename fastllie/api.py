@@ -199,7 +199,7 @@ class Enhancer:
             self._grid = Grid(model.multiple, model.completed, taken)
         # one pass over the image needs no tiles, and takes a camera's bytes as they are
         self._takes_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
-        # one kernel is one launch as it is, and the networks that complete images wait for their tiles' places
+        # one kernel is one launch as it is, and a network that completes images waits for its tiles' places
         recorded = cuda_graph and not compile and not self._streams and self._grid is None
         self._graphs = Graphs() if recorded else None
 

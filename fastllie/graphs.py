@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A frame of 1920x1080. A GPU takes longer for a larger image than Python for its launches, and the memory that a
-# network works in stays with its recording
+# A frame of 1920x1080. For a larger image a GPU takes longer than Python for its launches, and the memory that
+# a network works in stays with its recording
 MOST_PIXELS = 2**21
 KEPT = 8
 # Shapes that came once are remembered by name only
