@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A frame of 1920x1080. For a larger image a GPU takes longer than Python for its launches, and the memory that
+# A frame of 1920x1080. For larger ones a GPU takes longer than Python for its launches, and the memory that
 # a network works in stays with its recording
 MOST_PIXELS = 2**21
 KEPT = 8
