@@ -10,10 +10,12 @@
 #define FASTLLIE_TILE __device__ __forceinline__
 #define FASTLLIE_EVERYWHERE __host__ __device__ __forceinline__
 #define FASTLLIE_UNROLL _Pragma("unroll")
+#define FASTLLIE_KEEP_LOOP _Pragma("unroll 1")
 #else
 #define FASTLLIE_TILE inline
 #define FASTLLIE_EVERYWHERE inline
 #define FASTLLIE_UNROLL
+#define FASTLLIE_KEEP_LOOP
 #endif
 
 namespace fastllie {
@@ -224,7 +226,10 @@ struct Tile {
         FASTLLIE_UNROLL
         for (int n = 0; n < 2; ++n) Matrix::clear(result[r][n]);
       }
+      // not unrolled: the matrices of one tap in registers at a time
+      FASTLLIE_KEEP_LOOP
       for (int s = 0; s < SOURCE_COUNT; ++s) {
+        FASTLLIE_KEEP_LOOP
         for (int tap = 0; tap < TAPS; ++tap) {
           FASTLLIE_UNROLL
           for (int half = 0; half < 2; ++half) {

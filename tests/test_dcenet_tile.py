@@ -33,7 +33,7 @@ def tiles(tmp_path_factory):
 
 
 def enhanced(tiles, net, x, padding="replicate", cropped=False):
-    """As fastllie.ops.dcenet calls the kernel, with features of float32, and NaN in all that is not written."""
+    """As fastllie.ops.dcenet calls the kernel, with float32 features, and NaN in all that is not written."""
     parameters = list(net.parameters())
     packed = _pack_matrices(parameters[::2], parameters[1::2], torch.float32)
     if cropped:

@@ -10,9 +10,8 @@ namespace {
 using namespace dcenet;
 
 constexpr int DCE_THREADS = 32 * WARPS;
-// Blocks of a multiprocessor at a time: what their registers and shared memory allow on sm_90. The curve
-// needs more registers than four blocks leave.
-constexpr int blocks_of(bool last) { return last ? 3 : 4; }
+// Blocks of a multiprocessor at a time: what their registers and shared memory allow on sm_90
+constexpr int DCE_BLOCKS = 4;
 
 // What is older knows no bfloat16 in its tensor cores; fastllie.ops asks for more
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -59,8 +58,7 @@ struct TensorCore {
 #endif
 
 template <class F, int SOURCE_COUNT, bool ANEW, bool LAST>
-__global__ void __launch_bounds__(DCE_THREADS, blocks_of(LAST))
-    dcenet_kernel(const __grid_constant__ Task task) {
+__global__ void __launch_bounds__(DCE_THREADS, DCE_BLOCKS) dcenet_kernel(const __grid_constant__ Task task) {
 #if __CUDA_ARCH__ >= 800
   using Work = Tile<TensorCore<F>, Block, SOURCE_COUNT, ANEW, LAST>;
   extern __shared__ __align__(32) unsigned char memory[];
