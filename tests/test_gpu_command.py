@@ -97,7 +97,7 @@ def test_the_plan_fits_the_budget(tmp_path, sanitizer):
     assert names[0] == "build"
     assert steps[0].vital
     assert steps[0].environment == {"FASTLLIE_CUDA": "1", "FASTLLIE_CUDA_ARCH": "native"}
-    assert ("compute-sanitizer" in names) == (sanitizer is not None)
+    assert ("memcheck" in names) == ("racecheck" in names) == (sanitizer is not None)
     for step in steps:
         if step.figures is not None:
             # a measurement knows its own limit
