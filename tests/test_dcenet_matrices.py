@@ -7,8 +7,9 @@ import torch
 from serving import device_of, on
 from test_dcenet import exact, network, photograph, psnr
 
+from fastllie import _native
 from fastllie.ops import backend as backends
-from fastllie.ops import reference
+from fastllie.ops import dcenet, reference
 from fastllie.ops.dcenet import can_run_dcenet, enhance_dcenet, map_columns, pack_dcenet
 from fastllie.ops.packing import can_run_packed
 
@@ -168,3 +169,15 @@ def test_opcheck(backend):
     arguments = (x, weights.weights[0], weights.epilogues[0])
     for how in (("zeros", False), ("replicate", True)):
         torch.library.opcheck(torch.ops.fastllie.dcenet_matrices_forward.default, (*arguments, *how, backend))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the pointers here are the CPU's")
+def test_the_call_fits_the_cuda_module(monkeypatch):
+    """As far as a machine without a GPU can tell: the module takes the arguments, and finds no device."""
+    if _native.cuda is None:
+        pytest.skip(_native.reasons["cuda"])
+    weights = packed(network(), "triton")
+    monkeypatch.setattr(dcenet, "_serving", lambda backend, x: "cuda")
+    monkeypatch.setattr(dcenet, "cuda_place", lambda x: (0, 0))
+    with pytest.raises(RuntimeError, match=r"^CUDA: "):
+        enhance_dcenet(photograph(1, 5, 6).half(), weights)

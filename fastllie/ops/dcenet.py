@@ -50,8 +50,11 @@ def can_run_dcenet(x: Tensor, weights: Sequence[Tensor]) -> bool:
 
     On a GPU it does for float16 and bfloat16 where tensor cores multiply both; float32 would lose digits.
     """
-    if can_run_packed((x,), weights, DTYPES):
+    if x.device.type == "cpu" and can_run_packed((x,), weights, DTYPES):
         return True
+    # float32 asks no further, nor does what is compiled
+    if x.dtype not in HALVES or torch.compiler.is_compiling():
+        return False
     if not can_run_packed((x,), weights, _multiplied(), GPU_BACKENDS):
         return False
     return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= CAPABILITY
