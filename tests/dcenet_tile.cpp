@@ -53,7 +53,8 @@ void run(const Task& task) {
   // the last first: no tile may hang on what another has left behind
   for (int64_t tile = task.tiles() - 1; tile >= 0; --tile) {
     float* const all = reinterpret_cast<float*>(&shared);
-    for (size_t i = 0; i < sizeof(shared) / sizeof(float); ++i) all[i] = std::numeric_limits<float>::quiet_NaN();
+    for (size_t i = 0; i < sizeof(shared) / sizeof(float); ++i)
+      all[i] = std::numeric_limits<float>::quiet_NaN();
     Work(One(), task, shared, tile).run();
   }
 }
@@ -63,7 +64,8 @@ void run(const Task& task) {
 extern "C" void dcenet_forward(float* x, const int64_t* x_strides, float* out, const int64_t* out_strides,
                                const int64_t* sizes, int64_t around, int zeros, const float* matrices,
                                const float* biases, float* const* features) {
-  DceNetMatrices network{{x, Dtype::f32, {}}, {out, Dtype::f32, {}}, {}, around, zeros != 0, matrices, biases, {}};
+  DceNetMatrices network{
+      {x, Dtype::f32, {}}, {out, Dtype::f32, {}}, {}, around, zeros != 0, matrices, biases, {}};
   for (int i = 0; i < 4; ++i) {
     network.x.strides[i] = x_strides[i];
     network.out.strides[i] = out_strides[i];
