@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in \
     $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-for-development
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -type f)
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
+
+# with PYTHON itself, whose torch is the one for this machine's GPU
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 # pip builds a local project anew whenever it is named, so each stamp names it once
 $(VENV)/installed: $(VENV)/torch $(SOURCES)

@@ -122,6 +122,21 @@ struct DceNet {
 
 void dcenet_forward_cpu(const DceNet& network, int threads);
 
+// The same for tensor cores: image and features are float16, or all bfloat16. Matrices and biases are packed
+// by fastllie.ops.dcenet; features of layers 2 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
+// 7 - l.
+struct DceNetMatrices {
+  View x, out;
+  int64_t sizes[4];  // of the output: B, C, H, W
+  int64_t around;    // as above
+  bool zeros;
+  const void* matrices;  // [2624, 32]
+  const float* biases;   // [7, 32]
+  void* features[5];     // those of layers 4 and 6 may be one
+};
+
+void dcenet_forward_cuda(const DceNetMatrices& network, int device, void* stream);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
+from fastllie.graphs import Graphs
 from fastllie.image import (
     CHANNELS,
     TENSOR_FLOATS,
@@ -134,6 +135,10 @@ class Enhancer:
             as with `strength=0`: the same pixels. In a batch each image is judged alone. None enhances all.
         compile: Run the network through `torch.compile`: slow at the first image, faster for many. What
             cannot be compiled is an error.
+        cuda_graph: On a GPU, record what Zero-DCE and Zero-DCE++ launch as a CUDA graph when an image of at
+            most 2^21 pixels has the shape of one before, and replay it from then on. Up to eight shapes stay
+            recorded, and with them the memory that the largest one is computed in. The other methods, and
+            compiled code, are never recorded.
     """
 
     def __init__(
@@ -148,6 +153,7 @@ class Enhancer:
         channels: str = "rgb",
         skip_bright: float | None = None,
         compile: bool = False,
+        cuda_graph: bool = True,
         **options: Any,
     ):
         self._arguments = {
@@ -160,6 +166,7 @@ class Enhancer:
             "channels": channels,
             "skip_bright": skip_bright,
             "compile": compile,
+            "cuda_graph": cuda_graph,
             **options,
         }
         self._method = method
@@ -172,8 +179,9 @@ class Enhancer:
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
         self._channels = channels
-        if not isinstance(compile, bool):
-            raise TypeError(f"compile must be True or False, got {compile!r}")
+        for name, value in (("compile", compile), ("cuda_graph", cuda_graph)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         self._compile = compile
         self._compiled: dict[torch.device, Any] = {}
         # now, so that a weight file that does not fit is reported here and not at the first image
@@ -191,6 +199,9 @@ class Enhancer:
             self._grid = Grid(model.multiple, model.completed, taken)
         # one pass over the image needs no tiles, and takes a camera's bytes as they are
         self._takes_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
+        # one kernel is one launch as it is, and a network that completes images waits for its tiles' places
+        recorded = cuda_graph and not compile and not self._streams and self._grid is None
+        self._graphs = Graphs() if recorded else None
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self._options.items())
@@ -403,6 +414,11 @@ class Enhancer:
             if bgr:
                 run = partial(_flipped, run)
                 cropping = partial(_flipped, cropping) if cropping else None
+            if self._graphs is not None and _can_record(x):
+                # everything that a recording rests on and its image does not show
+                kind = id(model), bgr, choose("auto", x), torch.backends.cudnn.allow_tf32
+                run = partial(self._graphs, run, (*kind, "whole"))
+                cropping = partial(self._graphs, cropping, (*kind, "cropped")) if cropping else None
             if self._grid is not None and self._halo is not None:
                 return on_grid(run, x, tile, self._halo, self._grid, out=out)
             return tiled(run, x, tile, self._halo, cropping=cropping, out=out)
@@ -439,6 +455,13 @@ def _alone(model: nn.Module) -> Callable[..., Tensor]:
 
     network.__code__ = network.__code__.replace()
     return network
+
+
+def _can_record(x: Tensor) -> bool:
+    """Whether a network may be recorded on the device of `x`: not while the caller records, or autocasts."""
+    return (
+        x.is_cuda and not torch.cuda.is_current_stream_capturing() and not torch.is_autocast_enabled("cuda")
+    )
 
 
 def _mixed(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:

@@ -1,11 +1,16 @@
 """What only a GPU shows: streams, graphs, indices beyond 32 bits, and images that never leave the device."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from cases import curve_inputs
 
 import fastllie
+from fastllie.models import ZeroDCE
 from fastllie.ops import apply_curve, enhance_sci, reference, zero_reference_losses
+from fastllie.ops.dcenet import enhance_dcenet, pack_dcenet
 
 pytestmark = pytest.mark.gpu
 BACKENDS = ("cuda", "triton")
@@ -173,3 +178,166 @@ def test_enhance_stays_on_the_gpu(method):
         assert got.dtype == torch.float32
         # convolutions of float32 run in TF32 there
         torch.testing.assert_close(got.cpu(), expected, rtol=0, atol=atol)
+
+
+def dce_network(backend, device="cuda"):
+    torch.manual_seed(0)
+    net = ZeroDCE().requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        parameter.normal_(0, 0.1 if name.endswith("bias") else (2 / parameter[0].numel()) ** 0.5)
+    weights = [parameter.to(device) for parameter in net.parameters()]
+    return net, pack_dcenet(weights[::2], weights[1::2], dtype=torch.float16, backend=backend)
+
+
+def expect_dce(net, x, got):
+    expected = copy.deepcopy(net).double().to(x.device)(x.double())
+    error = (got.double() - expected).square().mean()
+    assert float(-10 * error.log10()) > 55
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["planar", "interleaved"]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dcenet_on_a_whole_frame(backend, layout):
+    net, packed = dce_network(serving(backend))
+    x = torch.rand(1, 3, 1080, 1920, generator=torch.Generator().manual_seed(0)).half().cuda()
+    expect_dce(net, x, enhance_dcenet(x.contiguous(memory_format=layout), packed, backend=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dcenet_runs_on_the_current_stream(backend):
+    net, packed = dce_network(serving(backend))
+    given = torch.rand(2, 3, 120, 150, device="cuda").half()
+    enhance_dcenet(given, packed, backend=backend)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        x = given * 1
+        out = enhance_dcenet(x, packed, backend=backend)
+    stream.synchronize()
+    expect_dce(net, given, out)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dcenet_is_captured_in_a_graph(backend):
+    net, packed = dce_network(serving(backend))
+    x = torch.rand(1, 3, 64, 80, device="cuda").half()
+    enhance_dcenet(x, packed, backend=backend)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = enhance_dcenet(x, packed, backend=backend)
+    x.mul_(0.5)
+    graph.replay()
+    expect_dce(net, x, out)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dcenet_indexes_beyond_32_bits(backend):
+    if torch.cuda.mem_get_info()[0] < 32 << 30:
+        pytest.skip("needs 32 GiB of free GPU memory")
+    net, packed = dce_network(serving(backend))
+    x = torch.rand(1, 3, 8300, 8200, device="cuda", dtype=torch.float16)
+    assert 32 * x[0, 0].numel() > 2**31
+    out = enhance_dcenet(x, packed, backend=backend)
+    corner = copy.deepcopy(net).double().cuda()(x[..., -100:, -100:].double())
+    torch.testing.assert_close(out[..., -80:, -80:].double(), corner[..., -80:, -80:], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_operators_on_another_device(backend):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    device = "cuda:1"
+    net, packed = dce_network(serving(backend), device)
+    x = torch.rand(1, 3, 40, 50, device=device).half()
+    expect_dce(net, x, enhance_dcenet(x, packed, backend=backend))
+    inputs = curve_inputs(1, 40, 50, device=device)
+    got = apply_curve(inputs.x, inputs.alpha, backend=backend)
+    torch.testing.assert_close(got, reference.curve(inputs.x, inputs.alpha, 8), rtol=0, atol=2e-6)
+    assert torch.cuda.current_device() == 0
+
+
+def graphed(method="zerodce", **settings):
+    """An enhancer that records, and the same one that does not."""
+    return fastllie.Enhancer(method, **settings), fastllie.Enhancer(method, cuda_graph=False, **settings)
+
+
+def frames(count, *size, device="cuda"):
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.rand(3, *size, generator=generator) * 0.4).to(device) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["f16", "f32"])
+@pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
+def test_enhancers_replay_graphs(method, dtype):
+    recording, plain = graphed(method, dtype=dtype)
+    images = frames(5, 90, 120)
+    expected = [plain(image) for image in images]
+    got = [recording(image) for image in images]
+    assert len(recording._graphs._graphs) == 1
+    # results stay as they came
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3 if dtype == torch.float16 else 1e-5)
+    assert len({one.data_ptr() for one in got}) == len(got)
+
+
+def test_graphs_of_several_shapes_and_streams():
+    """Recordings share the memory that they work in: what is under way on another stream is waited for."""
+    recording, plain = graphed(dtype=torch.float16)
+    sizes = [(60, 80), (200, 300), (61, 80)]
+    images = [image for size in sizes for image in frames(4, *size)]
+    expected = [plain(image) for image in images]
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    for stream in streams:
+        stream.wait_stream(torch.cuda.current_stream())
+    for _ in range(3):
+        got = []
+        for place, image in enumerate(images):
+            with torch.cuda.stream(streams[place % 3]):
+                got.append(recording(image))
+        torch.cuda.synchronize()
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+    assert len(recording._graphs._graphs) == 3
+
+
+def test_graphs_from_several_threads():
+    recording, plain = graphed(dtype=torch.float16)
+    images = frames(40, 90, 120)
+    expected = [plain(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(recording, images))
+    torch.cuda.synchronize()
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+
+
+def test_graphs_on_another_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    recording, plain = graphed(dtype=torch.float16)
+    for device in ("cuda:1", "cuda:0", "cuda:1"):
+        for image in frames(3, 60, 80, device=device):
+            got = recording(image)
+            assert got.device == image.device
+            torch.testing.assert_close(got, plain(image), rtol=0, atol=1e-3)
+    assert len(recording._graphs._graphs) == 2
+
+
+def test_a_network_in_a_recording_of_the_caller():
+    _, plain = graphed(dtype=torch.float16)
+    (image,) = frames(1, 60, 80)
+    image = image.half()
+    graph = torch.cuda.CUDAGraph()
+    model = fastllie.load("zerodce", device="cuda", dtype=torch.float16).requires_grad_(False)
+    with torch.no_grad():
+        model(image[None])
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            out = model(image[None])
+    graph.replay()
+    torch.testing.assert_close(out[0], plain(image), rtol=0, atol=1e-3)

@@ -34,9 +34,11 @@ MAY_IMPORT = {
         "fastllie.methods",
     ),
     "fastllie/tiles.py": (),
+    "fastllie/graphs.py": (),
     "fastllie/api.py": (
         "fastllie.methods",
         "fastllie.checkpoint",
+        "fastllie.graphs",
         "fastllie.image",
         "fastllie.tiles",
         "fastllie.ops.backend",

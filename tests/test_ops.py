@@ -392,6 +392,7 @@ def test_self_test_sees_a_wrong_kernel(monkeypatch):
         ("illumination", "divide_illumination"),
         ("illuminate", "illuminate"),
         ("sci", "sci"),
+        ("dcenet", "dcenet"),
         ("zero_reference", "zero_reference"),
     ):
         with monkeypatch.context() as patch:

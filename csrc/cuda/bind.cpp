@@ -47,6 +47,21 @@ PYBIND11_MODULE(_cuda, m) {
     sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
                      reinterpret_cast<void*>(stream));
   });
+  m.def("dcenet_forward",
+        [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, uintptr_t matrices,
+           uintptr_t biases, std::array<uintptr_t, 5> features, int device, uintptr_t stream) {
+          DceNetMatrices network{view(x),
+                                 view(out),
+                                 {},
+                                 around,
+                                 zeros,
+                                 reinterpret_cast<const void*>(matrices),
+                                 reinterpret_cast<const float*>(biases),
+                                 {}};
+          for (int i = 0; i < 4; ++i) network.sizes[i] = sizes[i];
+          for (int i = 0; i < 5; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
+          dcenet_forward_cuda(network, device, reinterpret_cast<void*>(stream));
+        });
   m.def("smoothness_blocks", smoothness_blocks_cuda);
   m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,
                                  int color, bool scalar, double kappa, int device, uintptr_t stream) {

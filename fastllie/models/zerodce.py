@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.ops.backend import choose
 from fastllie.ops.curve import apply_curve
-from fastllie.ops.dcenet import DTYPES, enhance_dcenet, pack_dcenet
-from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.dcenet import DTYPES, can_run_dcenet, enhance_dcenet, pack_dcenet
+from fastllie.ops.packing import Packing
 
 STEPS = 8
 FEATURES = 32
@@ -111,10 +112,12 @@ class ZeroDCE(_CurveNetwork):
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         weights = list(self.parameters())
-        if can_run_packed((x,), weights, DTYPES):
+        if can_run_dcenet(x, weights):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
-                weights, x.dtype, lambda: pack_dcenet(weights[::2], weights[1::2], dtype=x.dtype)
+                weights,
+                (x.dtype, choose("auto", x)),
+                lambda: pack_dcenet(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_dcenet(x, packed, padding=self.padding, cropped=cropped)
         if cropped:

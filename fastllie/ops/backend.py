@@ -1,9 +1,12 @@
 """Which backends there are, which one serves a call, and why the others do not."""
 
 import importlib.metadata
+import json
 import os
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +15,8 @@ from fastllie import _native
 
 NAMES = ("cpu", "cuda", "triton", "torch")
 ENVIRONMENT = "FASTLLIE_BACKEND"
+# Milliseconds of each operator by GPU and backend: `python benchmarks/gpu.py --keep` writes it
+MEASURED = Path(__file__).with_name("measured.json")
 TRITON_MINIMUM = (3, 3)  # older ones cannot compile our kernels: tried with 3.2 (no) and 3.3.1 (yes)
 
 
@@ -96,8 +101,50 @@ def check_name(backend: str) -> None:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {backend!r}")
 
 
-def choose(backend: str, x: Tensor) -> str:
+@cache
+def _measured() -> dict[str, dict[str, Any]]:
+    devices: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text(encoding="utf-8"))["devices"]
+    return devices
+
+
+def measured_faster(op: str | None, name: str, capability: tuple[int, int]) -> str | None:
+    """Which of "cuda" and "triton" took less time for an operator on this GPU, or None where nobody measured.
+
+    Args:
+        op: The name of the torch op, e.g. "curve_forward"; None for nothing measured.
+        name: The GPU's, as torch gives it. One that was not measured is taken for any of its compute
+            capability that was.
+        capability: Its compute capability.
+    """
+    devices = _measured()
+    alike = (row for row in devices.values() if tuple(row["capability"]) == capability)
+    row = devices.get(name) or next(alike, None)
+    times = row["ms"].get(op, {}) if row else {}
+    if not {"cuda", "triton"} <= set(times):
+        return None
+    return "triton" if times["triton"] < times["cuda"] else "cuda"
+
+
+@cache
+def _measured_on(op: str | None, index: int) -> str | None:
+    capability = torch.cuda.get_device_capability(index)
+    return measured_faster(op, torch.cuda.get_device_name(index), capability)
+
+
+def _on_gpu(op: str | None, device: torch.device) -> str:
+    if _native.cuda is None or not _has_triton():
+        return "cuda" if _native.cuda is not None else "triton" if _has_triton() else "torch"
+    # unmeasured: CUDA, whose kernels need no compiler and no warming up where they run
+    return _measured_on(op, device.index) or "cuda"
+
+
+def choose(backend: str, x: Tensor, op: str | None = None) -> str:
     """Return the name of the backend that serves `x`; "auto" asks FASTLLIE_BACKEND, then takes the fastest.
+
+    Args:
+        backend: "auto" or a backend's name.
+        x: A tensor on the device in question.
+        op: The operator that asks, by its torch name: on a GPU "auto" takes what was faster there for it.
 
     Raises:
         ValueError: an unknown name.
@@ -117,7 +164,5 @@ def choose(backend: str, x: Tensor) -> str:
             raise RuntimeError(f"backend {asked!r} needs tensors on {wanted!r}, got {x.device}")
         return asked
     if x.is_cuda:
-        if _native.cuda is not None:
-            return "cuda"
-        return "triton" if _has_triton() else "torch"
+        return _on_gpu(op, x.device)
     return "cpu" if x.device.type == "cpu" and _native.cpu is not None else "torch"

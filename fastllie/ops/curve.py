@@ -74,7 +74,7 @@ _library.define(
 
 
 def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> Tensor:
-    name = backends.choose(backend, x)
+    name = backends.choose(backend, x, "curve_forward")
     out = torch.empty_like(x)
     if name == "torch":
         return out.copy_(reference.curve(wide(x), wide(alpha), steps, tanh))
@@ -105,7 +105,7 @@ def _backward(
     need_alpha: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    name = backends.choose(backend, x)
+    name = backends.choose(backend, x, "curve_backward")
     grad_x, grad_alpha = _gradients(grad, x, alpha, steps, tanh, need_x, need_alpha, backend)
     if name == "torch":
         exact = reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh)

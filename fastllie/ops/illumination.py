@@ -77,7 +77,7 @@ def _run(
     backend: str,
 ) -> None:
     """Fill the outputs that are needed by the backend's kernel for `op`, or by the formula."""
-    name = backends.choose(backend, inputs[0])
+    name = backends.choose(backend, inputs[0], op)
     if name == "torch":
         values = formula(*map(wide, inputs))
         for out, value, needed in zip(

@@ -32,9 +32,13 @@ class Packing:
 
 
 def can_run_packed(
-    images: Sequence[Tensor], weights: Iterable[Tensor], dtypes: Sequence[torch.dtype]
+    images: Sequence[Tensor],
+    weights: Iterable[Tensor],
+    dtypes: Sequence[torch.dtype],
+    serving: Sequence[str] = ("cpu",),
 ) -> bool:
-    """Whether a network may run on packed weights: on the CPU, without gradients, all of one of the dtypes.
+    """Whether a network may run on packed weights: without gradients, all of one of the dtypes, on the device
+    of a backend that has the kernels.
 
     A module that torch.compile or an exporter traces is better left as it is, and so are tensors of
     inference mode among the weights: they tell nobody that they changed.
@@ -48,8 +52,8 @@ def can_run_packed(
         return False
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return False
-    if any(t.is_inference() for t in weights) or any(t.device.type != "cpu" for t in tensors):
+    if any(t.is_inference() for t in weights) or any(t.device != images[0].device for t in tensors):
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return False
-    return backends.choose("auto", images[0]) == "cpu"
+    return backends.choose("auto", images[0]) in serving

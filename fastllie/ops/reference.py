@@ -51,6 +51,33 @@ def curve_backward(
     return grad, grad_alpha
 
 
+def dcenet(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], padding: str, cropped: bool = False
+) -> Tensor:
+    """Zero-DCE: eight steps of the curve with the maps of seven 3x3 convolutions with symmetric skips.
+
+    Args:
+        padding: "zeros" in every layer, or "replicate" the image once by the seven pixels that all need.
+        cropped: `x` brings these seven pixels.
+    """
+    margin = 1 if padding == "zeros" else 0
+    image = x if padding == "zeros" or cropped else F.pad(x, (7, 7, 7, 7), mode="replicate")
+    features: list[Tensor] = []
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        given = features[-1] if features else image
+        if layer > 3:
+            given = torch.cat((_inner(features[6 - layer], given), given), 1)
+        raw = F.conv2d(given, weight, bias, padding=margin)
+        features.append(F.relu(raw) if layer < 6 else raw)
+    return curve(_inner(x, features[-1]), features[-1], 8, True)
+
+
+def _inner(x: Tensor, like: Tensor) -> Tensor:
+    """The centre of `x` that `like` covers."""
+    top, left = ((a - b) // 2 for a, b in zip(x.shape[-2:], like.shape[-2:], strict=True))
+    return x[..., top : x.shape[-2] - top, left : x.shape[-1] - left]
+
+
 def divide_illumination(x: Tensor, illum: Tensor) -> Tensor:
     """The enhanced image clamp(x / illum, 0, 1)  (SCI, Retinex)."""
     return (x / illum).clamp(0, 1)

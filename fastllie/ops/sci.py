@@ -105,7 +105,7 @@ def _forward(
 def _forward_into(
     x: Tensor, weights: Tensor, biases: Tensor, residual: bool, padding: str, backend: str, out: Tensor
 ) -> None:
-    name = backends.choose(backend, x)
+    name = backends.choose(backend, x, "sci_forward")
     if x.numel() == 0:
         return
     if name == "torch":

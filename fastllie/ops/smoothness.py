@@ -102,7 +102,7 @@ def _forward(
     illum: Tensor, guide: Tensor, sigma: float, color: str, norm: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """The loss and the means that it is made of: of w |d|, or for each pair of pixels of w and of |d|."""
-    name = backends.choose(backend, illum)
+    name = backends.choose(backend, illum, "smoothness_forward")
     loss, means = _empty_loss(illum, guide, sigma, color, norm, backend)
     if name == "torch":
         # its backward computes the means anew
@@ -149,7 +149,7 @@ def _backward(
     need_guide: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    name = backends.choose(backend, illum)
+    name = backends.choose(backend, illum, "smoothness_backward")
     outs = _gradients(grad, illum, guide, means, sigma, color, norm, need_illum, need_guide, backend)
     grad_illum, grad_guide = outs
     if name == "torch":

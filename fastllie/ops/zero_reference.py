@@ -100,7 +100,7 @@ def _forward(
     x: Tensor, alpha: Tensor, steps: int, tanh: bool, level: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four losses, and the means that three of them are made of: see `reference.zero_reference_means`."""
-    name = backends.choose(backend, x)
+    name = backends.choose(backend, x, "zero_reference_forward")
     losses, cells, patches, means = _empty(x, alpha, steps, tanh, level, backend)
     if name == "torch":
         losses.copy_(torch.stack(reference.zero_reference(wide(x), wide(alpha), steps, tanh, level)))
@@ -138,7 +138,7 @@ def _backward(
     grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
     steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    name = backends.choose(backend, x)
+    name = backends.choose(backend, x, "zero_reference_backward")
     outs = _gradients(grad, x, alpha, cells, patches, means, steps, tanh, level, need_x, need_alpha, backend)
     if name == "torch":
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
