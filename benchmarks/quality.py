@@ -230,9 +230,8 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
                 Candidate(f"SCI ours, {variant.name}", "sci", ours.get(variant.name) or variant.name, {})
                 for variant in fastllie.info("sci").weights
             ]
-            if ours["enlightengan"]:
-                # none ship, and the published ones could not be had
-                rows.append(Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}))
+            # its published weights could not be had
+            rows.append(Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}))
     return rows
 
 
@@ -289,7 +288,7 @@ def main() -> None:
     parser.add_argument("--zerodcepp", type=Path, help="likewise for Zero-DCE++")
     parser.add_argument("--sci-strong", type=Path, help="likewise for SCI's strong variant")
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
-    parser.add_argument("--enlightengan", type=Path, help="weights of EnlightenGAN, of which none ship")
+    parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
         "--only",

@@ -141,7 +141,7 @@ METHODS: Mapping[str, MethodInfo] = {
             model="fastllie.models:EnlightenGAN",
             parameters=8_636_675,
             halo=144,
-            weights=(),
+            weights=(Variant("fastllie", "enlightengan.safetensors", _OURS, "Apache-2.0", 2_161_795),),
             options=(
                 Option(
                     "align_corners",

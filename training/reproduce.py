@@ -18,7 +18,7 @@ from fastllie.files import replacing
 from fastllie.methods import info
 from fastllie.training import data
 from fastllie.training.card import write_card
-from fastllie.training.recipes import SHIPPED, AnyRecipe
+from fastllie.training.recipes import SHIPPED, AnyRecipe, EnlightenGANRecipe
 from fastllie.training.run import Settings, run
 
 
@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=int, default=2, help="the cards have those of the weights that ship"
     )
+    parser.add_argument("--vgg", help="weights of VGG-16, for EnlightenGAN; see fastllie.training.vgg")
     parser.add_argument("--scores", type=Path, help="JSON of benchmarks/quality.py for the card")
     options = parser.parse_args(arguments)
     shipped = SHIPPED[options.method]
@@ -95,6 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = shipped[name]
     if options.steps is not None:
         recipe = replace(recipe, steps=options.steps, epochs=None)
+    if options.vgg is not None:
+        if not isinstance(recipe, EnlightenGANRecipe):
+            parser.error(f"--vgg is for EnlightenGAN, not for {options.method}")
+        recipe = replace(recipe, vgg=options.vgg)
     variant = next(variant for variant in info(options.method).weights if variant.name == name)
     try:
         weights = reproduce(
