@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.dcenet import DTYPES, enhance_dcenet, pack_dcenet
+from fastllie.ops.dcenetpp import enhance_dcenetpp, pack_dcenetpp
 from fastllie.ops.packing import Packing, can_run_packed
 
 STEPS = 8
@@ -134,7 +135,8 @@ class ZeroDCE(_CurveNetwork):
 class ZeroDCEPlusPlus(_CurveNetwork):
     """Zero-DCE++: one curve map per channel for all eight steps, depthwise-separable, also at low resolution.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
+    `forward` takes images `[B, 3, H, W]`, any size, floats in [0, 1] or uint8 in 0..255, and returns the
+    enhanced images, as large and of the same dtype.
 
     Args:
         scale: The network sees the image reduced by this factor, and its map is enlarged again; the published
@@ -147,16 +149,57 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         if not isinstance(scale, int) or scale < 1:
             raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
         self.scale = scale
+        self._packing = Packing()
 
     @property
     def crops(self) -> bool:
         return super().crops and self.scale == 1
 
+    @property
+    def streams(self) -> bool:
+        """Whether the image is brightened whole: tiles would move the map; bytes in and out."""
+        return self.scale > 1
+
+    @property
+    def cpu_tile(self) -> int | None:
+        """As of `ZeroDCE`."""
+        return PACKED_TILE if self.scale == 1 and self.conv1.depth.weight.dtype in DTYPES else None
+
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+        packed = self._packed(x)
+        if packed is not None:
+            return enhance_dcenetpp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
+        if x.dtype == torch.uint8:
+            y = self(x.to(self.conv1.depth.weight.dtype) / 255, cropped=cropped)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if cropped:
             return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
+
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        """`forward` without gradients into `out`, apart from `x`; `bgr` tells the order of the colours in both.
+
+        On the CPU nothing as large as an image is allocated.
+        """
+        packed = self._packed(x)
+        if packed is not None:
+            return enhance_dcenetpp(x, packed[bgr], scale=self.scale, padding=self.padding, out=out)
+        return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
+
+    def _packed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The weights for images of RGB and of BGR; None where the network has to run module by module."""
+        weights = list(self.parameters())
+        # bytes go through the arithmetic of the weights
+        images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
+        if x.device.type != "cpu" or not can_run_packed(images, weights, DTYPES):
+            return None
+        # parameters come in the order of the layers, depthwise before pointwise, each weight before its bias
+        return self._packing.get(
+            weights,
+            None,
+            lambda: tuple(pack_dcenetpp(weights[::2], weights[1::2], bgr=bgr) for bgr in (False, True)),
+        )
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:
         """The curve maps for the operators, and whether these shall take the tanh."""
