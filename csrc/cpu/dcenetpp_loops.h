@@ -53,11 +53,14 @@ static __attribute__((noinline)) void pointwise(const float* from, int64_t depth
       store(to + r * DCE_CHANNELS + n * LANES<float>, Bounds::at_least(sums[r][n], f32v{}), false);
 }
 
-// Eight steps of a curve whose map stays the same.
-FASTLLIE_INLINE f32v brightened(f32v x, f32v alpha) {
+// Eight steps of the curve, whose map stays the same, of several vectors together: the steps of one wait for
+// each other.
+template <int N>
+FASTLLIE_INLINE void brighten(f32v (&x)[N], const f32v (&alpha)[N]) {
 #pragma GCC unroll 8
-  for (int step = 0; step < CHUNK; ++step) x = curve_step(x, alpha);
-  return x;
+  for (int step = 0; step < CHUNK; ++step)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) x[n] = curve_step(x[n], alpha[n]);
 }
 
 struct DcePPStrip {
@@ -255,11 +258,14 @@ struct DcePPStrip {
       return b * v.strides[0] + h * v.strides[2] + left * v.strides[3];
     };
     pack_rgb(network.x, offset(network.x), count, x);
-    for (int c = 0; c < 3; ++c) {
-      for (int64_t at = 0; at < count; at += LANES<float>) {
-        const f32v alpha = tanh_of(load<f32v>(planes + c * columns + at), one);
-        store(x[c] + at, brightened(load<f32v>(x[c] + at), alpha), false);
+    for (int64_t at = 0; at < count; at += LANES<float>) {
+      f32v v[3], alpha[3];
+      for (int c = 0; c < 3; ++c) {
+        v[c] = load<f32v>(x[c] + at);
+        alpha[c] = tanh_of(load<f32v>(planes + c * columns + at), one);
       }
+      brighten(v, alpha);
+      for (int c = 0; c < 3; ++c) store(x[c] + at, v[c], false);
     }
     unpack_rgb(x, network.out, offset(network.out), count, false);
   }
@@ -326,68 +332,85 @@ FASTLLIE_INLINE f32v picked(f32v v, i32v at) {
 
 // Where a pixel lies between those of the small map when their corners are aligned, in PyTorch's arithmetic:
 // its rounding moves a steep map of a large image by more than that of everything else.
-struct Between {
+struct Stretch {
   int64_t first;
   float share;  // of the one that follows
 
-  FASTLLIE_INLINE Between at(int64_t place, int64_t small, int64_t large) {
+  FASTLLIE_INLINE Stretch at(int64_t place, int64_t small, int64_t large) {
     const float where = float(small - 1) / float(large - 1) * float(place);
     const int64_t first = smaller(int64_t(where), small - 1);
     return {first, where - float(first)};
   }
 };
 
-// Brightens rows of images by their enlarged maps.
+// Brightens rows of images by their enlarged maps. Rows of the maps are enlarged along their columns once,
+// and mixed for each row of the image.
 struct DcePPRows {
   const DceNetPPTask& task;
-  int64_t columns;  // of a row of the small maps, with room for a vector after them
-  float *small, *shares;
-  int32_t *firsts, *starts;  // of each pixel after that of its vector, and of each vector
+  int64_t padded;  // columns of the image, whole vectors
+  float* shares;
+  int32_t *firsts, *starts;       // of each pixel after that of its vector, and of each vector
+  float *row, *above, *below;     // of the map, and two of them enlarged
+  int64_t image = -1, line = -1;  // those that are enlarged
 
   explicit DcePPRows(const DceNetPPTask& task) : task(task) {
-    const int64_t width = task.network.sizes[3], padded = rounded_up(width, 16);
-    columns = rounded_up(task.width, 16) + 32;
-    small = static_cast<float*>(scratch((3 * columns + 3 * padded) * sizeof(float)));
-    shares = small + 3 * columns;
+    const int64_t width = task.network.sizes[3], columns = task.map_pitch + 2 * LANES<float>;
+    padded = rounded_up(width, 16);
+    shares = static_cast<float*>(scratch((columns + 9 * padded) * sizeof(float)));
     firsts = reinterpret_cast<int32_t*>(shares + padded);
     starts = firsts + padded;
+    above = shares + 3 * padded;
+    below = above + 3 * padded;
+    row = below + 3 * padded;
     for (int64_t w = 0; w < padded; ++w) {
-      const Between between = Between::at(smaller(w, width - 1), task.width, task.width * task.network.scale);
-      if (w % LANES<float> == 0) starts[w / LANES<float>] = int32_t(between.first);
-      firsts[w] = int32_t(between.first) - starts[w / LANES<float>];
-      shares[w] = between.share;
+      const Stretch stretch = Stretch::at(smaller(w, width - 1), task.width, task.width * task.network.scale);
+      if (w % LANES<float> == 0) starts[w / LANES<float>] = int32_t(stretch.first);
+      firsts[w] = int32_t(stretch.first) - starts[w / LANES<float>];
+      shares[w] = stretch.share;
     }
   }
 
-  // The small maps between two of their rows.
-  void mix(int64_t b, int64_t h) const {
-    const Between between = Between::at(h, task.height, task.height * task.network.scale);
-    const int64_t below = between.first + 1 < task.height ? task.map_pitch : 0;
-    for (int c = 0; c < 3; ++c) {
-      const float* const map =
-          task.network.maps + ((b * 3 + c) * task.height + between.first) * task.map_pitch;
-      float* const row = small + c * columns;
-      for (int64_t at = 0; at < task.width; at += LANES<float>)
-        store(row + at,
-              load<f32v>(map + at) * (1.0f - between.share) + load<f32v>(map + below + at) * between.share,
-              false);
+  // A row of the small maps.
+  void enlarge(int64_t b, int64_t h, float* to) const {
+    for (int c = 0; c < 3; ++c, to += padded) {
+      const float* const map = task.network.maps + ((b * 3 + c) * task.height + h) * task.map_pitch;
+      __builtin_memcpy(row, map, task.width * sizeof(float));
       row[task.width] = row[task.width - 1];
+      for (int64_t at = 0; at < padded; at += LANES<float>) {
+        // a vector of pixels lies between at most half as many and two of the small map
+        const f32v v = load<f32v>(row + starts[at / LANES<float>]);
+        const i32v first = load<i32v>(firsts + at);
+        const f32v earlier = picked(v, first);
+        store(to + at, earlier + (picked(v, first + 1) - earlier) * load<f32v>(shares + at), false);
+      }
     }
   }
 
-  FASTLLIE_INLINE f32v alpha(const DcePPRows& rows, int c, int64_t at) {
-    // a vector of pixels lies between at most half as many and two of the small map
-    const f32v v = load<f32v>(rows.small + c * rows.columns + rows.starts[at / LANES<float>]);
-    const i32v first = load<i32v>(rows.firsts + at);
-    const f32v share = load<f32v>(rows.shares + at), earlier = picked(v, first);
-    return earlier + (picked(v, first + 1) - earlier) * share;
+  void enlarge_rows(int64_t b, int64_t h) {
+    if (image == b && line == h) return;
+    const int64_t next = smaller(h + 1, task.height - 1);
+    if (image == b && line + 1 == h) {
+      std::swap(above, below);
+    } else {
+      enlarge(b, h, above);
+    }
+    enlarge(b, next, below);
+    image = b;
+    line = h;
   }
 
-  void run(int64_t b, int64_t h) const {
+  FASTLLIE_INLINE f32v mixed(const DcePPRows& rows, int c, int64_t at, float share) {
+    const f32v first = load<f32v>(rows.above + c * rows.padded + at);
+    return first + (load<f32v>(rows.below + c * rows.padded + at) - first) * share;
+  }
+
+  void run(int64_t b, int64_t h) {
     const View &x = task.network.x, &out = task.network.out;
     const int64_t width = task.network.sizes[3];
     const auto offset = [&](const View& v) { return b * v.strides[0] + h * v.strides[2]; };
-    mix(b, h);
+    const Stretch stretch = Stretch::at(h, task.height, task.height * task.network.scale);
+    const float share = stretch.share;
+    enlarge_rows(b, stretch.first);
     int64_t at = 0;
     with_storage<float>(x.dtype, [&](auto code) {
       using Code = decltype(code);
@@ -395,26 +418,41 @@ struct DcePPRows {
       using Stored = typename Code::Stored;
       const S* const from = static_cast<const S*>(x.data) + offset(x);
       S* const to = static_cast<S*>(out.data) + offset(out);
-      const int64_t whole = width / LANES<float> * LANES<float>;
+      constexpr int N = LANES<float>;
       if (unit(x) && unit(out)) {
         for (int c = 0; c < 3; ++c) {
           const S* const plane = from + c * x.strides[1];
           S* const result = to + c * out.strides[1];
-          for (at = 0; at < whole; at += LANES<float>) {
-            const f32v v = Code::widen(load<Stored>(plane + at));
-            store(result + at, Code::narrow(brightened(v, alpha(*this, c, at))), task.stream);
-          }
+          const auto vectors = [&](auto count) __attribute__((always_inline)) {
+            constexpr int COUNT = decltype(count)::value;
+            for (; at + COUNT * N <= width; at += COUNT * N) {
+              f32v v[COUNT], alpha[COUNT];
+#pragma GCC unroll 4
+              for (int n = 0; n < COUNT; ++n) {
+                v[n] = Code::widen(load<Stored>(plane + at + n * N));
+                alpha[n] = mixed(*this, c, at + n * N, share);
+              }
+              brighten(v, alpha);
+#pragma GCC unroll 4
+              for (int n = 0; n < COUNT; ++n) store(result + at + n * N, Code::narrow(v[n]), task.stream);
+            }
+          };
+          at = 0;
+          vectors(std::integral_constant<int, 4>{});
+          vectors(std::integral_constant<int, 1>{});
         }
       } else if (interleaved(x) && interleaved(out)) {
-        for (; at < whole; at += LANES<float>) {
-          constexpr int N = LANES<float>;
-          Stored triples[3], planes[3];
+        for (; at + N <= width; at += N) {
+          Stored triples[3];
+          f32v v[3], alpha[3];
           for (int k = 0; k < 3; ++k) triples[k] = load<Stored>(from + 3 * at + k * N);
-          planes[0] = from_triples<N, 0>(triples);
-          planes[1] = from_triples<N, 1>(triples);
-          planes[2] = from_triples<N, 2>(triples);
-          for (int c = 0; c < 3; ++c)
-            planes[c] = Code::narrow(brightened(Code::widen(planes[c]), alpha(*this, c, at)));
+          v[0] = Code::widen(from_triples<N, 0>(triples));
+          v[1] = Code::widen(from_triples<N, 1>(triples));
+          v[2] = Code::widen(from_triples<N, 2>(triples));
+          for (int c = 0; c < 3; ++c) alpha[c] = mixed(*this, c, at, share);
+          brighten(v, alpha);
+          Stored planes[3];
+          for (int c = 0; c < 3; ++c) planes[c] = Code::narrow(v[c]);
           store(to + 3 * at, to_triples<N, 0>(planes), task.stream);
           store(to + 3 * at + N, to_triples<N, 1>(planes), task.stream);
           store(to + 3 * at + 2 * N, to_triples<N, 2>(planes), task.stream);
@@ -426,15 +464,20 @@ struct DcePPRows {
       float* const pixels[3] = {planes[0], planes[1], planes[2]};
       const int64_t some = smaller(LANES<float>, width - at);
       pack_rgb(x, offset(x) + at * x.strides[3], some, pixels);
-      for (int c = 0; c < 3; ++c)
-        store(planes[c], brightened(load<f32v>(planes[c]), alpha(*this, c, at)), false);
+      f32v v[3], alpha[3];
+      for (int c = 0; c < 3; ++c) {
+        v[c] = load<f32v>(planes[c]);
+        alpha[c] = mixed(*this, c, at, share);
+      }
+      brighten(v, alpha);
+      for (int c = 0; c < 3; ++c) store(planes[c], v[c], false);
       unpack_rgb(pixels, out, offset(out) + at * out.strides[3], some, false);
     }
   }
 };
 
 static void run_dcenetpp_rows(const DceNetPPTask& task, int64_t from, int64_t to) {
-  const DcePPRows rows(task);
+  DcePPRows rows(task);
   const int64_t height = task.network.sizes[2];
   for (int64_t unit = from; unit < to; ++unit) rows.run(unit / height, unit % height);
   finish_streams();

@@ -178,7 +178,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
 
     def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
-        """`forward` without gradients into `out`, apart from `x`; `bgr` tells the order of the colours in both.
+        """`forward` without gradients into `out`, apart from `x`; `bgr` tells their order of colours.
 
         On the CPU nothing as large as an image is allocated.
         """

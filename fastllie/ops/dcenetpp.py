@@ -101,7 +101,9 @@ def enhance_dcenetpp(
     if x.shape[1] != 3:
         raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
     if not isinstance(packed, Tensor) or packed.shape != (PACKED,) or packed.dtype != torch.float32:
-        found = f"{packed.dtype} {list(packed.shape)}" if isinstance(packed, Tensor) else type(packed).__name__
+        found = (
+            f"{packed.dtype} {list(packed.shape)}" if isinstance(packed, Tensor) else type(packed).__name__
+        )
         raise ValueError(f"packed must come from pack_dcenetpp, float32 [{PACKED}], got {found}")
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
         raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
@@ -131,9 +133,7 @@ def _check_out(out: Tensor, x: Tensor, cropped: bool) -> None:
         raise TypeError(f"out must be {x.dtype}, as x, got {out.dtype}")
     shape = _inner(x, cropped).shape
     if out.shape != shape or out.device != x.device:
-        raise ValueError(
-            f"out must be {list(shape)} on {x.device}, got {list(out.shape)} on {out.device}"
-        )
+        raise ValueError(f"out must be {list(shape)} on {x.device}, got {list(out.shape)} on {out.device}")
     # what is plain to see; overlaps of other views are the caller's care, as for PyTorch's own `out`
     if out.data_ptr() == x.data_ptr() and x.numel():
         raise ValueError("out is the memory of x; wanted another tensor")
