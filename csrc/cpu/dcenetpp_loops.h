@@ -53,6 +53,11 @@ static __attribute__((noinline)) void pointwise(const float* from, int64_t depth
       store(to + r * DCE_CHANNELS + n * LANES<float>, Bounds::at_least(sums[r][n], f32v{}), false);
 }
 
+// How far ahead an image is asked for: the steps of the curve keep its loads apart, and the machine's own
+// prefetcher ends with each page. 4 KiB take 1920x1080 interleaved in 4.3 ms instead of 6.0, 1 KiB in 5.1
+// (AVX-512 on an EPYC, one thread).
+constexpr int64_t DCEPP_AHEAD = 4096;
+
 // Eight steps of the curve, whose map stays the same, of several vectors together: the steps of one wait for
 // each other.
 template <int N>
@@ -146,6 +151,8 @@ struct DcePPStrip {
             const int64_t pixels[2] = {smaller((w + i) * scale + middle, width - 1) * strides[3],
                                        smaller((w + i) * scale + other, width - 1) * strides[3]};
             for (int k = 0; k < 4; ++k) lanes[k][i] = x[rows[k / 2] + pixels[k % 2]];
+            // of the row that is read when this one has gone through all layers
+            for (int64_t pixel : rows) __builtin_prefetch(x + pixel + scale * strides[2] + pixels[0]);
           }
           f32v v[4];
           for (int k = 0; k < 4; ++k) v[k] = Code::widen(load<typename Code::Stored>(lanes[k]));
@@ -419,6 +426,7 @@ struct DcePPRows {
       const S* const from = static_cast<const S*>(x.data) + offset(x);
       S* const to = static_cast<S*>(out.data) + offset(out);
       constexpr int N = LANES<float>;
+      constexpr int64_t ahead = DCEPP_AHEAD / sizeof(S);
       if (unit(x) && unit(out)) {
         for (int c = 0; c < 3; ++c) {
           const S* const plane = from + c * x.strides[1];
@@ -429,6 +437,7 @@ struct DcePPRows {
               f32v v[COUNT], alpha[COUNT];
 #pragma GCC unroll 4
               for (int n = 0; n < COUNT; ++n) {
+                __builtin_prefetch(plane + at + n * N + ahead);
                 v[n] = Code::widen(load<Stored>(plane + at + n * N));
                 alpha[n] = mixed(*this, c, at + n * N, share);
               }
@@ -445,7 +454,10 @@ struct DcePPRows {
         for (; at + N <= width; at += N) {
           Stored triples[3];
           f32v v[3], alpha[3];
-          for (int k = 0; k < 3; ++k) triples[k] = load<Stored>(from + 3 * at + k * N);
+          for (int k = 0; k < 3; ++k) {
+            __builtin_prefetch(from + 3 * at + k * N + ahead);
+            triples[k] = load<Stored>(from + 3 * at + k * N);
+          }
           v[0] = Code::widen(from_triples<N, 0>(triples));
           v[1] = Code::widen(from_triples<N, 1>(triples));
           v[2] = Code::widen(from_triples<N, 2>(triples));
