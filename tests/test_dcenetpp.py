@@ -100,6 +100,16 @@ def test_the_reduced_image_is_exact():
         torch.testing.assert_close(got.double(), net.double()(x.double()), rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("scale", [49, 103])
+def test_scales_whose_inverse_is_rounded_down(scale):
+    """Times as many pixels as a cell has, 1 / 49 is less than one cell."""
+    net = network(scale=scale)
+    for size in ((1, scale, scale), (1, scale + 1, 3 * scale)):
+        x = photograph(*size)
+        got = enhance_dcenetpp(x, packed(net), scale=scale)
+        torch.testing.assert_close(got, plain(net, x), rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("size", [(1, 15, 15), (2, 27, 46), (1, 40, 160), (1, 14, 20)])
 def test_cropped(size):
     """The pixels around are the image's own: nothing is padded."""
@@ -220,6 +230,22 @@ def test_the_network_is_left_alone():
     assert net.conv1.depth.weight.grad is not None
 
 
+def test_batches_go_through_the_modules_in_parts(monkeypatch):
+    """Where the image takes no tiles, and its features are many times as large."""
+    net, x = network(scale=3).double(), photograph(5, 20, 30).double()
+    seen = []
+    net.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with torch.no_grad():
+        whole = net(x)
+        monkeypatch.setattr("fastllie.models.zerodce.PIXELS_TOGETHER", 2 * 20 * 30)
+        torch.testing.assert_close(net(x), whole)
+        shown = net((x * 255).byte())
+    assert seen == [5, 2, 2, 1, 2, 2, 1]
+    assert shown.shape == x.shape
+    net(x)
+    assert seen[-1] == 5
+
+
 def test_changed_weights_are_packed_anew():
     net, x = network(scale=2), photograph(1, 20, 30)
     before = net(x)
@@ -263,6 +289,9 @@ def test_enhance_gives_what_the_modules_give(options, monkeypatch):
 
 
 def test_bad_input():
+    for scale in (0, True, 2.0):
+        with pytest.raises(ValueError, match=f"scale must be an integer >= 1, got {scale}"):
+            ZeroDCEPlusPlus(scale=scale)
     net, x = network(), photograph(1, 20, 20)
     weights, biases = list(net.parameters())[::2], list(net.parameters())[1::2]
     with pytest.raises(ValueError, match=r"weights must be \[\(3, 1, 3, 3\), \(32, 3, 1, 1\), .*got \[\]"):

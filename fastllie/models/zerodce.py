@@ -14,6 +14,9 @@ FEATURES = 32
 # 1920x1080 on one core: 776 ms in these tiles, 734 whole, 800 in those of 192 that plain layers want. Not
 # whole: bytes become floats a tile at a time
 PACKED_TILE = 1024
+# A batch's pixels that go through the modules of Zero-DCE++ together where its image takes no tiles: those of
+# an accelerator's tile
+PIXELS_TOGETHER = 2048**2
 PADDINGS = ("zeros", "replicate")
 
 
@@ -146,7 +149,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
 
     def __init__(self, *, scale: int = 1, padding: str = "replicate"):
         super().__init__(3, separable=True, padding=padding)
-        if not isinstance(scale, int) or scale < 1:
+        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
             raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
         self.scale = scale
         self._packing = Packing()
@@ -169,6 +172,10 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         packed = self._packed(x)
         if packed is not None:
             return enhance_dcenetpp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
+        if self.streams and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            together = max(1, PIXELS_TOGETHER // max(1, x.shape[-2] * x.shape[-1]))
+            if len(x) > together and not torch.jit.is_tracing():
+                return torch.cat([self(images) for images in x.split(together)])
         if x.dtype == torch.uint8:
             y = self(x.to(self.conv1.depth.weight.dtype) / 255, cropped=cropped)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
@@ -215,9 +222,11 @@ class ZeroDCEPlusPlus(_CurveNetwork):
             return torch.tanh(self.raw_maps(x))
         # to whole cells at the bottom and the right; the published code crops them away instead
         # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
-        right, below = (-(-side // self.scale) * self.scale - side for side in (width, height))
+        rows, columns = (-(-side // self.scale) for side in (height, width))
+        right, below = columns * self.scale - width, rows * self.scale - height
         x = F.pad(x, (0, right, 0, below), mode="replicate")
-        low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
+        # not scale_factor: 49 pixels times 1 / 49 is less than one
+        low = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
         maps = torch.tanh(self.raw_maps(low))
         # the published geometry: half-pixel centres on the way down, aligned corners on the way up
         maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
