@@ -166,7 +166,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
     @property
     def cpu_tile(self) -> int | None:
         """As of `ZeroDCE`."""
-        return PACKED_TILE if self.scale == 1 and self.conv1.depth.weight.dtype in DTYPES else None
+        return PACKED_TILE if self.scale == 1 and next(self.parameters()).dtype in DTYPES else None
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         packed = self._packed(x)
@@ -177,7 +177,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
             if len(x) > together and not torch.jit.is_tracing():
                 return torch.cat([self(images) for images in x.split(together)])
         if x.dtype == torch.uint8:
-            y = self(x.to(self.conv1.depth.weight.dtype) / 255, cropped=cropped)
+            y = self(x.to(next(self.parameters()).dtype) / 255, cropped=cropped)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if cropped:
             return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
