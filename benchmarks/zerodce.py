@@ -1,7 +1,8 @@
 """Time Zero-DCE on the CPU: ours beside PyTorch, torch.compile, ONNX Runtime and OpenVINO, in one run.
 
-    python benchmarks/zerodce.py                     # 600x400 and 1920x1080
-    python benchmarks/zerodce.py --sizes 600x400     # one size
+    python benchmarks/zerodce.py                          # 600x400 and 1920x1080
+    python benchmarks/zerodce.py --sizes 600x400          # one size
+    python benchmarks/zerodce.py --method zerodce++       # at its published scale of 12
 
 The others run the same network, padded with zeros as published, with the weights that ship; "fastllie" is an
 `Enhancer` on the same float tensor, tiles as they come. Those that are not installed are left out and named.
@@ -24,26 +25,32 @@ from sci import REST, onnxruntime_call, openvino_call, versions
 
 SIZES = {"600x400": (400, 600), "1920x1080": (1080, 1920)}
 LARGEST_DIFFERENCE = 2e-5
+TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++"}
 LEAST_DB = {"fastllie, bfloat16": 50.0, "OpenVINO, bfloat16": 40.0}
 
 
-def contenders(x, folder: str) -> tuple[dict[str, Callable], dict[str, str], Callable]:
+def contenders(
+    x, folder: str, method: str, options: dict
+) -> tuple[dict[str, Callable], dict[str, str], Callable]:
     """What is timed by name, what is not here with the reason, and the reference."""
     import torch
 
     import fastllie
-    from fastllie.models import ZeroDCE
+    from fastllie import methods
+    from fastllie.models.zerodce import STEPS
 
     os.environ["FASTLLIE_BACKEND"] = "torch"
-    module = ZeroDCE(padding="zeros").eval().requires_grad_(False)
-    module.load_state_dict(fastllie.load("zerodce").state_dict())
+    module = methods.model_class(method)(padding="zeros", **options).eval().requires_grad_(False)
+    module.load_state_dict(fastllie.load(method).state_dict())
 
     class Plain(torch.nn.Module):
         """The network as a user writes it: convolutions, tanh, eight steps of the curve."""
 
         def forward(self, x):
             y = x
-            for alpha in torch.tanh(module.raw_maps(x)).split(3, 1):
+            maps = module.curve_maps(x).split(3, 1)
+            for step in range(STEPS):
+                alpha = maps[step % len(maps)]
                 y = y + alpha * y * (1 - y)
             return y
 
@@ -70,12 +77,12 @@ def contenders(x, folder: str) -> tuple[dict[str, Callable], dict[str, str], Cal
     path = f"{folder}/zeros.safetensors"
     save_file(module.state_dict(), path, {"padding": "zeros"})
     for dtype in (torch.float32, torch.bfloat16):
-        enhancer = fastllie.Enhancer("zerodce", weights=path, device="cpu", dtype=dtype)
+        enhancer = fastllie.Enhancer(method, weights=path, device="cpu", dtype=dtype, **options)
         calls[f"fastllie, {str(dtype).removeprefix('torch.')}"] = lambda enhancer=enhancer: enhancer(x)
     return calls, absent, lambda: plain(x)
 
 
-def run(sizes: list[str], rounds: int) -> tuple[list[dict], dict[str, str], int]:
+def run(method: str, options: dict, sizes: list[str], rounds: int) -> tuple[list[dict], dict[str, str], int]:
     """The rows of the table, who is absent, and how many were refused because their results are wrong."""
     import torch
 
@@ -87,7 +94,7 @@ def run(sizes: list[str], rounds: int) -> tuple[list[dict], dict[str, str], int]
         x = torch.nn.functional.interpolate(coarse, SIZES[size], mode="bicubic").clamp(0, 1)
         x = (x + 0.02 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
         with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-            calls, absent, reference = contenders(x, folder)
+            calls, absent, reference = contenders(x, folder, method, options)
             wanted = reference()
             differences, decibels = {}, {}
             for name in list(calls):
@@ -140,25 +147,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--method", choices=TITLES, default="zerodce")
+    parser.add_argument(
+        "--scale", type=int, default=12, help="of Zero-DCE++; default: %(default)s, as published"
+    )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--name", help="file name under benchmarks/results; default: zerodce--CPU")
-    options = parser.parse_args()
+    parser.add_argument("--name", help="file name under benchmarks/results; default: the method and the CPU")
+    given = parser.parse_args()
+    options = {"scale": given.scale} if given.method == "zerodce++" else {}
     if any(os.environ.get(key) != value for key, value in ops.KEEP_HEAP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ops.KEEP_HEAP)
-    about = ops.machine("cpu") | versions()
+    about = ops.machine("cpu") | versions() | options
     print(json.dumps(about, indent=1))
     print(HEADER)
-    rows, absent, refused = run(options.sizes, options.rounds)
+    rows, absent, refused = run(given.method, options, given.sizes, given.rounds)
     for name, reason in absent.items():
         print(f"{name} is not here: {reason}")
     slug = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
-    name = options.name or f"zerodce--{slug}"
+    name = given.name or f"{given.method.replace('+', 'p')}--{slug}"
     ops.RESULTS.mkdir(exist_ok=True)
     (ops.RESULTS / f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     about_lines = "".join(f"- {key}: {value}\n" for key, value in about.items())
     table = "\n".join([HEADER, *map(line, rows)])
-    (ops.RESULTS / f"{name}.md").write_text(f"# Zero-DCE's inference\n\n{about_lines}\n{table}\n")
+    title = f"# {TITLES[given.method]}'s inference"
+    (ops.RESULTS / f"{name}.md").write_text(f"{title}\n\n{about_lines}\n{table}\n")
     print(f"written: benchmarks/results/{name}.json and .md")
     return 1 if refused else 0
 

@@ -137,6 +137,20 @@ struct DceNetMatrices {
 
 void dcenet_forward_cuda(const DceNetMatrices& network, int device, void* stream);
 
+// Zero-DCE++: seven depthwise and pointwise convolutions on the image reduced by `scale`, and its curve with
+// one map. Weights are those of one layer after the other: see fastllie.ops.dcenetpp.
+struct DceNetPP {
+  View x, out;
+  Sizes sizes;     // of the output
+  int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
+  bool zeros;      // each layer finds zeros outside of the image; else the image's nearest pixel goes on
+  int64_t scale;
+  const float* weights;
+  float* maps;  // where they are kept until they are enlarged, rows of whole blocks of 16; null for scale 1
+};
+
+void dcenetpp_forward_cpu(const DceNetPP& network, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

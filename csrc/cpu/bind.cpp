@@ -59,6 +59,19 @@ PYBIND11_MODULE(_cpu, m) {
           py::gil_scoped_release release;
           dcenet_forward_cpu(network, threads);
         });
+  m.def("dcenetpp_forward", [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros,
+                               int64_t scale, uintptr_t weights, uintptr_t maps, int threads) {
+    const DceNetPP network{view(x),
+                           view(out),
+                           sizes,
+                           around,
+                           zeros,
+                           scale,
+                           reinterpret_cast<const float*>(weights),
+                           reinterpret_cast<float*>(maps)};
+    py::gil_scoped_release release;
+    dcenetpp_forward_cpu(network, threads);
+  });
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,
            int64_t steps, bool tanh, int threads) {

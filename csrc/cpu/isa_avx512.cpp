@@ -14,6 +14,7 @@
 #include "cpu/convolution_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dcenet_task.h"
+#include "cpu/dcenetpp_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
@@ -47,6 +48,7 @@ namespace fastllie::avx512 {
 
 #include "cpu/curve_loops.h"
 #include "cpu/dcenet_loops.h"
+#include "cpu/dcenetpp_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"

@@ -13,6 +13,7 @@
 #include "cpu/convolution_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dcenet_task.h"
+#include "cpu/dcenetpp_task.h"
 #include "cpu/map_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"
@@ -36,6 +37,7 @@ namespace fastllie::baseline {
 
 #include "cpu/curve_loops.h"
 #include "cpu/dcenet_loops.h"
+#include "cpu/dcenetpp_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"

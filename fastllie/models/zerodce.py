@@ -7,13 +7,17 @@ from torch import Tensor, nn
 from fastllie.ops.backend import choose
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.dcenet import DTYPES, can_run_dcenet, enhance_dcenet, pack_dcenet
-from fastllie.ops.packing import Packing
+from fastllie.ops.dcenetpp import enhance_dcenetpp, pack_dcenetpp
+from fastllie.ops.packing import Packing, can_run_packed
 
 STEPS = 8
 FEATURES = 32
 # 1920x1080 on one core: 776 ms in these tiles, 734 whole, 800 in those of 192 that plain layers want. Not
 # whole: bytes become floats a tile at a time
 PACKED_TILE = 1024
+# A batch's pixels that go through the modules of Zero-DCE++ together where its image takes no tiles: those of
+# an accelerator's tile
+PIXELS_TOGETHER = 2048**2
 PADDINGS = ("zeros", "replicate")
 
 
@@ -137,7 +141,8 @@ class ZeroDCE(_CurveNetwork):
 class ZeroDCEPlusPlus(_CurveNetwork):
     """Zero-DCE++: one curve map per channel for all eight steps, depthwise-separable, also at low resolution.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
+    `forward` takes images `[B, 3, H, W]`, any size, floats in [0, 1] or uint8 in 0..255, and returns the
+    enhanced images, as large and of the same dtype.
 
     Args:
         scale: The network sees the image reduced by this factor, and its map is enlarged again; the published
@@ -147,19 +152,64 @@ class ZeroDCEPlusPlus(_CurveNetwork):
 
     def __init__(self, *, scale: int = 1, padding: str = "replicate"):
         super().__init__(3, separable=True, padding=padding)
-        if not isinstance(scale, int) or scale < 1:
+        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
             raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
         self.scale = scale
+        self._packing = Packing()
 
     @property
     def crops(self) -> bool:
         return super().crops and self.scale == 1
 
+    @property
+    def streams(self) -> bool:
+        """Whether the image is brightened whole: tiles would move the map; bytes in and out."""
+        return self.scale > 1
+
+    @property
+    def cpu_tile(self) -> int | None:
+        """As of `ZeroDCE`."""
+        return PACKED_TILE if self.scale == 1 and next(self.parameters()).dtype in DTYPES else None
+
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+        packed = self._packed(x)
+        if packed is not None:
+            return enhance_dcenetpp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
+        if self.streams and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            together = max(1, PIXELS_TOGETHER // max(1, x.shape[-2] * x.shape[-1]))
+            if len(x) > together and not torch.jit.is_tracing():
+                return torch.cat([self(images) for images in x.split(together)])
+        if x.dtype == torch.uint8:
+            y = self(x.to(next(self.parameters()).dtype) / 255, cropped=cropped)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if cropped:
             return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
         return apply_curve(x, maps, steps=STEPS, tanh=tanh)
+
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        """`forward` without gradients into `out`, apart from `x`; `bgr` tells their order of colours.
+
+        On the CPU nothing as large as an image is allocated.
+        """
+        packed = self._packed(x)
+        if packed is not None:
+            return enhance_dcenetpp(x, packed[bgr], scale=self.scale, padding=self.padding, out=out)
+        return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
+
+    def _packed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The weights for images of RGB and of BGR; None where the network has to run module by module."""
+        weights = list(self.parameters())
+        # bytes go through the arithmetic of the weights
+        images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
+        if x.device.type != "cpu" or not can_run_packed(images, weights, DTYPES):
+            return None
+        # parameters come in the order of the layers, depthwise before pointwise, each weight before its bias
+        return self._packing.get(
+            weights,
+            None,
+            lambda: tuple(pack_dcenetpp(weights[::2], weights[1::2], bgr=bgr) for bgr in (False, True)),
+        )
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:
         """The curve maps for the operators, and whether these shall take the tanh."""
@@ -175,9 +225,11 @@ class ZeroDCEPlusPlus(_CurveNetwork):
             return torch.tanh(self.raw_maps(x))
         # to whole cells at the bottom and the right; the published code crops them away instead
         # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
-        right, below = (-(-side // self.scale) * self.scale - side for side in (width, height))
+        rows, columns = (-(-side // self.scale) for side in (height, width))
+        right, below = columns * self.scale - width, rows * self.scale - height
         x = F.pad(x, (0, right, 0, below), mode="replicate")
-        low = F.interpolate(x, scale_factor=1 / self.scale, mode="bilinear", align_corners=False)
+        # not scale_factor: 49 pixels times 1 / 49 is less than one
+        low = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
         maps = torch.tanh(self.raw_maps(low))
         # the published geometry: half-pixel centres on the way down, aligned corners on the way up
         maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
