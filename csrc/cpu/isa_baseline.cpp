@@ -11,6 +11,7 @@
 #endif
 
 #include "cpu/convolution_task.h"
+#include "cpu/convolution_training_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dcenet_task.h"
 #include "cpu/map_task.h"
@@ -33,6 +34,7 @@ namespace fastllie::baseline {
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"
+#include "cpu/convolution_training_loops.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/dcenet_loops.h"
