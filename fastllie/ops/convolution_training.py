@@ -1,6 +1,8 @@
-"""3x3 convolutions of the CPU that can be trained: Winograd's algorithm forwards and backwards, in float32."""
+"""3x3 convolutions of the CPU that can be trained: Winograd's algorithm both ways, in float32."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,10 +18,9 @@ from fastllie.ops.tensors import check_images, differentiate_formula, views
 DTYPES = (torch.float64, torch.float32)
 POINTS = {"winograd2": 16, "winograd4": 36}
 TILE = 4
-# In these limits ours are the faster ones, measured beside PyTorch 2.13 (oneDNN) with AVX-512: forwards with 32
-# channels they tie with 32, are 1.3 times faster with 64 and twice with 128; the gradient of the weights is
-# twice as fast from 32 and 32 on
-LEAST_CHANNELS, LEAST_SUM = 32, 96
+# Beside PyTorch 2.13 (oneDNN) with AVX-512 and one thread, 32 channels on both sides take as long forwards, 64
+# are 1.3 times faster and 128 twice; the gradient of the weights is two to three times as fast with all
+LEAST_CHANNELS = 32
 # Weights that fill the caches are read once for each block of an image: where an image has no more tiles than
 # this, fewer weights win over fewer products
 LARGE_WEIGHTS, FEW_TILES = 100_000, 12
@@ -30,13 +31,12 @@ _kept: Any = WeakIdKeyDictionary()
 def convolve_trainable(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: int = 1) -> Tensor:
     """conv2d(x, weight, bias, padding=padding) with stride 1, differentiable in all three, twice.
 
-    Sums are made by Winograd's algorithm on tiles of 4x4 (or 2x2) outputs, in float32: as exact as PyTorch's
-    to a few units in the last place of the largest output. float64 goes through PyTorch's. Weights that take no
-    gradient are packed once, which keeps eight times their memory for as long as they live; others are packed
-    at each call.
+    Sums are made by Winograd's algorithm on tiles of 4x4 (or 2x2) outputs, in float32, and are off by up to
+    3e-6 of the largest one (PyTorch's by 6e-7). float64 goes through PyTorch's. Weights that take no gradient
+    are packed once, which keeps eight times their memory for as long as they live; others at each call.
 
     Args:
-        x: `[B, C, H, W]`, float32 or float64, on the CPU; any strides, channels side by side are read in place.
+        x: `[B, C, H, W]`, float32 or float64, on the CPU; channels side by side are read in place.
         weight: `[outputs, C, 3, 3]`, of the same dtype.
         bias: `[outputs]`.
         padding: Zeros around the input, 0 to 2.
@@ -55,8 +55,9 @@ def convolve_trainable(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _forward(x, weight, bias, padding)
     out = _Remember.apply(x, weight, bias, padding)
-    detached = None if bias is None else bias.detach()
-    return _Fill.apply(out, x.detach(), weight.detach() if weight.requires_grad else weight, detached, padding)
+    with torch.no_grad():
+        _into(x, weight, bias, padding, out.detach())
+    return out
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> None:
@@ -81,8 +82,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> None
 class _Remember(torch.autograd.Function):
     """Room for the result, before there is one.
 
-    A checkpoint ends its second pass at the last tensor that is saved: saved by now, the convolution is not
-    run again.
+    A checkpoint ends its second pass at the last tensor that is saved: saved by now, the convolution that
+    would come next is not run again.
     """
 
     @staticmethod
@@ -94,21 +95,6 @@ class _Remember(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         return _differentiate(ctx, grad)
-
-
-class _Fill(torch.autograd.Function):
-    """The result, into its room."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
-    ) -> Tensor:
-        ctx.mark_dirty(out)
-        return _into(x, weight, bias, padding, out)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad, None, None, None, None
 
 
 def _interleaved(x: Tensor) -> Tensor:
@@ -280,13 +266,26 @@ torch.library.register_autograd(
 )
 
 
+# whether a TrainableConvolutions is around, of this thread
+_within: ContextVar[bool] = ContextVar("_within", default=False)
+
+
 class TrainableConvolutions(TorchFunctionMode):
-    """Within it PyTorch's conv2d is `convolve_trainable` wherever that is faster; the networks stay as they are.
+    """Within it PyTorch's conv2d is `convolve_trainable` wherever that is faster; networks stay as they are.
 
     That is on the CPU, outside of autocast, with float32 tensors whose channels lie side by side
-    (channels_last), for 3x3 convolutions of stride 1 with enough channels. The backward pass belongs inside
-    too: what a checkpoint runs again has to be what it ran first.
+    (channels_last), for 3x3 convolutions of stride 1 with enough channels. A checkpoint of layers takes
+    `checkpoint_contexts`, or its second pass would have other ones than the first.
     """
+
+    def __enter__(self) -> "TrainableConvolutions":
+        self._tokens = [*getattr(self, "_tokens", []), _within.set(True)]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _within.reset(self._tokens.pop())
 
     def __torch_function__(
         self,
@@ -300,6 +299,14 @@ class TrainableConvolutions(TorchFunctionMode):
             if found is not None:
                 return found
         return function(*args, **(kwargs or {}))
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """`context_fn` of PyTorch's checkpoint: the second pass has the convolutions of the first.
+
+    The backward pass alone would not: PyTorch leaves its modes where a tensor's `backward` begins.
+    """
+    return nullcontext(), TrainableConvolutions() if _within.get() else nullcontext()
 
 
 def _convolve(
@@ -329,7 +336,7 @@ def _is_faster(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if x.dim() != 4 or weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or 0 in x.shape:
         return False
     outputs, inputs = weight.shape[:2]
-    if min(inputs, outputs) < LEAST_CHANNELS or inputs + outputs < LEAST_SUM or inputs != x.shape[1]:
+    if min(inputs, outputs) < LEAST_CHANNELS or inputs != x.shape[1]:
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
