@@ -18,8 +18,8 @@ from fastllie.ops.tensors import check_images, differentiate_formula, views
 DTYPES = (torch.float64, torch.float32)
 POINTS = {"winograd2": 16, "winograd4": 36}
 TILE = 4
-# Beside PyTorch 2.13 (oneDNN) with AVX-512 and one thread, 32 channels on both sides take as long forwards, 64
-# are 1.3 times faster and 128 twice; the gradient of the weights is two to three times as fast with all
+# Beside PyTorch 2.13 (oneDNN) with AVX-512 and one thread, 32 channels on both sides take as long forwards,
+# 64 are 1.3 times faster and 128 twice; the gradient of the weights is two to three times as fast with all
 LEAST_CHANNELS = 32
 # Weights that fill the caches are read once for each block of an image: where an image has no more tiles than
 # this, fewer weights win over fewer products
