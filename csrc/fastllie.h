@@ -97,7 +97,7 @@ struct Convolution {
   View out;
   Sizes sizes;   // of the output
   int64_t side;  // 3 or 1
-  bool pad;      // by one row and column of zeros on each side
+  int64_t pad;   // rows and columns of zeros on each side
   Arithmetic arithmetic;
   const void* weights;
   const float* epilogue;  // bias, scale and shift of each output channel, rounded up to whole blocks of 32
@@ -106,6 +106,31 @@ struct Convolution {
 };
 
 void convolution_forward_cpu(const Convolution& convolution, int threads);
+
+// Packs kernels of 3 x 3 for the arithmetics in float32, `turned` by half a turn: with the strides of inputs
+// and outputs exchanged they make the gradient of the input. Ask for room for the outputs rounded up to 32.
+struct KernelPacking {
+  const float* kernels;
+  int64_t strides[4];  // of outputs, inputs, rows, columns
+  int64_t outputs, inputs;
+  bool turned;
+  Arithmetic arithmetic;
+  float* to;
+};
+
+void convolution_pack_cpu(const KernelPacking& packing, int threads);
+
+// The gradient of kernels of 3 x 3 with stride 1, from float32 tensors whose channels are interleaved.
+struct KernelGradient {
+  View x, grad;  // the input, and the gradient of the output
+  Sizes x_sizes, grad_sizes;
+  int64_t pad;  // rows and columns of zeros on each side of the input
+  float* to;
+  int64_t strides[4];  // of outputs, inputs, rows, columns
+};
+
+int64_t convolution_gradient_floats_cpu(const KernelGradient& gradient);  // of the workspace
+void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, int threads);
 
 // Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
 // Weights and biases are packed as for Arithmetic::direct (the first layer) and winograd4, or

@@ -3,12 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fastllie.ops.convolution_training import TrainableConvolutions
 from fastllie.training.data import Batch
 from fastllie.training.graph import RecordedStep
 from fastllie.training.parallel import Parallel
@@ -96,6 +97,11 @@ class NetworkTask(ABC):
             self.parallel.device.type, _DTYPES[self.precision], enabled=self.precision != "float32"
         )
 
+    def convolutions(self) -> AbstractContextManager[Any]:
+        """Where convolutions are our own: in float32 on the CPU, where nothing compiles the step."""
+        ours = self.precision == "float32" and self.parallel.device.type == "cpu" and not self._recipe.compile
+        return TrainableConvolutions() if ours else nullcontext()
+
     def step(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
         """One optimizer step.
 
@@ -120,7 +126,8 @@ class NetworkTask(ABC):
         """
         for optimizer in self.optimizers():
             optimizer.zero_grad(set_to_none=True)
-        values = self.backward(parts, images)
+        with self.convolutions():
+            values = self.backward(parts, images)
         norms = []
         for optimizer, network in zip(self.optimizers(), self.networks(), strict=True):
             self.scaler.unscale_(optimizer)

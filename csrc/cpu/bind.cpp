@@ -28,8 +28,8 @@ PYBIND11_MODULE(_cpu, m) {
       .value("winograd4_pairs", Arithmetic::winograd4_pairs);
   m.def("convolution_forward",
         [](const std::vector<std::tuple<Handle, Sizes, Sampling, Handle>>& sources, const Handle& out,
-           Sizes sizes, int64_t side, bool pad, Arithmetic arithmetic, uintptr_t weights, uintptr_t epilogue,
-           float slope, bool affine, int threads) {
+           Sizes sizes, int64_t side, int64_t pad, Arithmetic arithmetic, uintptr_t weights,
+           uintptr_t epilogue, float slope, bool affine, int threads) {
           Convolution c{};
           c.count = int64_t(sources.size());
           for (int64_t i = 0; i < c.count; ++i) {
@@ -47,6 +47,41 @@ PYBIND11_MODULE(_cpu, m) {
           c.affine = affine;
           py::gil_scoped_release release;
           convolution_forward_cpu(c, threads);
+        });
+  m.def("convolution_pack", [](const Handle& kernels, int64_t outputs, int64_t inputs, bool turned,
+                               Arithmetic arithmetic, uintptr_t to, int threads) {
+    const View v = view(kernels);
+    const KernelPacking packing{static_cast<const float*>(v.data),
+                                {v.strides[0], v.strides[1], v.strides[2], v.strides[3]},
+                                outputs,
+                                inputs,
+                                turned,
+                                arithmetic,
+                                reinterpret_cast<float*>(to)};
+    py::gil_scoped_release release;
+    convolution_pack_cpu(packing, threads);
+  });
+  const auto gradient_of = [](const Handle& x, const Sizes& x_sizes, const Handle& grad,
+                              const Sizes& grad_sizes, int64_t pad, const Handle& to) {
+    const View v = view(to);
+    return KernelGradient{view(x),
+                          view(grad),
+                          x_sizes,
+                          grad_sizes,
+                          pad,
+                          static_cast<float*>(v.data),
+                          {v.strides[0], v.strides[1], v.strides[2], v.strides[3]}};
+  };
+  m.def("convolution_gradient_floats", [gradient_of](const Handle& x, Sizes x_sizes, const Handle& grad,
+                                                     Sizes grad_sizes, int64_t pad, const Handle& to) {
+    return convolution_gradient_floats_cpu(gradient_of(x, x_sizes, grad, grad_sizes, pad, to));
+  });
+  m.def("convolution_gradient",
+        [gradient_of](const Handle& x, Sizes x_sizes, const Handle& grad, Sizes grad_sizes, int64_t pad,
+                      const Handle& to, uintptr_t workspace, int threads) {
+          const KernelGradient gradient = gradient_of(x, x_sizes, grad, grad_sizes, pad, to);
+          py::gil_scoped_release release;
+          convolution_gradient_cpu(gradient, reinterpret_cast<float*>(workspace), threads);
         });
   m.def("dcenet_forward",
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, bool pairs,

@@ -77,8 +77,8 @@ static void run_direct(const ConvolutionTask& task, int64_t from, int64_t to) {
     const int64_t pitch = block.columns + margin;
     if (gathered != unit / task.groups) {
       gathered = unit / task.groups;
-      const int64_t outside = convolution.pad ? 1 : 0;
-      const Window window{block.b, block.top - outside, block.left - outside, block.rows + margin, pitch};
+      const Window window{block.b, block.top - convolution.pad, block.left - convolution.pad,
+                          block.rows + margin, pitch};
       int64_t channel = 0;
       for (int64_t i = 0; i < convolution.count; ++i) {
         const Source& source = convolution.sources[i];
@@ -158,8 +158,7 @@ static void transform_tiles(const typename Pixel::Element* input, int64_t row_pi
 template <int M, class Factor>
 static void transform_block(const Convolution& convolution, const Block& block, const Tiles& tiles,
                             float* input, typename Factor::Element* factors) {
-  const int64_t outside = convolution.pad ? 1 : 0;
-  const Window window{block.b, block.top - outside, block.left - outside, tiles.down * M + 2,
+  const Window window{block.b, block.top - convolution.pad, block.left - convolution.pad, tiles.down * M + 2,
                       tiles.across * M + 2};
   for (int64_t i = 0; i < convolution.count; ++i) {
     const Source& source = convolution.sources[i];

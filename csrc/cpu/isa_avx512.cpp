@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu/convolution_task.h"
+#include "cpu/convolution_training_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dcenet_task.h"
 #include "cpu/dcenetpp_task.h"
@@ -45,6 +46,7 @@ namespace fastllie::avx512 {
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"
+#include "cpu/convolution_training_loops.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/dcenet_loops.h"

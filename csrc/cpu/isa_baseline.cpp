@@ -11,6 +11,7 @@
 #endif
 
 #include "cpu/convolution_task.h"
+#include "cpu/convolution_training_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dcenet_task.h"
 #include "cpu/dcenetpp_task.h"
@@ -34,6 +35,7 @@ namespace fastllie::baseline {
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"
+#include "cpu/convolution_training_loops.h"
 
 #include "cpu/curve_loops.h"
 #include "cpu/dcenet_loops.h"

@@ -2,8 +2,8 @@
 // Included once for each instruction set, inside that set's namespace, after pack.h.
 //
 // Y = A^T [ (G g G^T) . (B^T d B) ] A for the points 0, +-a, +-b and infinity (M = 4) or 0, +-1 and infinity
-// (M = 2). With a^2 = 1/2 and b^2 = 2 the results are closer to the exact ones than with 1 and 2. G is in
-// fastllie.ops.convolution.
+// (M = 2). With a^2 = 1/2 and b^2 = 2 the results are closer to the exact ones than with 1 and 2. Weights
+// that stay are packed in float64, by the G in fastllie.ops.convolution.
 
 constexpr float POINT_A = 0.70710678f, POINT_B = 1.41421356f;
 
@@ -33,6 +33,34 @@ struct Winograd<4> {
     y[2] = 0.5f * even_a + 2.0f * even_b;
     y[3] = (0.5f * odd_a + m[5]) + 2.0f * odd_b;
   }
+
+  // G times a column of a kernel; A times one of outputs' gradients, and G^T times one of what these give
+  FASTLLIE_INLINE void kernel(const f32v (&g)[3], f32v (&u)[6]) {
+    const f32v even_a = (-2.0f / 3) * g[0] - (1.0f / 3) * g[2], odd_a = (-2.0f / 3 * POINT_A) * g[1];
+    const f32v even_b = (1.0f / 6) * g[0] + (1.0f / 3) * g[2], odd_b = (1.0f / 6 * POINT_B) * g[1];
+    u[0] = g[0];
+    u[1] = even_a + odd_a;
+    u[2] = even_a - odd_a;
+    u[3] = even_b + odd_b;
+    u[4] = even_b - odd_b;
+    u[5] = g[2];
+  }
+  FASTLLIE_INLINE void output_gradient(const f32v (&y)[4], f32v (&m)[6]) {
+    const f32v even_a = y[0] + 0.5f * y[2], odd_a = POINT_A * (y[1] + 0.5f * y[3]);
+    const f32v even_b = y[0] + 2.0f * y[2], odd_b = POINT_B * (y[1] + 2.0f * y[3]);
+    m[0] = y[0];
+    m[1] = even_a + odd_a;
+    m[2] = even_a - odd_a;
+    m[3] = even_b + odd_b;
+    m[4] = even_b - odd_b;
+    m[5] = y[3];
+  }
+  FASTLLIE_INLINE void kernel_gradient(const f32v (&m)[6], f32v (&g)[3]) {
+    const f32v even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    g[0] = (m[0] - (2.0f / 3) * even_a) + (1.0f / 6) * even_b;
+    g[1] = (1.0f / 6 * POINT_B) * odd_b - (2.0f / 3 * POINT_A) * odd_a;
+    g[2] = (m[5] - (1.0f / 3) * even_a) + (1.0f / 3) * even_b;
+  }
 };
 
 template <>
@@ -48,6 +76,14 @@ struct Winograd<2> {
   FASTLLIE_INLINE void output(const f32v (&m)[4], f32v (&y)[2]) {
     y[0] = m[0] + m[1] + m[2];
     y[1] = m[1] - m[2] - m[3];
+  }
+
+  FASTLLIE_INLINE void kernel(const f32v (&g)[3], f32v (&u)[4]) {
+    const f32v even = 0.5f * (g[0] + g[2]), odd = 0.5f * g[1];
+    u[0] = g[0];
+    u[1] = even + odd;
+    u[2] = even - odd;
+    u[3] = g[2];
   }
 };
 

@@ -254,7 +254,7 @@ def fill_convolution(parts: Sequence[Source], packed: PackedConvolution, padding
         *views(out),
         tuple(out.shape),
         packed.side,
-        padding > 0,
+        padding,
         getattr(native.Arithmetic, packed.arithmetic),
         packed.weights.data_ptr(),
         packed.epilogue.data_ptr(),

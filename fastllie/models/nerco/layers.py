@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastllie.ops.convolution_training import checkpoint_contexts
+
 EPS = 1e-5  # of the published instance norms, which have neither weights nor running statistics
 INIT_STD = 0.02
 
@@ -39,7 +41,9 @@ def recomputed(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Ends `step` in a convolution, that one is not run again: only its input is needed.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(
+            step, x, use_reentrant=False, preserve_rng_state=False, context_fn=checkpoint_contexts
+        )
     return step(x)
 
 
