@@ -125,9 +125,8 @@ def spelled(value: float | None) -> str:
 
 def title_of(case: Mapping[str, Any]) -> str:
     named = "".join(f" {name}={value}" for name, value in case["options"].items())
-    random = ", random weights" if case["weights"] == "random" else ""
     precision = "" if case["dtype"] == "float32" else f", {case['dtype']}"
-    return f"{case['method']}{named}{random}{precision}"
+    return f"{case['method']}{named}{precision}"
 
 
 def grouped(cases: Sequence[Any]) -> dict[str, list[Any]]:

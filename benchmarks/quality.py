@@ -230,8 +230,11 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
                 Candidate(f"SCI ours, {variant.name}", "sci", ours.get(variant.name) or variant.name, {})
                 for variant in fastllie.info("sci").weights
             ]
-            # its published weights could not be had
-            rows.append(Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}))
+            # their published weights could not be had
+            rows += [
+                Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
+                Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
+            ]
     return rows
 
 
@@ -289,6 +292,7 @@ def main() -> None:
     parser.add_argument("--sci-strong", type=Path, help="likewise for SCI's strong variant")
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
+    parser.add_argument("--nerco", type=Path, help="likewise for NeRCo")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
         "--only",
@@ -306,6 +310,7 @@ def main() -> None:
         "strong": options.sci_strong,
         "mild": options.sci_mild,
         "enlightengan": options.enlightengan,
+        "nerco": options.nerco,
     }
     compared = candidates(options.shared, ours)
     rows = dict.fromkeys(candidate.name for candidate in compared)

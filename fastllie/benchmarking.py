@@ -66,7 +66,7 @@ def benchmark(
     named: others when three calls take more than `seconds`, ours when they take three times that.
 
     Args:
-        method: One of `list_methods()`, or several, or "all"; random weights where none ship.
+        method: One of `list_methods()`, or several, or "all".
         sizes: "WIDTHxHEIGHT" each.
         batches: Images at once.
         dtype: "float32", "bfloat16" or "float16", of what computes; images are floats in float32, and bytes.

@@ -55,11 +55,6 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
     """
     row = info(method)
     if weights is None:
-        if not row.weights:
-            raise ValueError(
-                f"no weights of {method} ship with this version: give a path, e.g."
-                f" weights={method + '.safetensors'!r}, or one of the published files"
-            )
         weights = row.weights[0].name
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"weights must be a variant's name, a path or None, got {type(weights).__name__}")

@@ -66,8 +66,6 @@ class MethodInfo:
             narrower = f"; {variant.parameters:,} parameters" if variant.parameters else ""
             told = f"{variant.name}{default}: {variant.provenance}; {variant.licence}{narrower}"
             rows.append(("weights", told))
-        if not self.weights:
-            rows.append(("weights", "none ship with this version; give a path"))
         rows += [("option", f"{o.name} = {o.default!r}: {o.meaning}") for o in self.options]
         rows.append(("training", self.training))
         return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
@@ -165,7 +163,7 @@ METHODS: Mapping[str, MethodInfo] = {
             model="fastllie.models:NeRCo",
             parameters=23_295_403,
             halo=None,
-            weights=(),
+            weights=(Variant("fastllie", "nerco.safetensors", _OURS, "Apache-2.0", 801_371),),
             options=(
                 Option(
                     "size_mode",

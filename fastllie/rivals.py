@@ -24,7 +24,6 @@ RIVALS = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
 }
-SEED = 0  # of random weights
 # what each needs besides torch, and how it comes
 _PACKAGES = {
     "onnxruntime": (("onnx", "onnxscript", "onnxruntime"), "pip install fastllie[export]"),
@@ -41,15 +40,14 @@ class Subject:
     """A method with its weights: what ours and the others are made from.
 
     Args:
-        method, weights, options: As for `load`. Without `weights`, a method that ships none gets random ones
-            of the published width, always the same.
+        method, weights, options: As for `load`.
         dtype: "float32", "bfloat16" or "float16", which the others compute in.
         device: Where.
         folder: For files of weights and networks; nothing is written anywhere else.
 
     Attributes:
         path: The file of the weights.
-        weights: What they are called: a variant, a file, or "random".
+        weights: What they are called: a variant or a file.
     """
 
     def __init__(
@@ -67,12 +65,8 @@ class Subject:
         self._given = dict(options)
         self._folder = folder
         shipped = methods.info(method).weights
-        if weights is None and not shipped:
-            self.weights, self.path = "random", folder / f"{method}-random.safetensors"
-            _write_random(self.path, method)
-        else:
-            self.path = checkpoint.find(method, weights)
-            self.weights = shipped[0].name if weights is None else str(weights)
+        self.path = checkpoint.find(method, weights)
+        self.weights = shipped[0].name if weights is None else str(weights)
         self._exported: Path | Unexported | None = None
 
     def plain(self, dtype: str | None = None) -> nn.Module:
@@ -98,13 +92,6 @@ class Subject:
         return self._exported
 
 
-def _write_random(path: Path, method: str) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        network = methods.model_class(method)()
-    checkpoint.write(path, network.state_dict(), {"method": method})
-
-
 class Plain(nn.Module):
     """A formula on a network's layers."""
 
@@ -125,7 +112,9 @@ def plain(method: str, network: Any) -> nn.Module:
         # its kernels are for eval mode; the batch norms have a flag of their own, which stays
         network.training = True
     if method == "nerco":
-        network.enhance_whole = lambda x: network.G_A(torch.cat([x, network.Pre(x)], 1) * network.H.mask(x))
+        network.enhance_whole = lambda x, logits=None: network.G_A(
+            torch.cat([x, network.Pre(x)], 1) * network.H.mask(x), logits
+        )
     formulas = {"zerodce": _curved, "zerodce++": _curved, "sci": _divided}
     return Plain(network, formulas.get(method, _as_it_is))
 

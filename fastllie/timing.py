@@ -57,7 +57,7 @@ class Case:
     """One method at one size and batch: what was timed, and what was not.
 
     Attributes:
-        method, options, weights: The method; weights "random" where none ship.
+        method, options, weights: As for `load`.
         size: "WIDTHxHEIGHT".
         batch: Images at once.
         dtype: What was computed in.
@@ -80,8 +80,7 @@ class Case:
     def title(self) -> str:
         """The case in words."""
         named = "".join(f" {name}={value}" for name, value in self.options.items())
-        random = ", random weights" if self.weights == "random" else ""
-        return f"{self.method}{named}{random}, {self.size}, batch {self.batch}, {self.dtype}"
+        return f"{self.method}{named}, {self.size}, batch {self.batch}, {self.dtype}"
 
     def table(self) -> str:
         """The rows, aligned, and who was left out."""

@@ -18,6 +18,12 @@ def random_network(method, *, padding=None, seed=0, **options):
     torch.manual_seed(seed)
     if method == "enlightengan":
         return _random_guided(**options)
+    if method == "nerco":
+        # in logits it starts from its image, so that the result is one
+        made = {"width": 2, "blocks": 1, "in_logits": True, **options}
+        network = methods.model_class("nerco")(**made).eval()
+        torch.nn.init.constant_(network.G_A.model[network.G_A.last].bias, 0.7)
+        return network
     padding = padding or ("reflect" if method == "sci" else "replicate")
     network = methods.model_class(method)(padding=padding, **options).eval()
     if method == "sci":
@@ -50,6 +56,8 @@ def write_weights(path, method, **settings):
     metadata = {"format": "fastllie", "method": method}
     if method == "enlightengan":
         metadata |= {"width": str(network.width), "align_corners": str(network.align_corners)}
+    elif method == "nerco":
+        metadata["in_logits"] = str(network.in_logits)
     else:
         metadata["padding"] = network.padding
     if method == "sci":

@@ -624,9 +624,6 @@ def test_one_file_with_all_networks(tmp_path, shape):
 
 
 def test_what_is_wrong_with_files(tmp_path, shape):
-    for call in (fastllie.load, fastllie.Enhancer):
-        with refused(ValueError, "no weights of nerco ship with this version: give a path, e.g."):
-            call("nerco")
     with refused(FileNotFoundError, "no weights of nerco in", "wanted latest_net_Pre.pth, latest_net_H.pth"):
         fastllie.load("nerco", tmp_path)
     folder = write_published(tmp_path / "saves", shape)

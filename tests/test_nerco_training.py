@@ -29,7 +29,7 @@ from fastllie.training.data import Batch, collect, open_source
 from fastllie.training.nerco import JUDGES, POOLS, NeRCoTask
 from fastllie.training.parallel import join
 from fastllie.training.pool import Pool
-from fastllie.training.recipes import NERCO_NARROW, NERCO_PUBLISHED, NeRCoLossWeights, Synthesis
+from fastllie.training.recipes import NERCO, NERCO_PUBLISHED, NeRCoLossWeights, Synthesis
 from fastllie.training.source import Unpaired
 from fastllie.training.trainer import Hooks, Pace, fit
 
@@ -599,7 +599,7 @@ def test_recipes_refuse_what_no_run_can_have():
     # the recipes import no networks, so their tables are copies
     assert recipes.EDGES == edges.EDGES
     assert recipes.COORDINATES == networks.COORDINATES
-    assert NERCO_NARROW.synthesis is not None
+    assert NERCO.synthesis is not None
 
 
 # --- the pools
@@ -960,7 +960,7 @@ def test_synthetic_frames_are_scored_by_what_they_should_become(tmp_path):
     assert kinds == {torch.float16}
     dark = np.full((24, 24, 3), 40, np.uint8)
     assert fastllie.enhance(dark, "nerco", weights=result.weights).shape == dark.shape
-    assert isinstance(NERCO_NARROW.synthesis, Synthesis)
+    assert isinstance(NERCO.synthesis, Synthesis)
 
 
 def test_a_reader_of_ones_own_reads(sides, tmp_path):

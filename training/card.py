@@ -18,13 +18,21 @@ from safetensors import safe_open
 from fastllie.methods import info
 from fastllie.training.data import Photograph, list_photographs
 
-TITLES = {"zerodce": "Zero-DCE", "zerodce++": "Zero-DCE++", "sci": "SCI", "enlightengan": "EnlightenGAN"}
+TITLES = {
+    "zerodce": "Zero-DCE",
+    "zerodce++": "Zero-DCE++",
+    "sci": "SCI",
+    "enlightengan": "EnlightenGAN",
+    "nerco": "NeRCo",
+}
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
     "enlightengan": "The recipe was chosen among some fifteen, most of them stopped early, by the scores"
     " below on LOL, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of"
     " the first four was trained on.",
+    "nerco": "The recipe was chosen among four by the scores below on LOL, DICM, MEF, NPE and the"
+    " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
 LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
@@ -37,6 +45,11 @@ LIMITS["enlightengan"] = (
     "Half the published width, trained for 35 minutes on one core, and not quite the published network: its"
     " residual is added to the image's logits. It brightens noise with the picture, and makes colours in deep"
     " shadows strong."
+)
+LIMITS["nerco"] = (
+    "A quarter of the published width and two thirds of its blocks, trained for half an hour on one core, and"
+    " not quite the published network: its generator changes the image's logits instead of drawing the image"
+    " anew. It brightens noise with the picture, and what is only somewhat dark it hardly changes."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 
@@ -103,7 +116,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
 
 
 def _use(method: str) -> str:
-    if method == "enlightengan":
+    if method in ("enlightengan", "nerco"):
         return "some cropped, reduced, darkened and given noise, others cropped and reduced, during training"
     return "each cropped, reduced, darkened and given noise during training"
 
