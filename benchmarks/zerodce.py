@@ -151,17 +151,24 @@ def main() -> int:
     parser.add_argument(
         "--scale", type=int, default=12, help="of Zero-DCE++; default: %(default)s, as published"
     )
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument(
+        "--sizes", nargs="+", choices=SIZES, help="default: all that are whole cells of Zero-DCE++'s scale"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", help="file name under benchmarks/results; default: the method and the CPU")
     given = parser.parse_args()
     options = {"scale": given.scale} if given.method == "zerodce++" else {}
+    # a traced network fixes what completes the others to whole cells
+    whole = [
+        name for name, sides in SIZES.items() if not any(side % options.get("scale", 1) for side in sides)
+    ]
+    sizes = given.sizes or whole
     if any(os.environ.get(key) != value for key, value in ops.KEEP_HEAP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ops.KEEP_HEAP)
     about = ops.machine("cpu") | versions() | options
     print(json.dumps(about, indent=1))
     print(HEADER)
-    rows, absent, refused = run(given.method, options, given.sizes, given.rounds)
+    rows, absent, refused = run(given.method, options, sizes, given.rounds)
     for name, reason in absent.items():
         print(f"{name} is not here: {reason}")
     slug = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
