@@ -44,12 +44,13 @@ LIMITS = {
 LIMITS["enlightengan"] = (
     "Half the published width, trained for 35 minutes on one core, and not quite the published network: its"
     " residual is added to the image's logits. It brightens noise with the picture, and makes colours in deep"
-    " shadows strong."
+    " shadows strong. Its layers pad with zeros, which the pixels along the border show."
 )
 LIMITS["nerco"] = (
     "A quarter of the published width and two thirds of its blocks, trained for half an hour on one core, and"
     " not quite the published network: its generator changes the image's logits instead of drawing the image"
-    " anew. It brightens noise with the picture, and what is only somewhat dark it hardly changes."
+    " anew. It brightens noise with the picture; what is only somewhat dark it hardly changes, and a dark"
+    " subject in front of a bright sky stays dark."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 
