@@ -1,6 +1,6 @@
 """Time every method for the record: ours beside eager, torch.compile, ONNX Runtime and OpenVINO, in one run.
 
-    python benchmarks/methods.py                        # everything, about ten minutes on two cores
+    python benchmarks/methods.py                        # everything, about forty minutes on two cores
     python benchmarks/methods.py --methods sci --sizes 600x400 --batches 1
     python benchmarks/page.py                           # then: docs/performance.md
 
@@ -33,7 +33,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], Sequence[str]]] = {
     "nerco": ("nerco", {}, ("320x240", *SIZES)),
 }
 BATCHES = (1, 8)
-# of each contender at each size and batch; chosen for a run of about ten minutes
+# of each contender at each size and batch
 ROUNDS, SECONDS = 5, 5.0
 
 
