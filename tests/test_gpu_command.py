@@ -76,7 +76,7 @@ def test_it_says_what_is_missing(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pybind11" else found(name))
     assert gpu.refusal() == f"pybind11 not installed for {sys.executable}; pip install them there"
-    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert gpu.refusal() is None
     monkeypatch.setattr(gpu, "nvcc", lambda: None)
     assert "nvcc is neither on PATH" in gpu.refusal()
@@ -204,7 +204,7 @@ def test_make_runs_it():
     if shutil.which("make") is None or not makefile.exists():
         pytest.skip("make is not here")
     done = subprocess.run(
-        ["make", "-n", "gpu", "PYTHON=python9"],
+        ["make", "--no-print-directory", "-n", "gpu", "PYTHON=python9"],
         cwd=BENCHMARKS.parent,
         capture_output=True,
         text=True,
