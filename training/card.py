@@ -28,10 +28,10 @@ TITLES = {
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
-    "enlightengan": "The recipe was chosen among some fifteen, most of them stopped early, by the scores"
+    "enlightengan": "The recipe was chosen among thirteen, most of them stopped early, by the scores"
     " below on LOL, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of"
     " the first four was trained on.",
-    "nerco": "The recipe was chosen among four by the scores below on LOL, DICM, MEF, NPE and the"
+    "nerco": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
 LIMITS = {

@@ -451,8 +451,8 @@ ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
 # fine noise, outweighs the discriminators' a hundredfold, and brightening takes ten times longer; at a fifth,
 # haze and casts come first, which the losses of our own keep out. Normal photographs are to stay as they are.
 # Crops of 96 never showed the network a place far from their padding, and it brightened the middle of large
-# images too much: hence wide steps. As a sum the residual of a very dark image is haze, or too small (11 dB
-# on LOL after 1400 steps); added to its logits it is a gain.
+# images too much: hence wide steps. As a sum the residual of a very dark image is haze, or too small; added
+# to its logits it is a gain.
 ENLIGHTENGAN = replace(
     ENLIGHTENGAN_PUBLISHED,
     width=16,
