@@ -136,10 +136,10 @@ def main() -> int:
     if any(os.environ.get(key) != value for key, value in ops.KEEP_HEAP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ops.KEEP_HEAP)
 
-    from fastllie.machine import describe, in_words
+    from fastllie.machine import in_words
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    about = ops.machine(device) | describe(torch.device(device))
+    about = ops.machine(device)
     print(in_words(about), flush=True)
     slug = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
     name = options.name or f"methods--{slug}"

@@ -15,7 +15,6 @@ import importlib
 import json
 import math
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -353,27 +352,15 @@ def line(row: dict) -> str:
 def machine(device: str) -> dict:
     import torch
 
-    import fastllie
     from fastllie import _native
-
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        cpu = named[1].strip() if named else cpu
+    from fastllie.machine import describe
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+    return describe(torch.device(device)) | {
         "instruction_set": _native.cpu.isa() if _native.cpu else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fastllie": fastllie.__version__,
-        "backends": {name: found.detail for name, found in fastllie.backends().items() if found},
         "commit": git("rev-parse", "--short", "HEAD"),
         "uncommitted_changes": bool(git("status", "--porcelain", "--", "fastllie", "kernels", "csrc")),
         "allocator": {name: os.environ.get(name) for name in KEEP_HEAP},

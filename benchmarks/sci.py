@@ -178,18 +178,6 @@ def line(row: dict) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("onnxruntime", "openvino"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -204,7 +192,7 @@ def main() -> int:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    about = ops.machine(device) | versions()
+    about = ops.machine(device)
     print(json.dumps(about, indent=1))
     print(HEADER)
     rows, absent, refused = run(device, options.sizes, options.rounds)

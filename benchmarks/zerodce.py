@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 
 import ops
-from sci import REST, onnxruntime_call, openvino_call, versions
+from sci import REST, onnxruntime_call, openvino_call
 
 SIZES = {"600x400": (400, 600), "1920x1080": (1080, 1920)}
 LARGEST_DIFFERENCE = 2e-5
@@ -165,7 +165,7 @@ def main() -> int:
     sizes = given.sizes or whole
     if any(os.environ.get(key) != value for key, value in ops.KEEP_HEAP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ops.KEEP_HEAP)
-    about = ops.machine("cpu") | versions() | options
+    about = ops.machine("cpu") | options
     print(json.dumps(about, indent=1))
     print(HEADER)
     rows, absent, refused = run(given.method, options, sizes, given.rounds)
