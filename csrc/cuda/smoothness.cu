@@ -149,7 +149,8 @@ template <class S, Color COLOR, bool SCALAR>
 __global__ void __launch_bounds__(THREADS) backward_kernel(const Task task) {
   using T = typename Wide<S>::type;
   __shared__ Held<T> held;
-  __shared__ T illum_factors[OFFSETS], guide_factors[OFFSETS];
+  __shared__ T illum_factors[OFFSETS];
+  __shared__ T guide_factors[OFFSETS];
   if (threadIdx.x < OFFSETS) {
     const int d = threadIdx.x;
     const double factor = 2 * *task.grad / double(pairs_of(task.sizes, d));
@@ -211,6 +212,14 @@ __global__ void __launch_bounds__(THREADS) colours_kernel(const T* from, S* to, 
     from_ycbcr<T>(colour, value);
     for (int c = 0; c < 3; ++c) narrow(value[c], to[3 * k + c]);
   }
+}
+
+template <class S>
+void launch_colours(const View& from, const View& to, int64_t triples, cudaStream_t stream) {
+  using T = typename Wide<S>::type;
+  colours_kernel<T, S><<<blocks_for(triples), THREADS, 0, stream>>>(static_cast<const T*>(from.data),
+                                                                    static_cast<S*>(to.data), triples);
+  check(cudaGetLastError());
 }
 
 // What chooses the kernel.
@@ -300,23 +309,16 @@ void smoothness_colours_cuda(const View& grad_colours, const View& grad_guide, i
                              void* stream) {
   const OnDevice guard(device);
   const auto s = static_cast<cudaStream_t>(stream);
-  const dim3 blocks = blocks_for(triples);
-  const auto* from = static_cast<const float*>(grad_colours.data);
   switch (grad_guide.dtype) {
     case Dtype::f64:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(static_cast<const double*>(grad_colours.data),
-                                                static_cast<double*>(grad_guide.data), triples);
-      break;
+      return launch_colours<double>(grad_colours, grad_guide, triples, s);
     case Dtype::bf16:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<__nv_bfloat16*>(grad_guide.data), triples);
-      break;
+      return launch_colours<__nv_bfloat16>(grad_colours, grad_guide, triples, s);
     case Dtype::f16:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<__half*>(grad_guide.data), triples);
-      break;
+      return launch_colours<__half>(grad_colours, grad_guide, triples, s);
     default:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<float*>(grad_guide.data), triples);
+      return launch_colours<float>(grad_colours, grad_guide, triples, s);
   }
-  check(cudaGetLastError());
 }
 
 }  // namespace fastllie
