@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from fastllie.files import replacing
+from fastllie.images.files import replacing
 from fastllie.methods import METHODS, info, model_class, unknown
 
 FOLDER = Path(__file__).resolve().parent / "weights"

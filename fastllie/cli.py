@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastllie
-from fastllie.files import PNG_LEVEL, QUALITY
+from fastllie.images.files import PNG_LEVEL, QUALITY
 
 if TYPE_CHECKING:
-    from fastllie.folders import FolderResult
-    from fastllie.jobs import Failure
-    from fastllie.timing import Case
+    from fastllie.benchmarking.timing import Case
+    from fastllie.folders.jobs import Failure
+    from fastllie.folders.work import FolderResult
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR = 30
@@ -311,7 +311,7 @@ def _check_writable(*paths: str | None) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from fastllie.demo import serve
+    from fastllie.demo.page import serve
 
     try:
         serve(
@@ -536,7 +536,7 @@ def _validation(text: str) -> float | str | None:
 
 
 def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
-    from fastllie.training.overrides import field_names, value_of
+    from fastllie.training.recipes.overrides import field_names, value_of
 
     group = parser.add_argument_group("the recipe", "fields of the recipe, see fastllie.training.recipes")
     for name in field_names():
@@ -545,9 +545,9 @@ def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _learn(arguments: argparse.Namespace) -> int:
-    from fastllie.training.config import read_config
     from fastllie.training.heap import keep_heap
-    from fastllie.training.overrides import merged, nested
+    from fastllie.training.recipes.config import read_config
+    from fastllie.training.recipes.overrides import merged, nested
     from fastllie.training.trainer import Interrupted
 
     given = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "config")}

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
-from fastllie.files import PNG_LEVEL, QUALITY, remove_remains_of
-from fastllie.folders import (
+from fastllie.folders.jobs import Job, PathLike
+from fastllie.folders.work import (
     FolderResult,
     Outcomes,
     Progress,
@@ -29,7 +29,7 @@ from fastllie.folders import (
     checked,
     quiet_pillow,
 )
-from fastllie.jobs import Job, PathLike
+from fastllie.images.files import PNG_LEVEL, QUALITY, remove_remains_of
 from fastllie.methods import info
 
 # A file that ends its worker this often is named, and not tried again

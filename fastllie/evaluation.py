@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastllie.api import Enhancer
-from fastllie.files import SUFFIXES, replacing
-from fastllie.image import to_batch
+from fastllie.images.batches import to_batch
+from fastllie.images.files import SUFFIXES, replacing
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.pixels import FilePath
