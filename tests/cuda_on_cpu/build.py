@@ -46,10 +46,6 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def _sources() -> list[Path]:
-    return sorted(p for folder in (HERE, CSRC) for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
-
-
 def build(kind: str = "metered", csrc: Path = CSRC) -> Path:
     """The module, made if there is none of the same sources yet.
 
@@ -88,7 +84,7 @@ def _compile(kind: str, csrc: Path, folder: Path, module: Path) -> None:
         # what the compiler says names the lines of the original
         translated.write_text(f'#include "cuda_runtime.h"\n#line 1 "{path}"\n{in_cpp(path.read_text())}')
         jobs.append([*flags, *KERNELS[kind], translated])
-    jobs += [[*COMMON, path] for path in (HERE / "emulator.cpp", HERE / "meter.cpp")]
+    jobs += [[*COMMON, "-O2", path] for path in (HERE / "emulator.cpp", HERE / "meter.cpp")]
     jobs.append([*plain, csrc / "cuda" / "bind.cpp"])
 
     def compile_one(job: list) -> Path:

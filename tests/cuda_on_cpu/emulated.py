@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -86,9 +87,12 @@ class Emulator:
         patch.setattr(_native, "cuda", self.module)
         patch.setattr(backends, "_cuda", lambda: backends.Backend("cuda", True, "emulated"))
         choose = backends.choose
-        patch.setattr(
-            backends, "choose", lambda backend, *rest: backend if backend == "cuda" else choose(backend, *rest)
-        )
+
+        def chosen(backend: str, *rest: object) -> str:
+            asked = os.environ.get(backends.ENVIRONMENT) if backend == "auto" else backend
+            return "cuda" if asked == "cuda" else choose(backend, *rest)
+
+        patch.setattr(backends, "choose", chosen)
         for name, module in sys.modules.items():
             if name.startswith("fastllie.ops.") and hasattr(module, "cuda_place"):
                 patch.setattr(module, "cuda_place", lambda x: (self.device, self.stream))

@@ -286,6 +286,23 @@ void wait_for_copies(size_t groups) {
   for (size_t& end : thread.groups) end -= arrive;
 }
 
+void multiply(const float* a, const float* b, const float* c, float* d) {
+  struct Operands {
+    float a[8], b[8];
+  } own;
+  std::copy(a, a + 8, own.a);
+  std::copy(b, b + 8, own.b);
+  const auto* const all = reinterpret_cast<const Operands*>(meet(0xffffffff, "mma_sync", &own, sizeof own));
+  const int row = int(lane()) / 2, column = int(lane()) % 2 * 8;
+  float sums[8];
+  std::copy(c, c + 8, sums);
+  for (int k = 0; k < 16; ++k) {
+    const float left = all[row * 2 + k / 8].a[k % 8];
+    for (int i = 0; i < 8; ++i) sums[i] += left * all[k * 2 + column / 8].b[i];
+  }
+  std::copy(sums, sums + 8, d);
+}
+
 __attribute__((noinline)) void launch(const char* kernel, const void* function, const Configuration& configuration,
                                       void (*run)(void*), void* context) {
   host_frame = static_cast<const char*>(__builtin_frame_address(0));
