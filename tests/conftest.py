@@ -9,8 +9,9 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import fastllie
 from cuda_on_cpu import emulated
+
+import fastllie
 
 
 @pytest.fixture(autouse=True)

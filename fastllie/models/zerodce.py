@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.ops.backend import choose
+from fastllie.ops import backend as backends
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.packing import Packing, can_run_packed
 from fastllie.ops.zerodce import DTYPES, can_run_zerodce, enhance_zerodce, pack_zerodce
@@ -120,7 +120,7 @@ class ZeroDCE(_CurveNetwork):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
-                (x.dtype, choose("auto", x)),
+                (x.dtype, backends.choose("auto", x)),
                 lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)

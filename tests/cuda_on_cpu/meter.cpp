@@ -87,66 +87,88 @@ struct Lanes {
   uintptr_t addresses[WARP] = {};
 };
 
+// How many different values there are; sorts them.
+size_t different(std::vector<uintptr_t>& values) {
+  std::sort(values.begin(), values.end());
+  return size_t(std::unique(values.begin(), values.end()) - values.begin());
+}
+
 void count_global(Site& site, const Lanes& lanes) {
-  std::set<uintptr_t> sectors, distinct;
+  std::vector<uintptr_t> sectors, distinct;
   for (const uintptr_t address : lanes.addresses) {
     if (!address) continue;
-    distinct.insert(address);
-    for (uintptr_t at = address / SECTOR; at <= (address + lanes.bytes - 1) / SECTOR; ++at) sectors.insert(at);
+    distinct.push_back(address);
+    for (uintptr_t at = address / SECTOR; at <= (address + lanes.bytes - 1) / SECTOR; ++at) sectors.push_back(at);
   }
-  site.cost += sectors.size();
-  site.ideal += (distinct.size() * lanes.bytes + SECTOR - 1) / SECTOR;
+  site.cost += different(sectors);
+  site.ideal += (different(distinct) * lanes.bytes + SECTOR - 1) / SECTOR;
 }
 
 // Words of 8 and 16 bytes go by half and by quarter warps.
 void count_shared(Site& site, const Lanes& lanes) {
   const unsigned words = std::max(1u, lanes.bytes / unsigned(WORD)), together = WARP / words;
   for (unsigned first = 0; first < WARP; first += together) {
-    std::set<uintptr_t> banks[BANKS];
-    size_t most = 0, distinct = 0;
-    for (unsigned lane = first; lane < first + together; ++lane) {
-      if (!lanes.addresses[lane]) continue;
-      for (unsigned i = 0; i < words; ++i) {
-        const uintptr_t word = lanes.addresses[lane] / WORD + i;
-        auto& bank = banks[word % BANKS];
-        distinct += bank.insert(word).second;
-        most = std::max(most, bank.size());
-      }
-    }
+    std::vector<uintptr_t> asked;
+    for (unsigned lane = first; lane < first + together; ++lane)
+      for (unsigned i = 0; lanes.addresses[lane] && i < words; ++i) asked.push_back(lanes.addresses[lane] / WORD + i);
+    const size_t count = different(asked);
+    unsigned banks[BANKS] = {}, most = 0;
+    for (size_t i = 0; i < count; ++i) most = std::max(most, ++banks[asked[i] % BANKS]);
     site.cost += most;
-    site.ideal += (distinct + BANKS - 1) / BANKS;
+    site.ideal += (count + BANKS - 1) / BANKS;
   }
 }
 
+// A place of the program, and how often a lane had been there before.
+struct Turn {
+  const void* program;
+  unsigned visit;
+  bool operator==(const Turn& other) const { return program == other.program && visit == other.visit; }
+};
+struct Hash {
+  size_t operator()(const Turn& turn) const {
+    return (reinterpret_cast<uintptr_t>(turn.program) * 0x9e3779b97f4a7c15u) ^ (turn.visit * 0xc2b2ae3d27d4eb4fu);
+  }
+};
+// Where the lanes of a warp go on from a basic block
+struct Ways {
+  const void* next;
+  bool several;
+};
+
 void count_warp(unsigned first) {
-  // by place and turn: what the lanes ask for, and where they go on
-  std::map<std::pair<const void*, unsigned>, Lanes> requests;
-  std::map<std::pair<const void*, unsigned>, std::set<const void*>> next;
+  std::unordered_map<Turn, Lanes, Hash> requests;
+  std::unordered_map<Turn, Ways, Hash> ways;
   for (unsigned lane = 0; lane < WARP; ++lane) {
     std::unordered_map<const void*, unsigned> visits;
-    std::pair<const void*, unsigned> block{nullptr, 0};
+    Turn block{nullptr, 0};
+    const auto go_on = [&](const void* next) {
+      if (!block.program) return;
+      Ways& found = ways.try_emplace(block, Ways{next, false}).first->second;
+      found.several = found.several || found.next != next;
+    };
     for (const Event& event : events[first + lane]) {
-      const std::pair<const void*, unsigned> key{event.program, visits[event.program]++};
+      const Turn turn{event.program, visits[event.program]++};
       if (!event.address) {
-        if (block.first) next[block].insert(event.program);
-        block = key;
+        go_on(event.program);
+        block = turn;
         continue;
       }
       Site& site = sites.try_emplace(event.program, Site{event.space, event.write}).first->second;
       site.bytes += event.bytes;
-      Lanes& lanes = requests[key];
+      Lanes& lanes = requests[turn];
       lanes.bytes = event.bytes;
       lanes.addresses[lane] = event.address;
     }
-    if (block.first) next[block].insert(nullptr);
+    go_on(nullptr);
   }
-  for (const auto& [key, lanes] : requests) {
-    Site& site = sites.at(key.first);
+  for (const auto& [turn, lanes] : requests) {
+    Site& site = sites.at(turn.program);
     ++site.requests;
     site.space == Space::shared ? count_shared(site, lanes) : count_global(site, lanes);
   }
-  branches += next.size();
-  for (const auto& [key, ways] : next) divergent += ways.size() > 1;
+  branches += ways.size();
+  for (const auto& [turn, found] : ways) divergent += found.several;
 }
 
 std::string number(const char* name, uint64_t value) {

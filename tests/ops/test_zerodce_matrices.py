@@ -8,7 +8,7 @@ from serving import device_of, on
 from test_zerodce_kernel import exact, network, photograph, psnr
 
 from fastllie.ops import backend as backends
-from fastllie.ops import reference, zerodce
+from fastllie.ops import reference
 from fastllie.ops.packing import can_run_packed
 from fastllie.ops.zerodce import can_run_zerodce, enhance_zerodce, map_columns, pack_zerodce
 
