@@ -7,8 +7,11 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pybind11
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -46,65 +49,62 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def build(kind: str = "metered", csrc: Path = CSRC) -> Path:
-    """The module, made if there is none of the same sources yet.
+def build(kind: str = "metered", sources: Sequence[Path] | None = None) -> Path:
+    """The module `_cuda` of the project's kernels, or a library of other ones; made if there is none yet.
 
     Args:
         kind: "metered" or "sanitized".
-        csrc: Where the sources are, if not in their folder.
+        sources: .cu files that stand alone, instead of the project's.
 
     Raises:
         RuntimeError: the compiler's errors.
     """
-    files = [*HERE.glob("*.py"), *HERE.glob("*.cpp"), *HERE.glob("*.h"), *HERE.glob("include/*")]
-    files += [*csrc.glob("*.h"), *csrc.glob("cuda/*")]
+    units = list(sources or [*sorted((CSRC / "cuda").glob("*.cu")), CSRC / "cuda" / "bind.cpp"])
+    files = [*HERE.glob("*.cpp"), *HERE.glob("*.h"), *HERE.glob("include/*"), HERE / "build.py"]
+    files += [*units, *CSRC.glob("*.h"), *CSRC.glob("cuda/*.cuh")]
     digest = hashlib.sha256(kind.encode() + str(compiler()).encode())
     for path in sorted(files):
         digest.update(path.name.encode() + path.read_bytes())
     folder = ROOT / "build" / "cuda_on_cpu" / f"{kind}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    module = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    module = folder / (f"{sources[0].stem}.so" if sources else f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}")
     # several processes of one test run ask at once
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not module.exists():
-            _compile(kind, csrc, folder, module)
+            _compile(kind, units, folder, module)
     return module
 
 
-def _compile(kind: str, csrc: Path, folder: Path, module: Path) -> None:
-    import pybind11
+def _compile(kind: str, units: Sequence[Path], folder: Path, module: Path) -> None:
+    includes = [f"-I{HERE / 'include'}", f"-I{CSRC}", f"-I{CSRC / 'cuda'}"]
 
-    flags = [*COMMON, "-D__CUDACC__", f"-I{HERE / 'include'}", f"-I{csrc}", f"-I{csrc / 'cuda'}"]
-    plain = [*COMMON, f"-I{csrc}", f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
-    plain += ["-fvisibility=hidden"]
-    jobs = []
-    for path in sorted((csrc / "cuda").glob("*.cu")):
-        translated = folder / f"{path.stem}.cu.cpp"
-        # what the compiler says names the lines of the original
-        translated.write_text(f'#include "cuda_runtime.h"\n#line 1 "{path}"\n{in_cpp(path.read_text())}')
-        jobs.append([*flags, *KERNELS[kind], translated])
-    jobs += [[*COMMON, "-O2", path] for path in (HERE / "emulator.cpp", HERE / "meter.cpp")]
-    jobs.append([*plain, csrc / "cuda" / "bind.cpp"])
-
-    def compile_one(job: list) -> Path:
-        target = folder / f"{job[-1].name}.o"
-        _run([compiler(), *map(str, job[:-1]), "-c", str(job[-1]), "-o", str(target)])
+    def compile_one(path: Path) -> Path:
+        target = folder / f"{path.stem}.o"
+        if path.suffix == ".cu":
+            # what the compiler says names the lines of the original
+            text = f'#include "cuda_runtime.h"\n#line 1 "{path}"\n{in_cpp(path.read_text())}'
+            path = folder / f"{path.name}.cpp"
+            path.write_text(text)
+            flags = ["-D__CUDACC__", *includes, *KERNELS[kind]]
+        elif path.parent == HERE:
+            flags = ["-O2"]
+        else:
+            flags = ["-fvisibility=hidden", f"-I{CSRC}", f"-I{sysconfig.get_path('include')}"]
+            flags.append(f"-I{pybind11.get_include()}")
+        _run([str(compiler()), *COMMON, *flags, "-c", str(path), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, jobs))
+        objects = list(pool.map(compile_one, [*units, HERE / "emulator.cpp", HERE / "meter.cpp"]))
     linking = KERNELS[kind] if kind == "sanitized" else []
     made = module.with_suffix(".new")
-    _run([compiler(), "-shared", *linking, *map(str, objects), "-o", str(made)])
+    _run([str(compiler()), "-shared", *linking, *map(str, objects), "-o", str(made)])
     made.replace(module)
 
 
-def _run(command: list) -> None:
+def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
 
-
-if __name__ == "__main__":
-    print(build())

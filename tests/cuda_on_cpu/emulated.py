@@ -53,34 +53,40 @@ class Launch:
         return 32 * self._sum("cost", "global")
 
 
-class Emulator:
-    """The module that stands in for fastllie._cuda, and how its launches run."""
+class Library:
+    """Compiled kernels, and how their launches run."""
 
     def __init__(self, path: Path):
+        self.library = ctypes.CDLL(str(path))
+        self.library.emulator_launches.restype = ctypes.c_char_p
+
+    def seed(self, seed: int) -> None:
+        """The order of blocks, warps and lanes; 0: as they are numbered."""
+        self.library.emulator_seed(ctypes.c_uint64(seed))
+
+    def meter(self, on: bool) -> None:
+        """Count what memory would have to do, and look for races, from now on or no more."""
+        self.library.emulator_meter(int(on))
+
+    def launches(self) -> list[Launch]:
+        """Those since this was last asked."""
+        return [Launch(**launch) for launch in json.loads(self.library.emulator_launches())]
+
+
+class Emulator(Library):
+    """The module that stands in for fastllie._cuda."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
         spec = importlib.util.spec_from_file_location("_cuda", path)
         assert spec
         assert spec.loader
         self.module: ModuleType = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
-        self._path = path
-        self._library = ctypes.CDLL(str(path))
-        self._library.emulator_launches.restype = ctypes.c_char_p
         self.device, self.stream = 0, 0  # where every launch is asked to run
 
-    def seed(self, seed: int) -> None:
-        """The order of blocks, warps and lanes; 0: as they are numbered."""
-        self._library.emulator_seed(ctypes.c_uint64(seed))
-
-    def meter(self, on: bool) -> None:
-        """Count what memory would have to do, and look for races, from now on or no more."""
-        self._library.emulator_meter(int(on))
-
-    def launches(self) -> list[Launch]:
-        """Those since this was last asked."""
-        return [Launch(**launch) for launch in json.loads(self._library.emulator_launches())]
-
     def current_device(self) -> int:
-        return self._library.emulator_device()
+        return self.library.emulator_device()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Serve tensors of the CPU that ask for backend "cuda" by name."""

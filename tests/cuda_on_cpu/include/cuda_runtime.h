@@ -146,22 +146,10 @@ template <class T>
 void __stcs(T* at, T value) {
   *at = value;
 }
-template <class T>
-T __ldcs(const T* at) {
-  return *at;
-}
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __frcp_rn(float v) { return 1 / v; }
-inline float __expf(float v) { return std::exp(v); }
 // saturates, and a NaN becomes 0
 inline int __float2int_rn(float v) {
   if (v != v) return 0;
   const float r = std::nearbyint(v);
   return r >= 2147483648.0f ? INT32_MAX : r < -2147483648.0f ? INT32_MIN : static_cast<int>(r);
-}
-inline unsigned __float2uint_rn(float v) {
-  if (!(v > 0)) return 0;
-  const float r = std::nearbyint(v);
-  return r >= 4294967296.0f ? UINT32_MAX : static_cast<unsigned>(r);
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }

@@ -1,0 +1,20 @@
+// Single instructions that CUDA has no function for.
+#pragma once
+
+#if defined(__NVCC__)
+namespace fastllie {
+namespace {
+
+// 1 / v to the last bit but one, for what is neither subnormal nor above 2^126
+__device__ __forceinline__ float reciprocal(float v) {
+  float to;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(to) : "f"(v));
+  return to;
+}
+
+}  // namespace
+}  // namespace fastllie
+#else
+// of the emulator that the tests run the kernels in
+#include <emulated_ptx.h>
+#endif
