@@ -65,7 +65,7 @@ class Kernel:
         loads: Instructions that load from global memory, by bits.
         stores: Likewise.
         instructions: All but the slow paths of divisions.
-        loop: Those of the largest loop; 0 where there is none.
+        loop: Those of the largest loop, once; 0 where there is none.
         path: Those that a thread runs: the largest loop once, smaller ones not at all.
         in_flight: Bytes that a thread asks global memory for before it waits.
         doubles: Instructions of float64.
@@ -298,6 +298,7 @@ class Row:
     tensors: int  # of the image's size, read and written
     pixels: int
     channels: int = 3
+    turns: float = 1  # of the largest loop
 
 
 PIXELS = 8 * 1080 * 1920
@@ -310,6 +311,9 @@ ROWS = (
     Row("division backward", "map_kernel<float, DivideBackward, 4>", 5, 4),
     Row("illumination", "map_kernel<float, IlluminateForward, 4>", 5, 4),
     Row("illumination backward", "map_kernel<float, IlluminateBackward, 4>", 8, 4),
+    # a block of 256 threads fills 36 x 36 pixels in turns
+    Row("smoothness", "forward_kernel<float, 0, false>", 2, 4, 1, 36 * 36 / 256),
+    Row("smoothness backward", "backward_kernel<float, 0, false>", 4, 4, 1, 36 * 36 / 256),
 )
 
 
@@ -320,14 +324,15 @@ def estimates(found: dict[str, Any]) -> list[dict[str, Any]]:
         kernel = found[row.kernel]
         threads = PIXELS * row.channels / row.pixels
         copy = PIXELS * 3 * 4 * row.tensors / COPIED
-        floor = kernel["path"] * threads / WARP / ISSUED
+        instructions = kernel["path"] + (row.turns - 1) * kernel["loop"]
+        floor = instructions * threads / WARP / ISSUED
         rows.append(
             {
                 "title": row.title,
                 "copy_ms": round(copy * 1e3, 3),
                 "floor_ms": round(floor * 1e3, 3),
                 "share": round(floor / copy, 2),
-                "instructions": kernel["path"],
+                "instructions": round(instructions),
                 "registers": kernel["registers"],
                 "in_flight": kernel["in_flight"],
             }

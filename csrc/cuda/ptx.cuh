@@ -12,6 +12,13 @@ __device__ __forceinline__ float reciprocal(float v) {
   return to;
 }
 
+// 2^v within two units of its last place; 0 below 2^-126
+__device__ __forceinline__ float power_of_two(float v) {
+  float to;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(to) : "f"(v));
+  return to;
+}
+
 }  // namespace
 }  // namespace fastllie
 #else

@@ -4,41 +4,100 @@
 namespace fastllie {
 namespace {
 
-constexpr int TILE_COLUMNS = 32, TILE_ROWS = 8;
-constexpr int HELD_COLUMNS = TILE_COLUMNS + 2 * REACH, HELD_ROWS = TILE_ROWS + 2 * REACH;
-static_assert(TILE_COLUMNS * TILE_ROWS == THREADS);
+// A block's pixels, with those around them. Each warp has some rows of them, and each lane a column: what a
+// thread reads of a row of neighbours serves all of its pixels.
+constexpr int COLUMNS = 32, LINES = 32, WARPS = THREADS / 32;
+constexpr int HELD_COLUMNS = COLUMNS + 2 * REACH, ACROSS = 2 * REACH + 1;
+// float64 takes the lines in two parts, or they would not fit into 48 KiB
+template <class T>
+constexpr int PARTS = sizeof(T) / 4;
+template <class T>
+constexpr int ROWS = LINES / (WARPS * PARTS<T>);
+template <class T>
+constexpr int HELD_ROWS = WARPS * ROWS<T> + 2 * REACH;
+// The colour of what lies outside of the image: so far from any other that its weight is 0
+constexpr float FAR = 1e18f;
 
-__device__ __forceinline__ float exp2_of(float z) { return exp2f(z); }
+__device__ __forceinline__ float exp2_of(float z) { return power_of_two(z); }
 __device__ __forceinline__ double exp2_of(double z) { return ::exp2(z); }
 __device__ __forceinline__ float magnitude(float d) { return fabsf(d); }
 __device__ __forceinline__ double magnitude(double d) { return fabs(d); }
-
-__device__ __forceinline__ float with_sign(float v, float d) { return d == 0 ? 0 : copysignf(1, d) * v; }
-__device__ __forceinline__ double with_sign(double v, double d) { return d == 0 ? 0 : copysign(1.0, d) * v; }
+// v or -v: one instruction on the bits
+__device__ __forceinline__ float with_sign(float v, float d) {
+  unsigned value, sign;
+  memcpy(&value, &v, 4);
+  memcpy(&sign, &d, 4);
+  value ^= sign & 0x80000000u;
+  memcpy(&v, &value, 4);
+  return v;
+}
+__device__ __forceinline__ double with_sign(double v, double d) { return copysign(1.0, d) * v; }
 
 struct Task {
   int64_t sizes[4];
-  double kappa;
+  double scale;                               // of colours, so that a weight is 2^-|difference|^2
   View illum, guide, grad_illum, grad_guide;  // a null gradient is not wanted
   double* parts;
   const double *grad, *means;
   int64_t across, down;  // tiles
+  // Of each pair number one over how many there are
+  double shares[OFFSETS];
+  float narrow_shares[OFFSETS];
 };
 
-// The tile of a block, with the pixels around it; illumination, and colours scaled so that a weight is
-// 2^-|difference|^2.
+__device__ __forceinline__ void share_of(const Task& task, int d, double& to) { to = task.shares[d]; }
+__device__ __forceinline__ void share_of(const Task& task, int d, float& to) { to = task.narrow_shares[d]; }
+
+// The number of the pair of a pixel and the one (dy, dx) further, whichever of them comes first.
+__device__ __forceinline__ constexpr int pair_number(int dy, int dx) {
+  return dy > 0 || (dy == 0 && dx > 0) ? 5 * dy + dx - 1 : 5 * -dy - dx - 1;
+}
+
 template <class T>
 struct Held {
-  T illum[3][HELD_ROWS][HELD_COLUMNS], colour[3][HELD_ROWS][HELD_COLUMNS];
+  T illum[3][HELD_ROWS<T>][HELD_COLUMNS], colour[3][HELD_ROWS<T>][HELD_COLUMNS];
 };
 
+// Illumination and colour of one pixel
+template <class T>
+struct Pixel {
+  T illum[3], colour[3];
+};
+
+template <class T>
+__device__ __forceinline__ Pixel<T> pixel_of(const Held<T>& held, int row, int column) {
+  Pixel<T> pixel;
+#pragma unroll
+  for (int c = 0; c < 3; ++c) {
+    pixel.illum[c] = held.illum[c][row][column];
+    pixel.colour[c] = held.colour[c][row][column];
+  }
+  return pixel;
+}
+
+// What two pixels have to do with each other
+template <class T>
+struct Pair {
+  T e[3], a[3], weight, size;
+  __device__ __forceinline__ Pair(const Pixel<T>& p, const Pixel<T>& q) {
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+      e[c] = p.colour[c] - q.colour[c];
+      a[c] = p.illum[c] - q.illum[c];
+    }
+    weight = exp2_of(-squared(e));
+    size = magnitude(a[0]) + magnitude(a[1]) + magnitude(a[2]);
+  }
+};
+
+// Where a block's pixels are
 struct Corner {
-  int64_t b, row, column;
-  __device__ explicit Corner(const Task& task) {
+  int64_t b, top, left;
+  __device__ __forceinline__ explicit Corner(const Task& task) {
     int64_t i = blockIdx.x;
-    column = i % task.across * TILE_COLUMNS;
+    left = i % task.across * COLUMNS;
     i /= task.across;
-    row = i % task.down * TILE_ROWS;
+    top = i % task.down * LINES;
     b = i / task.down;
   }
 };
@@ -64,7 +123,8 @@ __device__ __forceinline__ void read_colour(const Task& task, int64_t b, int64_t
     }
   } else {
     T rgb[3];
-    for (int c = 0; c < 3; ++c) rgb[c] = scale * widen(*at<S>(task.guide, b, c, y, x));
+    const S* const from = at<S>(task.guide, b, 0, y, x);
+    for (int c = 0; c < 3; ++c) rgb[c] = scale * widen(from[c * task.guide.strides[1]]);
     if constexpr (COLOR == Color::ycbcr) {
       to_ycbcr<T>(rgb, colour);
     } else {
@@ -73,122 +133,115 @@ __device__ __forceinline__ void read_colour(const Task& task, int64_t b, int64_t
   }
 }
 
-// Fills what a block holds; pixels outside the image are never used.
+// What lies at row r, column s of what a block holds from `top` on. Outside of the image the nearest pixel is
+// read all the same: a load that nothing has to be asked for is on its way at once.
 template <Color COLOR, class S, class T>
-__device__ void hold(const Task& task, const Corner& corner, Held<T>& held) {
-  const int64_t* const sizes = task.sizes;
-  const T scale = T(sqrt(task.kappa * LOG2_E));
-  for (int i = threadIdx.x; i < HELD_ROWS * HELD_COLUMNS; i += THREADS) {
+__device__ __forceinline__ Pixel<T> fetch(const Task& task, const Corner& corner, int64_t top, int r, int s) {
+  const int height = int(task.sizes[2]), width = int(task.sizes[3]);
+  const int y = int(top) + r - REACH, x = int(corner.left) + s - REACH;
+  const int row = min(max(y, 0), height - 1), column = min(max(x, 0), width - 1);
+  const bool inside = y == row && x == column;
+  Pixel<T> pixel;
+  read_colour<COLOR, S>(task, corner.b, row, column, T(task.scale), pixel.colour);
+  const S* const from = at<S>(task.illum, corner.b, 0, row, column);
+  for (int c = 0; c < 3; ++c) {
+    const T illum = widen(from[c * task.illum.strides[1]]);
+    pixel.illum[c] = inside ? illum : T(0);
+    pixel.colour[c] = inside ? pixel.colour[c] : T(FAR);
+  }
+  return pixel;
+}
+
+// Fills what a block holds, from `top` on.
+template <Color COLOR, class S, class T>
+__device__ __forceinline__ void hold(const Task& task, const Corner& corner, int64_t top, Held<T>& held) {
+  for (int i = threadIdx.x; i < HELD_ROWS<T> * HELD_COLUMNS; i += THREADS) {
     const int r = i / HELD_COLUMNS, s = i % HELD_COLUMNS;
-    const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-    if (y < 0 || y >= sizes[2] || x < 0 || x >= sizes[3]) continue;
-    T colour[3];
-    read_colour<COLOR, S>(task, corner.b, y, x, scale, colour);
+    const Pixel<T> pixel = fetch<COLOR, S, T>(task, corner, top, r, s);
     for (int c = 0; c < 3; ++c) {
-      held.illum[c][r][s] = widen(*at<S>(task.illum, corner.b, c, y, x));
-      held.colour[c][r][s] = colour[c];
+      held.illum[c][r][s] = pixel.illum[c];
+      held.colour[c][r][s] = pixel.colour[c];
     }
   }
   __syncthreads();
 }
 
-// The sum over the block in an order that is always the same, in thread 0.
-__device__ double sum_of_block(double value) {
-  __shared__ double warps[THREADS / 32];
-  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffff, value, step);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int i = 1; i < THREADS / 32; ++i) value += warps[i];
+// The sums over the block in an order that is always the same: threads below COUNT return one each.
+template <int COUNT>
+__device__ __forceinline__ double sums_of_block(double (&values)[COUNT]) {
+  __shared__ double warps[COUNT][WARPS];
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    for (int step = 16; step > 0; step /= 2) values[i] += __shfl_down_sync(0xffffffff, values[i], step);
+    if (threadIdx.x % 32 == 0) warps[i][threadIdx.x / 32] = values[i];
   }
-  return value;
+  __syncthreads();
+  double sum = 0;
+  if (threadIdx.x < COUNT)
+    for (int i = 0; i < WARPS; ++i) sum += warps[threadIdx.x][i];
+  return sum;
 }
 
 template <class S, Color COLOR, bool SCALAR>
-__global__ void __launch_bounds__(THREADS) forward_kernel(const Task task) {
+__global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<S>::type;
+  constexpr int COUNT = SCALAR ? 2 * OFFSETS : 1;
   __shared__ Held<T> held;
   const Corner corner(task);
-  hold<COLOR, S>(task, corner, held);
-  const int64_t* const sizes = task.sizes;
-  const int r = threadIdx.x / TILE_COLUMNS + REACH, s = threadIdx.x % TILE_COLUMNS + REACH;
-  const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-  double total = 0;
-  double* const parts = task.parts + blockIdx.x * int64_t{SCALAR ? 2 * OFFSETS : 1};
+  const int64_t x = corner.left + threadIdx.x % 32;
+  T sums[COUNT] = {};
+  for (int part = 0; part < PARTS<T>; ++part) {
+    // before the last part's pixels are overwritten
+    if (part) __syncthreads();
+    const int64_t top = corner.top + part * WARPS * ROWS<T>;
+    hold<COLOR, S>(task, corner, top, held);
+    const int line = threadIdx.x / 32 * ROWS<T>, s = threadIdx.x % 32;
+    Pixel<T> own[ROWS<T>];
 #pragma unroll
-  for (int d = 0; d < OFFSETS; ++d) {
-    const int dy = offset_y(d), dx = offset_x(d);
-    const bool there = y + dy < sizes[2] && x < sizes[3] && x + dx >= 0 && x + dx < sizes[3];
-    T e[3], a[3];
-    for (int c = 0; c < 3; ++c) {
-      e[c] = held.colour[c][r][s] - held.colour[c][r + dy][s + dx];
-      a[c] = held.illum[c][r][s] - held.illum[c][r + dy][s + dx];
-    }
-    const T weight = exp2_of(-squared(e));
-    const T size = magnitude(a[0]) + magnitude(a[1]) + magnitude(a[2]);
-    const double share = 1 / double(pairs_of(sizes, d));
-    if constexpr (SCALAR) {
-      const double weights = sum_of_block(there ? double(weight) : 0);
-      const double sizes_sum = sum_of_block(there ? double(size) : 0);
-      if (threadIdx.x == 0) {
-        parts[d] = weights * share;
-        parts[OFFSETS + d] = sizes_sum * share / 3;
+    for (int r = 0; r < ROWS<T>; ++r) own[r] = pixel_of(held, line + r + REACH, s + REACH);
+#pragma unroll
+    for (int n = 0; n < ROWS<T> + REACH; ++n) {
+#pragma unroll
+      for (int k = 0; k < ACROSS; ++k) {
+        const Pixel<T> other = pixel_of(held, line + n + REACH, s + k);
+#pragma unroll
+        for (int r = 0; r < ROWS<T>; ++r) {
+          const int dy = n - r, dx = k - REACH;
+          if (dy < 0 || dy > REACH || (dy == 0 && dx <= 0)) continue;
+          const int d = pair_number(dy, dx);
+          const Pair<T> pair(own[r], other);
+          if constexpr (SCALAR) {
+            const int64_t y = top + line + r;
+            const bool there = y + dy < task.sizes[2] && x < task.sizes[3] && x + dx >= 0 && x + dx < task.sizes[3];
+            sums[d] += there ? pair.weight : T(0);
+            sums[OFFSETS + d] += there ? pair.size : T(0);
+          } else {
+            T share;
+            share_of(task, d, share);
+            sums[0] += pair.weight * pair.size * share;
+          }
+        }
       }
-    } else {
-      total += there ? double(weight * size) * share : 0;
     }
   }
-  if constexpr (!SCALAR) {
-    total = sum_of_block(total);
-    if (threadIdx.x == 0) parts[0] = total;
-  }
+  double wide[COUNT];
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) wide[i] = double(sums[i]);
+  const double sum = sums_of_block(wide);
+  if (threadIdx.x >= COUNT) return;
+  const int d = int(threadIdx.x) % OFFSETS;
+  const double share = !SCALAR ? 1 : threadIdx.x < OFFSETS ? task.shares[d] : task.shares[d] / 3;
+  task.parts[blockIdx.x * int64_t{COUNT} + threadIdx.x] = sum * share;
 }
 
-template <class S, Color COLOR, bool SCALAR>
-__global__ void __launch_bounds__(THREADS) backward_kernel(const Task task) {
-  using T = typename Wide<S>::type;
-  __shared__ Held<T> held;
-  __shared__ T illum_factors[OFFSETS];
-  __shared__ T guide_factors[OFFSETS];
-  if (threadIdx.x < OFFSETS) {
-    const int d = threadIdx.x;
-    const double factor = 2 * *task.grad / double(pairs_of(task.sizes, d));
-    illum_factors[d] = T(SCALAR ? factor * task.means[d] / 3 : factor);
-    guide_factors[d] = T(SCALAR ? factor * task.means[OFFSETS + d] : factor);
-  }
-  const Corner corner(task);
-  hold<COLOR, S>(task, corner, held);
-  const int64_t* const sizes = task.sizes;
-  const int r = threadIdx.x / TILE_COLUMNS + REACH, s = threadIdx.x % TILE_COLUMNS + REACH;
-  const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-  if (y >= sizes[2] || x >= sizes[3]) return;
-  T slope_o[3] = {}, slope_f[3] = {};
-#pragma unroll
-  for (int n = 0; n < 2 * OFFSETS; ++n) {
-    const int d = n / 2, sign = n % 2 ? -1 : 1;
-    const int dy = sign * offset_y(d), dx = sign * offset_x(d);
-    if (y + dy < 0 || y + dy >= sizes[2] || x + dx < 0 || x + dx >= sizes[3]) continue;
-    T e[3], a[3];
-    for (int c = 0; c < 3; ++c) {
-      e[c] = held.colour[c][r][s] - held.colour[c][r + dy][s + dx];
-      a[c] = held.illum[c][r][s] - held.illum[c][r + dy][s + dx];
-    }
-    const T weight = exp2_of(-squared(e));
-    const T slope = SCALAR ? illum_factors[d] : illum_factors[d] * weight;
-    const T size = magnitude(a[0]) + magnitude(a[1]) + magnitude(a[2]);
-    const T steep = SCALAR ? guide_factors[d] * weight : slope * size;
-    for (int c = 0; c < 3; ++c) {
-      slope_o[c] += with_sign(slope, a[c]);
-      slope_f[c] += steep * e[c];
-    }
-  }
+// The gradients of one pixel
+template <class S, Color COLOR, class T>
+__device__ __forceinline__ void keep(const Task& task, int64_t b, int64_t y, int64_t x, const T (&slope_o)[3],
+                                     const T (&slope_f)[3]) {
   for (int c = 0; task.grad_illum.data && c < 3; ++c)
-    narrow(slope_o[c], *const_cast<S*>(at<S>(task.grad_illum, corner.b, c, y, x)));
+    narrow(slope_o[c], *const_cast<S*>(at<S>(task.grad_illum, b, c, y, x)));
   if (!task.grad_guide.data) return;
-  const T scale = T(-2 * sqrt(task.kappa / LOG2_E));
   T slope[3];
-  for (int c = 0; c < 3; ++c) slope_f[c] *= scale;
   if constexpr (COLOR == Color::ycbcr) {
     from_ycbcr<T>(slope_f, slope);
   } else {
@@ -196,9 +249,76 @@ __global__ void __launch_bounds__(THREADS) backward_kernel(const Task task) {
   }
   for (int c = 0; c < 3; ++c) {
     if constexpr (COLOR == Color::memory) {
-      *const_cast<T*>(at<T>(task.grad_guide, corner.b, c, y, x)) = slope[c];
+      *const_cast<T*>(at<T>(task.grad_guide, b, c, y, x)) = slope[c];
     } else {
-      narrow(slope[c], *const_cast<S*>(at<S>(task.grad_guide, corner.b, c, y, x)));
+      narrow(slope[c], *const_cast<S*>(at<S>(task.grad_guide, b, c, y, x)));
+    }
+  }
+}
+
+template <class S, Color COLOR, bool SCALAR>
+__global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_constant__ Task task) {
+  using T = typename Wide<S>::type;
+  __shared__ Held<T> held;
+  __shared__ T illum_factors[OFFSETS];
+  __shared__ T guide_factors[OFFSETS];
+  if (SCALAR && threadIdx.x < OFFSETS) {
+    const int d = threadIdx.x;
+    illum_factors[d] = T(task.shares[d] * task.means[d] / 3);
+    guide_factors[d] = T(task.shares[d] * task.means[OFFSETS + d]);
+  }
+  const Corner corner(task);
+  const int64_t x = corner.left + threadIdx.x % 32;
+  const T factor = T(2 * *task.grad), steepness = T(-2 * task.scale / LOG2_E) * factor;
+  for (int part = 0; part < PARTS<T>; ++part) {
+    // before the last part's pixels are overwritten
+    if (part) __syncthreads();
+    const int64_t top = corner.top + part * WARPS * ROWS<T>;
+    hold<COLOR, S>(task, corner, top, held);
+    const int line = threadIdx.x / 32 * ROWS<T>, s = threadIdx.x % 32;
+    Pixel<T> own[ROWS<T>];
+    T slope_o[ROWS<T>][3] = {}, slope_f[ROWS<T>][3] = {};
+#pragma unroll
+    for (int r = 0; r < ROWS<T>; ++r) own[r] = pixel_of(held, line + r + REACH, s + REACH);
+#pragma unroll
+    for (int n = -REACH; n < ROWS<T> + REACH; ++n) {
+#pragma unroll
+      for (int k = 0; k < ACROSS; ++k) {
+        const Pixel<T> other = pixel_of(held, line + n + REACH, s + k);
+#pragma unroll
+        for (int r = 0; r < ROWS<T>; ++r) {
+          const int dy = n - r, dx = k - REACH;
+          if (dy < -REACH || dy > REACH || (dy == 0 && dx == 0)) continue;
+          const int d = pair_number(dy, dx);
+          const Pair<T> pair(own[r], other);
+          T slope, steep;
+          if constexpr (SCALAR) {
+            const int64_t y = top + line + r + dy;
+            const bool there = y >= 0 && y < task.sizes[2] && x + dx >= 0 && x + dx < task.sizes[3];
+            slope = there ? illum_factors[d] : T(0);
+            steep = guide_factors[d] * pair.weight;
+          } else {
+            T share;
+            share_of(task, d, share);
+            slope = share * pair.weight;
+            steep = slope * pair.size;
+          }
+#pragma unroll
+          for (int c = 0; c < 3; ++c) {
+            if (pair.a[c] != 0) slope_o[r][c] += with_sign(slope, pair.a[c]);
+            slope_f[r][c] += steep * pair.e[c];
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS<T>; ++r) {
+      for (int c = 0; c < 3; ++c) {
+        slope_o[r][c] *= factor;
+        slope_f[r][c] *= steepness;
+      }
+      const int64_t y = top + line + r;
+      if (y < task.sizes[2] && x < task.sizes[3]) keep<S, COLOR>(task, corner.b, y, x, slope_o[r], slope_f[r]);
     }
   }
 }
@@ -260,9 +380,13 @@ void launch(const Task& task, const Kind& kind, cudaStream_t stream) {
 void execute(Task task, const Smoothness& settings, bool backward, int device, void* stream) {
   const OnDevice guard(device);
   for (int i = 0; i < 4; ++i) task.sizes[i] = settings.sizes[i];
-  task.kappa = settings.kappa;
-  task.across = tiles(task.sizes[3], TILE_COLUMNS);
-  task.down = tiles(task.sizes[2], TILE_ROWS);
+  task.scale = sqrt(settings.kappa * LOG2_E);
+  task.across = tiles(task.sizes[3], COLUMNS);
+  task.down = tiles(task.sizes[2], LINES);
+  for (int d = 0; d < OFFSETS; ++d) {
+    task.shares[d] = 1 / double(pairs_of(task.sizes, d));
+    task.narrow_shares[d] = float(task.shares[d]);
+  }
   const Kind kind{settings.color, settings.scalar, backward};
   const auto s = static_cast<cudaStream_t>(stream);
   switch (task.illum.dtype) {
@@ -280,7 +404,7 @@ void execute(Task task, const Smoothness& settings, bool backward, int device, v
 }  // namespace
 
 int64_t smoothness_blocks_cuda(const Sizes& sizes) {
-  return sizes[0] * tiles(sizes[2], TILE_ROWS) * tiles(sizes[3], TILE_COLUMNS);
+  return sizes[0] * tiles(sizes[2], LINES) * tiles(sizes[3], COLUMNS);
 }
 
 void smoothness_forward_cuda(const View& illum, const View& guide, double* parts, const Smoothness& settings,
