@@ -267,7 +267,7 @@ def test_the_page_says_where_photographs_go(tmp_path):
     pytest.importorskip("gradio")
     texts = {}
     for public in (False, True):
-        blocks = demo.page(tmp_path, public=public)
+        blocks = page.page(tmp_path, public=public)
         assert blocks.analytics_enabled is False
         texts[public] = str(blocks.get_config_file()["components"])
     assert "They stay on the machine" in texts[False]
