@@ -21,7 +21,12 @@ MAY_IMPORT = {
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
     "fastllie/methods.py": ("fastllie.models",),
     "fastllie/images": ("fastllie.images",),
-    "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.images.files"),
+    "fastllie/checkpoint": (
+        "fastllie.checkpoint",
+        "fastllie.models",
+        "fastllie.methods",
+        "fastllie.images.files",
+    ),
     "fastllie/inference": ("fastllie.inference",),
     "fastllie/api.py": (
         "fastllie.methods",
