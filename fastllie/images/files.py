@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fastllie.defaults import PNG_LEVEL, QUALITY
+
 #: what `save_image` writes, and what is taken from a folder
 SUFFIXES = {
     ".bmp": "BMP",
@@ -23,9 +25,6 @@ SUFFIXES = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-QUALITY = 95
-# Pillow's own, 6, takes three times as long for files a tenth smaller (photographs of 1600x1067)
-PNG_LEVEL = 1
 # Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
 MOST_DECODED = 2**32
 # Seconds after which nobody is writing to a temporary file any more

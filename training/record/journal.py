@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from fastllie.images.files import replacing, save_image
-from fastllie.training.record.bar import Bar, on_terminal, spell_seconds
+from fastllie.terminal import Bar, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
 PICTURES, EVENTS = "pictures", "tensorboard"
