@@ -21,6 +21,7 @@ from fastllie.api import Enhancer
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
     FolderResult,
+    OfArrays,
     Outcomes,
     Progress,
     Work,
@@ -208,7 +209,10 @@ def enhance_folder(
     enhance = LazyEnhancer(method, **settings) if isinstance(method, str) else method
     if gpus is None and isinstance(enhance, LazyEnhancer) and enhance.needs_no_gpu:
         gpus = 0
-    work = Work(enhance, others or {}, compare, quality, png_level)
+    takes_photographs = isinstance(enhance, (Enhancer, LazyEnhancer))
+    work = Work(
+        enhance if takes_photographs else OfArrays(enhance), others or {}, compare, quality, png_level
+    )
     try:
         packed = ray.cloudpickle.dumps((os.getcwd(), work))
     except Exception as error:

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
     "fastllie/methods.py": ("fastllie.models",),
     "fastllie/images": ("fastllie.images",),
+    "fastllie/files.py": ("fastllie.images",),
+    "fastllie/deep.py": ("fastllie.images",),
     "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.images.files"),
     "fastllie/inference": ("fastllie.inference",),
     "fastllie/api.py": (

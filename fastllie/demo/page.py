@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from fastllie.images.photograph import read_image
+from fastllie.images.reading import read
 from fastllie.methods import info
 from fastllie.demo.showcase import (
     brighten,
@@ -90,7 +90,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
     choices = samples_of(samples)
     for path in choices:
         checked(path)
-    thumbnails = [displayable(read_image(path), THUMBNAIL) for path in choices]
+    thumbnails = [displayable(read(path), THUMBNAIL) for path in choices]
 
     def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         """The handler with its errors shown as messages on the page."""
