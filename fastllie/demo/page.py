@@ -12,8 +12,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from fastllie.images.reading import read
-from fastllie.methods import info
 from fastllie.demo.showcase import (
     brighten,
     checked,
@@ -26,6 +24,8 @@ from fastllie.demo.showcase import (
     title,
     variants,
 )
+from fastllie.images.reading import read
+from fastllie.methods import info
 
 HOST, PORT = "127.0.0.1", 7860
 MOST_UPLOADED = "1gb"  # where the server hangs up; what `checked` refuses below it gets a message
