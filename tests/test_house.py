@@ -25,6 +25,9 @@ MAY_IMPORT = {
     "fastllie/defaults.py": (),
     "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images", "fastllie.defaults"),
+    # names that stood there before the wings
+    "fastllie/files.py": ("fastllie.images", "fastllie.defaults"),
+    "fastllie/deep.py": ("fastllie.images",),
     "fastllie/checkpoint": (
         "fastllie.checkpoint",
         "fastllie.models",
@@ -39,8 +42,14 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.ops.backend",
     ),
-    "fastllie/folders": ("fastllie.folders", "fastllie.api", "fastllie.images"),
-    "fastllie/cluster.py": ("fastllie.folders", "fastllie.api", "fastllie.images", "fastllie.methods"),
+    "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
+    "fastllie/cluster.py": (
+        "fastllie.defaults",
+        "fastllie.folders",
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.methods",
+    ),
     "fastllie/exporting.py": (
         "fastllie.checkpoint",
         "fastllie.images.files",

@@ -177,7 +177,7 @@ def test_discriminators_match_the_published(name, layers, source):
         golden.check(f"{name}_out_patch32", model(golden.image("patch_u8")))
         if source == "glob_u8":
             golden.check("D_A_out_96x128", model(golden.image(source)))
-    # in float64: where a leaky ReLU's input is all but zero, float32 takes either slope, each processor its own
+    # in float64: at a leaky ReLU's kink float32 takes either slope, each processor its own
     v = golden.image(source).double().requires_grad_()
     model.double()(v).square().mean().backward()
     golden.check(f"{name}_grad_input", v.grad.float())
