@@ -25,7 +25,6 @@ _WANTED = (
 )
 # ITU-R 601, as Pillow converts to grey
 _LUMA = (0.299, 0.587, 0.114)
-_BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _DIRECT = ("RGB", "RGBA", "RGBX")
 
@@ -299,24 +298,3 @@ def _pil(like: Image.Image, values: np.ndarray) -> Image.Image:
     if mode in _DIRECT:
         return Image.merge(mode, (*pixels.split(), like.getchannel(3)))
     return pixels.convert(mode)
-
-
-def through_floats(model: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A model of floats in [0, 1] as one of bytes: in tiles, no float image of the whole is ever made."""
-    return lambda x: _values(model(_unit(x, dtype)), 255)
-
-
-def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:
-    """The mean of 0.299 R + 0.587 G + 0.114 B of each image of a batch `[B, 3, H, W]`, in [0, 1]: `[B]`.
-
-    Of bytes, or of floats in [0, 1], `bgr` if in that order; the result is float64 on the CPU.
-    """
-    whole = x.dtype == torch.uint8
-    # in bands: a sum is made through a copy in its own dtype
-    bands = x.split(max(1, _BAND // x.shape[-1]), 2)
-    dtype = torch.int64 if whole else torch.float32
-    sums = torch.empty((len(bands), *x.shape[:2]), dtype=dtype, device=x.device)
-    for band, result in zip(bands, sums, strict=True):
-        torch.sum(band, (2, 3), dtype=dtype, out=result)
-    means = sums.cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
-    return means @ torch.tensor(_LUMA[::-1] if bgr else _LUMA, dtype=torch.float64)

@@ -66,6 +66,7 @@ class Contract:
     cpu_tile: int | None = None
     grid: Grid | None = None
     observes: bool = False
+    located: bool = False
     unexportable: str = ""
     # reflection has nothing to mirror at a side of one pixel
     least_side: int = 2
