@@ -147,7 +147,7 @@ class EnlightenGAN(Network):
     def _is_wide(self, x: Tensor) -> bool:
         return self.halve_wide and x.shape[-1] > WIDE
 
-    def forward(self, x: Tensor, *, wide: bool | None = None) -> Tensor:
+    def forward(self, x: Tensor, wide: bool | None = None) -> Tensor:
         """`x` enhanced; `wide` tells a tile whether the whole image is wider than 2200, None asks `x`."""
         if standard_only():
             return self.standard(x)

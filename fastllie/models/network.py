@@ -105,7 +105,8 @@ def standard_only() -> bool:
 class Network(nn.Module):
     """A method's network: images `[B, 3, H, W]` in [0, 1] to images of the same shape.
 
-    The last line of a constructor is `self._built = Built.of(self, <its class>)`.
+    The last line of a constructor is `self._built = Built.of(self, <its class>)`. `forward` has no arguments
+    by keyword only: the older of the two ONNX exporters passes their defaults by position.
     """
 
     _built: Built

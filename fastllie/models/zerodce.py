@@ -135,7 +135,7 @@ class ZeroDCE(_CurveNetwork):
         super().__init__(3 * STEPS, separable=False, padding=padding)
         self._built = Built.of(self, ZeroDCE)
 
-    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+    def forward(self, x: Tensor, cropped: bool = False) -> Tensor:
         if standard_only():
             return self.standard(x, cropped)
         weights = list(self.parameters())
@@ -180,7 +180,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         # the enlarged map is aligned with the corners of the whole image, so a tile would move it
         return Contract(None, one_pass=True, least_side=self.scale + 1)
 
-    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+    def forward(self, x: Tensor, cropped: bool = False) -> Tensor:
         plain = standard_only()
         packed = None if plain else self._packed(x)
         if packed is not None:
@@ -226,7 +226,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         height, width = x.shape[-2:]
         if self.scale == 1:
             return torch.tanh(self.raw_maps(x))
-        if _exporting():
+        if _exporting() or torch.onnx.is_in_onnx_export():
             return self._gathered_maps(x)
         # to whole cells at the bottom and the right; the published code crops them away instead
         # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
