@@ -34,14 +34,16 @@ MAY_IMPORT = {
         "fastllie.methods",
         "fastllie.images.files",
     ),
-    "fastllie/inference": ("fastllie.inference",),
-    "fastllie/api.py": (
-        "fastllie.methods",
-        "fastllie.checkpoint",
+    "fastllie/inference": (
         "fastllie.inference",
-        "fastllie.images",
+        "fastllie.checkpoint",
+        "fastllie.methods",
+        "fastllie.images.photograph",
+        "fastllie.models.contract",
+        "fastllie.models.network",
         "fastllie.ops.backend",
     ),
+    "fastllie/api.py": ("fastllie.methods", "fastllie.inference", "fastllie.images"),
     "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
     "fastllie/cluster.py": (
         "fastllie.defaults",
@@ -54,8 +56,7 @@ MAY_IMPORT = {
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
-        "fastllie.models",
-        "fastllie.ops.reference",
+        "fastllie.models.network",
     ),
     "fastllie/benchmarking": (
         "fastllie.benchmarking",
