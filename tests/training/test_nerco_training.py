@@ -25,7 +25,7 @@ from fastllie.models.nerco import edge_map, edges, networks
 from fastllie.training import losses, recipes
 from fastllie.training.data import Batch, collect, open_source
 from fastllie.training.data.source import Unpaired
-from fastllie.training.losses import clip
+from fastllie.training.losses import clip, clip_towers
 from fastllie.training.losses.adversarial import verdict
 from fastllie.training.losses.clip import ClipReader, encode_text, load_reader, text_loss
 from fastllie.training.losses.pool import Pool
@@ -93,7 +93,7 @@ def drawn():
 
 def clip_shapes(width=8, size=224, words=49408):
     """Names and shapes of a tiny CLIP's tensors, and whether they belong to a norm."""
-    tower = clip.ImageTower(width, (1, 1, 1, 1), size, FEATURES)
+    tower = clip_towers.ImageTower(width, (1, 1, 1, 1), size, FEATURES)
     norms = {name for name, module in tower.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     found = {
         f"visual.{key}": (value.shape, key.rpartition(".")[0] in norms)
@@ -197,7 +197,7 @@ def test_the_pool_gives_the_published_sequence():
 @needs_golden
 def test_tiny_clip_reads_as_the_published_one(golden_clip):
     arrays, allowed = golden("nerco_clip_tiny.npz"), tolerances("nerco_clip_tiny.npz")
-    tower = clip._tower(golden_clip, "the tiny CLIP")
+    tower = clip_towers.tower_of(golden_clip, "the tiny CLIP")
     features = encode_text(golden_clip, clip._tokens(clip.PROMPTS))
     agrees(features, "text_features", arrays, allowed)
     reader = ClipReader(tower, features, 10.0, "official")
@@ -217,7 +217,7 @@ def test_tiny_clip_reads_as_the_published_one(golden_clip):
 def test_a_whole_step_is_the_published_one(drawn, golden_clip, monkeypatch):
     arrays, allowed = golden("nerco_train_step.npz"), tolerances("nerco_train_step.npz")
     reader = ClipReader(
-        clip._tower(golden_clip, "the tiny CLIP"),
+        clip_towers.tower_of(golden_clip, "the tiny CLIP"),
         encode_text(golden_clip, clip._tokens(clip.PROMPTS)),
         10.0,
         "official",

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import fastllie
 from fastllie import cli
-from fastllie.training import recipes, run
+from fastllie.training import recipes, session
 from fastllie.training.recipes import SCIRecipe, Synthesis
 from fastllie.training.recipes.config import read_config, write_config
 from fastllie.training.recipes.overrides import field_names, nested, override, value_of
@@ -175,11 +175,17 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch):
     lines = []
     again = fastllie.train("sci", photos, output=tmp_path / "run", progress=lines.append, **QUICK)
     # the line of step 4 stopped it before its checkpoint was written
-    assert [line.split("  ")[0] for line in lines] == ["goes on from step 2", "step 4/6", "step 6/6"]
+    assert [line.split("  ")[0] for line in lines] == [
+        "reading photographs 0/3",
+        "goes on from step 2",
+        "step 3/6",
+        "step 4/6",
+        "step 6/6",
+    ]
     assert_same(again.weights, whole.weights)
     # a finished run is left as it is, another recipe has to go elsewhere
     assert fastllie.train("sci", photos, output=tmp_path / "run", **QUICK).steps == 6
-    with refused(ValueError, "the checkpoint was made with recipe"):
+    with refused(ValueError, "the run in", "its state was made with learning_rate"):
         fastllie.train("sci", photos, output=tmp_path / "run", learning_rate=0.1, **QUICK)
     with refused(ValueError, "was made with other photographs"):
         fastllie.train("sci", photos, output=tmp_path / "run", seed=1, **QUICK)
@@ -620,6 +626,6 @@ def test_a_loss_that_is_not_finite_is_a_failure(photos, tmp_path, capsys, monkey
     def explode(*_, **__):
         raise RuntimeError("step 3: a loss is not finite: {'total': nan}")
 
-    monkeypatch.setattr(run, "fit", explode)
+    monkeypatch.setattr(session, "fit", explode)
     assert cli.main(["train", "sci", str(photos), "-o", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == "fastllie train: step 3: a loss is not finite: {'total': nan}\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refused
 from safetensors.torch import load_file
 
 from fastllie.training import recipes
@@ -69,6 +70,8 @@ class Batches:
 
 class Log:
     """A journal that remembers."""
+
+    due = False
 
     def __init__(self):
         self.lines = []
@@ -126,22 +129,44 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
-    [({"clip": 2.0}, "recipe"), ({"steps": 8}, "recipe"), ({"precision": "bfloat16"}, "recipe")],
+    ("changes", "named"),
+    [
+        ({"clip": 2.0}, "clip 1.0, not 2.0: give"),
+        ({"precision": "bfloat16"}, "precision 'float32', not 'bfloat16': give"),
+        (
+            {"losses": LossWeights(2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)},
+            "losses.map_smoothness 1.0, not 2.0: give",
+        ),
+        ({"batch": 4, "average": 0.5, "steps": 9}, "batch 2, not 4 and average 0.9, not 0.5: give"),
+    ],
 )
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, changes, told):
+def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(tmp_path, changes, named):
     hooks = Hooks(checkpoint=tmp_path / "state.ckpt")
     fit(fresh(), Batches(), 1, hooks=hooks)
-    with pytest.raises(ValueError, match=f"the checkpoint was made with {told}"):
+    with refused(ValueError, f"the run in {tmp_path} does not go on", f"its state was made with {named}"):
         fit(fresh(replace(TINY, **changes)), Batches(), 2, hooks=hooks)
+
+
+def test_a_finished_run_goes_on_for_more_steps(tmp_path):
+    recipe = replace(TINY, schedule="constant")
+    whole, hooks = fresh(replace(recipe, steps=7)), Hooks(checkpoint=tmp_path / "state.ckpt")
+    fit(whole, Batches(), 7)
+    fit(fresh(replace(recipe, steps=3)), Batches(), 3, hooks=hooks)
+    more = fresh(replace(recipe, steps=7), seed=1)
+    fit(more, Batches(), 7, hooks=hooks)
+    assert_same(whole, more)
+    with refused(ValueError, "its state has done 7 steps, more than 5: give"):
+        fit(fresh(replace(recipe, steps=5)), Batches(), 5, hooks=hooks)
 
 
 def test_a_checkpoint_of_other_photographs_is_refused(tmp_path):
     checkpoint = tmp_path / "state.ckpt"
     fit(fresh(), Batches(), 1, hooks=Hooks(checkpoint=checkpoint, photographs="these"))
     fit(fresh(), Batches(), 2, hooks=Hooks(checkpoint=checkpoint, photographs="these"))
-    with pytest.raises(ValueError, match="was made with other photographs"):
+    with refused(ValueError, "was made with other photographs: give"):
         fit(fresh(), Batches(), 3, hooks=Hooks(checkpoint=checkpoint, photographs="others"))
+    with refused(ValueError, "was made with seed 0, not 4: give"):
+        fit(fresh(), Batches(), 3, hooks=Hooks(checkpoint=checkpoint, photographs="these", seed=4))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", "old", "half"])

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastllie.images.files import replacing
+from fastllie.progress import Count
 from fastllie.training.data.pixels import Pixels, Preparation
 
 MAGIC = b"fastllie-shard-1"  # the number changes with the format and with the way of resizing
@@ -27,7 +28,6 @@ RESIDENT_SHARE = 0.4  # of a device's free memory; the rest is the training's
 ABANDONED = 3600.0  # seconds after which an unfinished shard belongs to nobody
 THREADS = 8
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -152,7 +152,7 @@ def open_cache(
     folder: Path,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Cache:
     """The photographs at their size, in order; those that `folder` does not hold yet are decoded into it.
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from fastllie.training.data.cache import Index, Progress, spread
+from fastllie.progress import Count
+from fastllie.training.data.cache import Index, spread
 from fastllie.training.data.layout import Candidate, Entry, Problem, find
 from fastllie.training.data.pixels import from_value, read
 
@@ -65,8 +66,8 @@ class Collection:
     def split(self, share: float, seed: int = 0) -> tuple["Collection", "Collection"]:
         """Those to train on, and a share held out; pairs stay together.
 
-        Which are held out hangs on their names and the seed alone, so that they stay so when photographs are
-        added. At least one is held out where `share` is above 0, and at least one is left.
+        Which are held out depends on their names and the seed alone, so that they stay so when photographs
+        are added. At least one is held out where `share` is above 0, and at least one is left.
 
         Raises:
             ValueError: a share outside [0, 1), or a single photograph.
@@ -107,7 +108,7 @@ def collect(
     paired: bool | None = None,
     cache: Path | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Collection:
     """Find photographs in `data` and decode each once, so that none turns out broken in the middle of a run.
 
@@ -132,6 +133,8 @@ def collect(
     index = Index(cache)
     work = list(dict.fromkeys((*found.low, *found.high)))
     findings: dict[Candidate, _Finding] = {}
+    if progress is not None:
+        progress(0, len(work))
     for done, (candidate, finding) in enumerate(
         zip(work, spread(lambda one: _look(one.origin, index), work, threads), strict=True), 1
     ):
