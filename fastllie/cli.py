@@ -545,6 +545,7 @@ def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _learn(arguments: argparse.Namespace) -> int:
+    from fastllie.terminal import on_terminal
     from fastllie.training.heap import keep_heap
     from fastllie.training.recipes.config import read_config
     from fastllie.training.recipes.overrides import merged, nested
@@ -576,7 +577,7 @@ def _learn(arguments: argparse.Namespace) -> int:
             settings.pop("method"),
             settings.pop("data", None),
             progress=_say if first else None,
-            bar=None,
+            bar=on_terminal(),
             **settings,
         )
     except (TypeError, ValueError, FileNotFoundError, ImportError) as error:

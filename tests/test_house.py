@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
     "fastllie/methods.py": ("fastllie.models",),
-    "fastllie/progress.py": (),
+    "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images",),
     "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.images.files"),
     "fastllie/inference": ("fastllie.inference",),
@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "fastllie/cli.py": ("fastllie",),
     "training": (
         "fastllie.training",
-        "fastllie.progress",
+        "fastllie.terminal",
         "fastllie.ops",
         "fastllie.models",
         "fastllie.methods",

@@ -10,7 +10,7 @@ import torch
 
 from fastllie import checkpoint
 from fastllie.methods import info, unknown
-from fastllie.progress import Say
+from fastllie.terminal import Say
 from fastllie.training.losses.clip import Reader
 from fastllie.training.parallel import join
 from fastllie.training.recipes import OFFICIAL, AnyRecipe

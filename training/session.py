@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fastllie import checkpoint
-from fastllie.progress import Counting, Say, interactive
+from fastllie.terminal import Counting, Say, on_terminal
 from fastllie.training.data import Collection, Item, Source, collect
 from fastllie.training.losses.clip import Reader
 from fastllie.training.parallel import Parallel
@@ -80,7 +80,7 @@ class Settings:
 
     def draws(self) -> bool:
         """Whether a bar is drawn."""
-        return self.progress is None and interactive() if self.bar is None else self.bar
+        return self.progress is None and on_terminal() if self.bar is None else self.bar
 
     def cache_folder(self) -> Path:
         """The folder for decoded photographs."""

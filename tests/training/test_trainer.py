@@ -137,7 +137,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
             {"losses": LossWeights(2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)},
             "losses.map_smoothness 1.0, not 2.0: give",
         ),
-        ({"batch": 4, "average": 0.5, "steps": 9}, "batch 2, not 4 and average 0.9, not 0.5: give"),
+        ({"batch": 2, "average": 0.5, "steps": 9}, "batch 4, not 2 and average 0.9, not 0.5: give"),
     ],
 )
 def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(tmp_path, changes, named):

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastllie.progress import Count
+from fastllie.terminal import Count
 from fastllie.training.data.cache import open_cache
 from fastllie.training.data.collection import Collection, Item, collect
 from fastllie.training.data.layout import EXTENSIONS, Problem
@@ -127,7 +128,7 @@ def open_source(
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
         )
-    more = {
+    more: dict[str, Any] = {
         "target": high if collection.layout == "paired" else None,
         "normal": high if collection.layout == "unpaired" else None,
         "flips": recipe.flips,

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastllie.images.files import replacing
-from fastllie.progress import Count
+from fastllie.terminal import Count
 from fastllie.training.data.pixels import Pixels, Preparation
 
 MAGIC = b"fastllie-shard-1"  # the number changes with the format and with the way of resizing

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from fastllie.progress import Count
+from fastllie.terminal import Count
 from fastllie.training.data.cache import Index, spread
 from fastllie.training.data.layout import Candidate, Entry, Problem, find
 from fastllie.training.data.pixels import from_value, read

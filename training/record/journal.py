@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from fastllie.images.files import replacing, save_image
-from fastllie.progress import SPEAK, Bar, Say, interactive, spell_seconds
+from fastllie.terminal import SPEAK, Bar, Say, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
 PICTURES, EVENTS = "pictures", "tensorboard"
@@ -78,7 +78,7 @@ class Journal:
         self._events = writer and writer(str(self.folder / EVENTS), purge_step=done + 1 if done else 0)
         self._total = total_steps
         self._progress = progress
-        self._bar = Bar() if (interactive() if bar is None else bar) else None
+        self._bar = Bar() if (on_terminal() if bar is None else bar) else None
         self._step = done
         self._pace: float | None = None  # seconds a step
         self._logged = self._began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What long work says of how far it is: a bar on stderr, drawn over itself, or a line now and then."""
+"""What a terminal shows: a progress bar, one line drawn over itself, and counts of what is done."""
 
 import math
 import os
@@ -15,7 +15,7 @@ Say = Callable[[str], None]  # what gets a line
 Count = Callable[[int, int], None]  # what gets how many are done, and how many there are
 
 
-def interactive() -> bool:
+def on_terminal() -> bool:
     """Whether a bar on stderr can be seen drawn over itself: on a terminal, and in a notebook."""
     stream = sys.stderr
     return stream is not None and (stream.isatty() or type(stream).__module__.startswith("ipykernel."))
@@ -62,7 +62,7 @@ class Bar:
 class Counting:
     """Says how many of some things are done: at once, then on a bar, or in a line every few seconds.
 
-        with Counting("reading photographs", bar=interactive()) as count:
+        with Counting("reading photographs", bar=on_terminal()) as count:
             count(3, 183)
 
     Args:
