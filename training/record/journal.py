@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastllie.images.files import replacing, save_image
+from fastllie.images.files import replacing
+from fastllie.images.photograph import Photograph
 from fastllie.terminal import SPEAK, Bar, Say, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
@@ -183,7 +184,7 @@ class Journal:
         """
         path = self.folder / PICTURES / f"step-{step:07d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        save_image(sheet.convert("RGB"), path)
+        Photograph.of(sheet.convert("RGB")).save(path)
         if self._events is not None:
             self._events.add_image(name, np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
             self._events.flush()
