@@ -70,7 +70,12 @@ MAY_IMPORT = {
         "fastllie.ops",
         "fastllie.terminal",
     ),
-    "fastllie/metrics": ("fastllie.metrics", "fastllie.images.batches", "fastllie.methods"),
+    "fastllie/metrics": (
+        "fastllie.metrics",
+        "fastllie.images.batches",
+        "fastllie.images.photograph",
+        "fastllie.methods",
+    ),
     "fastllie/evaluation.py": (
         "fastllie.api",
         "fastllie.images",

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from fastllie.images.pairs import HIGH, LOW, naming
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LOW, HIGH = ("low", "input"), ("high", "normal", "gt", "target")
 UNPAIRED = ("traina", "trainb")  # the folders of CycleGAN and EnlightenGAN
 MATCHING_SHARE = 0.5  # of the larger side, from which on two folders are taken for pairs
 
 _TESTING = re.compile(r"(eval(uation)?|test(ing)?|val(id(ation)?)?)[-_ ]*\d*", re.IGNORECASE)
-_WORDS = "|".join((*LOW, *HIGH))
-_SIDE_WORD = re.compile(rf"^({_WORDS})[-_ ]*(?=\d)|^({_WORDS})[-_ ]+|[-_ ]+({_WORDS})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _is_side(data: Any) -> bool:
 
 
 def _is_side_in_text(data: Any) -> bool:
-    """Whether one of two things is a side, told in strings alone: a list may also be a dataset of pairs."""
+    """Whether one of two things is a side, given in strings alone: a list may also be a dataset of pairs."""
     return _is_side(data) and (isinstance(data, str) or all(isinstance(path, str) for path in data))
 
 
@@ -223,12 +222,9 @@ def _two_sides(
             raise ValueError(f"the {name} side of {where} holds no images; {wanted}")
     matched: list[tuple[Candidate, Candidate]] = []
     if paired is not False:
-        # the names as they are first: "normal_1" may be the name of a scene
-        for plain in (True, False):
-            keys = [{_key(one.name, plain): one for one in side} for side in (low, high)]
-            common = [key for key in keys[0] if key in keys[1]]
-            if len(common) > len(matched):
-                matched = [(keys[0][key], keys[1][key]) for key in common]
+        key = naming([[one.name for one in side] for side in (low, high)])
+        keys = [{key(one.name): one for one in side} for side in (low, high)]
+        matched = [(one, keys[1][name]) for name, one in keys[0].items() if name in keys[1]]
     if paired is None:
         paired = len(matched) >= MATCHING_SHARE * max(len(low), len(high))
     if not paired:
@@ -243,12 +239,6 @@ def _two_sides(
     used = {one for pair in matched for one in pair}
     alone = [Problem(one.label, "has no pair", True) for one in (*low, *high) if one not in used]
     return Found("paired", [dark for dark, _ in matched], [bright for _, bright in matched], where, alone)
-
-
-def _key(name: str, plain: bool) -> str:
-    """What the two files of a pair have in common."""
-    path = Path(name).with_suffix("")
-    return path.as_posix() if plain else (path.parent / _SIDE_WORD.sub("", path.name)).as_posix()
 
 
 def _entries(entries: list[Entry], candidates: list[Candidate], where: str, paired: bool | None) -> Found:
@@ -277,7 +267,7 @@ def _first(entries: list[Entry]) -> Any:
         try:
             return entry.value()
         except Exception:
-            # told by name when each is looked at
+            # reported by name when each is looked at
             continue
     return None
 
