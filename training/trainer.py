@@ -291,7 +291,7 @@ class _Run:
 
     def _fail(self, step: int, values: dict[str, float], what: str) -> None:
         names = self.source.names(step - 1)
-        told = f"step {step}: {what}: {values}; the photographs are {', '.join(names)}"
+        message = f"step {step}: {what}: {values}; the photographs are {', '.join(names)}"
         if self.hooks.failed is not None:
             batch = self.source.batch(step - 1)
             path = self.hooks.failed / f"failed-step-{step:07d}.safetensors"
@@ -306,8 +306,8 @@ class _Run:
                     temporary,
                     {"photographs": "\n".join(names), "losses": repr(values)},
                 )
-            told += f"; the batch is in {path}"
-        raise RuntimeError(told)
+            message += f"; the batch is in {path}"
+        raise RuntimeError(message)
 
     def _log(self, step: int) -> None:
         window, self.window = self.window, _Window()

@@ -161,15 +161,8 @@ def collect(
 
     low, high = [item(one) for one in found.low], [item(one) for one in found.high]
     if found.layout == "paired":
-        pairs = []
-        for candidate, dark, bright in zip(found.low, low, high, strict=True):
-            if dark is None or bright is None:
-                continue
-            if dark.size != bright.size:
-                sizes = " and ".join("{}x{}".format(*one.size) for one in (dark, bright))
-                problems.append(Problem(candidate.label, f"and its pair differ in size: {sizes}", True))
-                continue
-            pairs.append((dark, bright))
+        pairs, unlike = _alike(found.low, low, high)
+        problems += unlike
         low, high = [dark for dark, _ in pairs], [bright for _, bright in pairs]
     result = Collection(
         found.layout,
@@ -181,8 +174,24 @@ def collect(
         side = (
             "" if found.layout == "plain" else "pairs of " if found.layout == "paired" else "both sides of "
         )
-        raise ValueError(f"{found.where} holds no {side}images that can be used{_told(problems)}")
+        raise ValueError(f"{found.where} holds no {side}images that can be used{_listed(problems)}")
     return result
+
+
+def _alike(
+    candidates: Sequence[Candidate], low: Sequence[Item | None], high: Sequence[Item | None]
+) -> tuple[list[tuple[Item, Item]], list[Problem]]:
+    """The pairs of which both can be used, and the problems of those that differ in size."""
+    pairs, problems = [], []
+    for candidate, dark, bright in zip(candidates, low, high, strict=True):
+        if dark is None or bright is None:
+            continue
+        if dark.size == bright.size:
+            pairs.append((dark, bright))
+            continue
+        sizes = " and ".join("{}x{}".format(*one.size) for one in (dark, bright))
+        problems.append(Problem(candidate.label, f"and its pair differ in size: {sizes}", True))
+    return pairs, problems
 
 
 class _Finding(NamedTuple):
@@ -193,7 +202,7 @@ class _Finding(NamedTuple):
     what: str
 
 
-def _told(problems: Sequence[Problem]) -> str:
+def _listed(problems: Sequence[Problem]) -> str:
     lines = [f"\n  {problem.file} {problem.what}" for problem in problems[:SHOWN]]
     more = len(problems) - SHOWN
     return ":" * bool(lines) + "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
@@ -216,7 +225,7 @@ def _look(origin: Path | Entry, index: Index) -> _Finding:
     except ValueError as error:
         return _Finding("", (0, 0), str(error))
     except Exception as error:
-        # a file that may not be read, or whatever a dataset raises: told by name, like a broken file
+        # a file that may not be read, or whatever a dataset raises: reported by name, like a broken file
         return _Finding("", (0, 0), f"cannot be read: {type(error).__name__}: {error}")
     if min(image.size) < SMALLEST_SIDE:
         return _Finding(

@@ -170,19 +170,20 @@ def _folder(root: Path, paired: bool | None) -> Found:
     training = [one for one in couples if not any(_TESTING.fullmatch(part) for part in one[0].parts)]
     testing = [one for one in couples if training and one not in training]
     problems = [
-        Problem(str(root / place), "is for testing, by its name; left out", True) for place, _, _ in testing
+        Problem(str(root / folder), "is for testing, by its name; left out", True) for folder, _, _ in testing
     ]
     couples = training or couples
     if not couples:
         return _one_side(_candidates(root, _images(root)), str(root), paired)
     low, high = [], []
-    for place, dark, bright in couples:
-        low += _candidates(root / place / dark, _images(root / place / dark), place)
-        high += _candidates(root / place / bright, _images(root / place / bright), place)
+    for folder, dark, bright in couples:
+        low += _candidates(root / folder / dark, _images(root / folder / dark), folder)
+        high += _candidates(root / folder / bright, _images(root / folder / bright), folder)
     known = {candidate.origin for candidate in (*low, *high)}
-    aside = [root / place for place, _, _ in testing]
+    aside = [root / folder for folder, _, _ in testing]
     outside = sum(
-        path not in known and not any(path.is_relative_to(place) for place in aside) for path in _images(root)
+        path not in known and not any(path.is_relative_to(one) for one in aside)
+        for path in _images(root)
     )
     if outside:
         problems.append(Problem(str(root), f"holds {outside} images beside its two sides; left out", True))
@@ -195,7 +196,7 @@ def _folder(root: Path, paired: bool | None) -> Found:
 def _couples(root: Path) -> list[tuple[Path, str, str]]:
     """Folders that hold a low and a high one: their path in `root` and the names of the two."""
     couples = []
-    for place, folders, _ in os.walk(root):
+    for folder, folders, _ in os.walk(root):
         named = {name.lower(): name for name in folders}
         dark = [name for name in (*LOW, UNPAIRED[0]) if name in named]
         bright = [name for name in (*HIGH, UNPAIRED[1]) if name in named]
@@ -204,10 +205,10 @@ def _couples(root: Path) -> list[tuple[Path, str, str]]:
             continue
         if len(dark) > 1 or len(bright) > 1:
             raise ValueError(
-                f"{place} holds {', '.join(named[name] for name in dark + bright)}: which are the two sides?"
+                f"{folder} holds {', '.join(named[name] for name in dark + bright)}: which are the two sides?"
                 " give them as a tuple (low, high)"
             )
-        couples.append((Path(place).relative_to(root), named[dark[0]], named[bright[0]]))
+        couples.append((Path(folder).relative_to(root), named[dark[0]], named[bright[0]]))
         folders.clear()
     return couples
 

@@ -13,7 +13,7 @@ _SIMILARITY_C1, _SIMILARITY_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, data rang
 def reconstruction(y: Tensor, target: Tensor) -> Tensor:
     """Root of the mean squared difference of each image from its target, averaged over the batch.
 
-    Where the local picture does not tell how dark the scene is, the best answer to a squared difference is
+    Where the local picture does not show how dark the scene is, the best answer to a squared difference is
     the mean of what is possible, a smooth function of the input; to an absolute one the median, which jumps.
     """
     # 1e-4: a hundredth of full scale; keeps the gradient of a perfect image finite
