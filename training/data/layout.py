@@ -182,8 +182,7 @@ def _folder(root: Path, paired: bool | None) -> Found:
     known = {candidate.origin for candidate in (*low, *high)}
     aside = [root / folder for folder, _, _ in testing]
     outside = sum(
-        path not in known and not any(path.is_relative_to(one) for one in aside)
-        for path in _images(root)
+        path not in known and not any(path.is_relative_to(one) for one in aside) for path in _images(root)
     )
     if outside:
         problems.append(Problem(str(root), f"holds {outside} images beside its two sides; left out", True))
