@@ -81,6 +81,9 @@ class Counting:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if done == 0:
+            # what came before is not the pace
+            self._began = now
         fields = [f"{self._what} {done}/{total}"]
         if 0 < done < total:
             fields.append(f"{spell_seconds((now - self._began) / done * (total - done))} left")
