@@ -71,7 +71,12 @@ MAY_IMPORT = {
         "fastllie.ops",
         "fastllie.terminal",
     ),
-    "fastllie/metrics": ("fastllie.metrics", "fastllie.images.batches", "fastllie.methods"),
+    "fastllie/metrics": (
+        "fastllie.metrics",
+        "fastllie.images.batches",
+        "fastllie.images.photograph",
+        "fastllie.methods",
+    ),
     "fastllie/evaluation.py": (
         "fastllie.api",
         "fastllie.images",
@@ -90,6 +95,7 @@ MAY_IMPORT = {
     "fastllie/cli": ("fastllie",),
     "training": (
         "fastllie.training",
+        "fastllie.terminal",
         "fastllie.ops",
         "fastllie.models",
         "fastllie.methods",
