@@ -41,7 +41,7 @@ class Subject:
         method, weights, options: As for `load`.
         dtype: "float32", "bfloat16" or "float16", which the others compute in.
         device: Where.
-        folder: For files of weights and networks; nothing is written anywhere else.
+        folder: For the exported network, of this method, weights and options; nothing else is written.
 
     Attributes:
         given: The options that are not left to the method.
@@ -76,7 +76,7 @@ class Subject:
         return plain(self.method, network).to(self.device, getattr(torch, dtype or self.dtype))
 
     def onnx(self) -> Path:
-        """The network as `fastllie.export` writes it, float32, any size; written once.
+        """The network as `fastllie.export` writes it, float32, any size; written once in the folder.
 
         Raises:
             Unexported: the method, or an option.
@@ -84,7 +84,8 @@ class Subject:
         if self._exported is None:
             path = self._folder / f"{self.method}.onnx"
             try:
-                exporting.export(self.method, path, weights=self.path, **self.given)
+                if not path.exists():
+                    exporting.export(self.method, path, weights=self.path, **self.given)
                 self._exported = path
             except ValueError as error:
                 self._exported = Unexported(str(error))

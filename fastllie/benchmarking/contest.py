@@ -84,20 +84,22 @@ def benchmark(
         methods.options_of(name, options)
     found: list[Case] = []
     wanted = [(*shape, batch) for shape in shapes for batch in batches]
-    for name in names:
-        for case in time_method(
-            name,
-            wanted,
-            dtype=dtype,
-            device=place,
-            weights=weights,
-            against=chosen,
-            effort=Effort(rounds, seconds),
-            options=options,
-        ):
-            found.append(case)
-            if progress:
-                progress(len(found), len(names) * len(wanted), case)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            for case in time_method(
+                name,
+                wanted,
+                dtype=dtype,
+                device=place,
+                weights=weights,
+                against=chosen,
+                effort=Effort(rounds, seconds),
+                options=options,
+                folder=Path(folder),
+            ):
+                found.append(case)
+                if progress:
+                    progress(len(found), len(names) * len(wanted), case)
     return Benchmark(describe(place), tuple(found), absent(place, dtype))
 
 
@@ -112,16 +114,17 @@ def time_method(
     further: Mapping[str, Callable[[Subject, Tensor], Call]] | None = None,
     effort: Effort,
     options: Mapping[str, Any],
+    folder: Path,
 ) -> Iterator[Case]:
     """`benchmark` of one method, at each height, width and batch that is wanted; checks nothing.
 
-    `further` contenders take part besides the baselines `against`, by the name that they have in tables.
+    `further` contenders take part besides the baselines `against`, by the name that they have in tables. The
+    folder keeps the exported network, for another call with the same weights and options.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(method, weights, options, dtype=dtype, device=device, folder=Path(folder))
-        bench = Bench(subject, against, effort, further)
-        for height, width, batch in wanted:
-            yield bench.time(height, width, batch)
+    subject = Subject(method, weights, options, dtype=dtype, device=device, folder=folder)
+    bench = Bench(subject, against, effort, further)
+    for height, width, batch in wanted:
+        yield bench.time(height, width, batch)
 
 
 def parse_size(text: str) -> tuple[int, int]:

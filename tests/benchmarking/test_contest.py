@@ -1,24 +1,19 @@
-"""`fastllie benchmark`, the record of all methods, and the page that is made of the figures."""
+"""`fastllie benchmark`: who takes part, in turns, whose results are right, and what is left out."""
 
 import json
-import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from figures import ABOUT, case
 from helpers import refused, ship_random_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastllie
 from fastllie import cli
 from fastllie.benchmarking import baselines, bench, contest, machine, memory, timing
-from fastllie.benchmarking.timing import Benchmark, Case, LeftOut, Timed, Turn
+from fastllie.benchmarking.timing import Benchmark, LeftOut, Timed, Turn
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
-ABOUT = {"device": "CPU X", "cpu": "CPU X", "cores": 2, "threads": 1, "backends": {"cpu": "C++"}}
-ABOUT |= {"fastllie": "0", "torch": "2", "onnxruntime": None, "openvino": None, "python": "3"}
 SMALL = {"sizes": ["64x48"], "rounds": 1, "seconds": 60}
 
 
@@ -28,29 +23,6 @@ def weights(tmp_path_factory):
         ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
         patch.setattr(bench, "PROBE", (32, 40))
         yield
-
-
-@pytest.fixture
-def recorder():
-    """The scripts of benchmarks/, by name."""
-    if not (ROOT / "benchmarks" / "page.py").exists():
-        pytest.skip("benchmarks/ is not here")
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import methods
-    import page
-
-    yield {"methods": methods, "page": page}
-    sys.path.remove(str(ROOT / "benchmarks"))
-
-
-def case(**changes):
-    rows = (
-        Timed("fastllie", 10.0, 9.0, 12.0, 3, 100.0, 1.0, 1e-7, 140.0, 19.0, 7.0),
-        Timed("PyTorch eager", 25.0, 24.0, 30.0, 3, 40.0, 2.5, 0.0, None),
-    )
-    left = (LeftOut("OpenVINO", "takes about 9 s a call, and has 6 s for 3"),)
-    settings = {"method": "sci", "options": {}, "weights": "strong", "size": "600x400", "batch": 1}
-    return Case(**{**settings, "dtype": "float32", "rows": rows, "left_out": left, **changes})
 
 
 # --- taking turns, and what comes of it
@@ -125,9 +97,9 @@ def test_the_file_holds_everything(tmp_path):
     assert content["machine"] == ABOUT
     assert content["absent"] == {"OpenVINO": "needs openvino"}
     (only,) = content["cases"]
-    told = {"method": "sci", "options": {}, "weights": "strong", "size": "600x400", "batch": 1}
-    told |= {"dtype": "float32", "rows": 0, "left_out": 0, "unchecked": None}
-    assert {**only, "rows": 0, "left_out": 0} == told
+    expected = {"method": "sci", "options": {}, "weights": "strong", "size": "600x400", "batch": 1}
+    expected |= {"dtype": "float32", "rows": 0, "left_out": 0, "unchecked": None}
+    assert {**only, "rows": 0, "left_out": 0} == expected
     row = {"contender": "PyTorch eager", "ms": 25.0, "best_ms": 24.0, "worst_ms": 30.0, "rounds": 3}
     row |= {"images_per_s": 40.0, "times_ours": 2.5, "difference": 0.0, "decibels": None}
     row |= {"cpu_ms": None, "peak_mb": None}
@@ -354,7 +326,7 @@ def test_rounds_fit_the_time(tmp_path):
 
 def test_a_further_contender_takes_part(tmp_path):
     further = {"as published": lambda subject, x: lambda: subject.plain()(x)}
-    wanted = {"dtype": "float32", "device": CPU, "against": [], "options": {}}
+    wanted = {"dtype": "float32", "device": CPU, "against": [], "options": {}, "folder": tmp_path}
     (only,) = contest.time_method(
         "sci", [(48, 64, 1)], **wanted, further=further, effort=bench.Effort(1, 60.0)
     )
@@ -383,7 +355,7 @@ def test_a_container_has_less_memory_than_its_machine(tmp_path, monkeypatch):
     assert memory.free_memory(CPU) == pytest.approx(whole, rel=0.5)
 
 
-def test_the_machine_is_told_with_versions():
+def test_the_machine_is_described_with_versions():
     about = machine.describe(CPU)
     assert about["device"] == about["cpu"]
     assert about["torch"] == torch.__version__
@@ -455,7 +427,7 @@ def test_the_command_fails_where_a_result_is_wrong(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--size", "4k"], "a size is WIDTHxHEIGHT"),
         (["--json", "no/such/a.json"], "cannot write 'no/such/a.json'"),
@@ -463,12 +435,12 @@ def test_the_command_fails_where_a_result_is_wrong(capsys, monkeypatch):
         (["--option", "scale"], "--option wants NAME=VALUE"),
     ],
 )
-def test_a_wrong_command_line_is_told(words, told, capsys):
+def test_a_wrong_command_line_is_refused(words, message, capsys):
     assert cli.main(["benchmark", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_help_tells_the_defaults(capsys):
+def test_the_help_has_the_defaults(capsys):
     with pytest.raises(SystemExit):
         cli.main(["benchmark", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -482,118 +454,3 @@ def test_on_a_gpu():
     found = fastllie.benchmark("zerodce", **SMALL, device="cuda", against=["eager"])
     assert [row.contender for row in found.cases[0].rows] == ["fastllie", "fastllie, uint8", "PyTorch eager"]
     assert found.machine["device"] == torch.cuda.get_device_name()
-
-
-# --- the record, and the page
-
-
-def recorded(methods, path, monkeypatch, fails_at=None):
-    """Record with a method that takes no time; returns what was timed."""
-    timed = []
-
-    def time_method(method, wanted, **settings):
-        for height, width, batch in wanted:
-            if len(timed) == fails_at:
-                raise KeyboardInterrupt
-            timed.append((method, f"{width}x{height}", batch))
-            yield case(method=method, size=f"{width}x{height}", batch=batch, options=settings["options"])
-
-    monkeypatch.setattr(contest, "time_method", time_method)
-    record = methods.open_record(path, {"device": "CPU X", "date": str(path)})
-    for _ in methods.record_all(
-        path, record, ["sci", "zerodce++,scale=12"], ["600x400"], [1, 8], dtype="float32", device="cpu"
-    ):
-        pass
-    return timed
-
-
-def test_the_record_goes_on_where_it_was_interrupted(recorder, tmp_path, monkeypatch):
-    path = tmp_path / "methods--x.json"
-    with pytest.raises(KeyboardInterrupt):
-        recorded(recorder["methods"], path, monkeypatch, fails_at=3)
-    assert len(json.loads(path.read_text())["cases"]) == 3
-    assert recorded(recorder["methods"], path, monkeypatch) == [("zerodce++", "600x400", 8)]
-    assert recorded(recorder["methods"], path, monkeypatch) == []
-    content = json.loads(path.read_text())
-    assert [(found["method"], found["batch"]) for found in content["cases"]] == [
-        ("sci", 1),
-        ("sci", 8),
-        ("zerodce++", 1),
-        ("zerodce++", 8),
-    ]
-
-
-def test_figures_of_another_machine_are_thrown_away(recorder, tmp_path, capsys):
-    path = tmp_path / "methods--x.json"
-    path.write_text(json.dumps({"machine": {"commit": "a", "date": "1"}, "absent": {}, "cases": [1]}))
-    open_record = recorder["methods"].open_record
-    assert open_record(path, {"commit": "a", "date": "2"})["cases"] == [1]
-    assert open_record(path, {"commit": "b", "date": "2"})["cases"] == []
-    assert "begun anew: commit differ" in capsys.readouterr().out
-
-
-def test_the_page_of_a_record(recorder, tmp_path):
-    small = case(batch=8, rows=(), unchecked="the plain network takes about 9 s")
-    official = case(method="nerco", options={"size_mode": "official"})
-    # nobody to compare with
-    alone = case(size="1920x1080", rows=case().rows[:1])
-    found = Benchmark(ABOUT, (case(), small, alone, official), {"ONNX Runtime": "needs onnxruntime"})
-    found.write_json(tmp_path / "methods--x.json")
-    pages = recorder["page"].pages(tmp_path)
-    text = pages["performance.md"]
-    assert "[methods--x.json](../benchmarks/results/methods--x.json): CPU X, 2 cores, 1 threads" in text
-    assert "Not there: ONNX Runtime: needs onnxruntime." in text
-    assert "| 600x400 | 1 | **10.0** | 9.00..12.0 | 100 |  | 25.0 | 2.50 | 1.0e-07 |" in text
-    assert "| 600x400 | 8 |  |  |  |  |  |  |  |" in text
-    assert "- 600x400, batch 8: OpenVINO takes about 9 s a call, and has 6 s for 3" in text
-    assert "- 600x400, batch 8: not compared, for the plain network takes about 9 s" in text
-    assert "### nerco size_mode=official" in text
-    assert "No GPU has been measured yet" in text
-    chart = pages["performance-methods.svg"]
-    assert "(performance-methods.svg)" in text
-    assert chart.count("<rect") == 4
-    assert ">sci, 600x400, ms</text>" in chart
-    assert ">25.0</text>" in chart
-    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="12"', chart)]
-    assert widths[0] / widths[1] == pytest.approx(10 / 25, rel=0.01)
-    assert "performance-inference.svg" not in pages
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {
-            "machine": {"device": "GPU Y"},
-            "figures": {"sci": {"rows": {"forward": {"cuda": {"ms": 0.5, "share_of_copy": 0.6}}}}},
-        },
-        {"device": "GPU Y", "results": [{"name": "sci", "shape": "forward", "contender": "cuda", "ms": 0.5}]},
-    ],
-)
-def test_figures_of_a_gpu_get_a_section(recorder, tmp_path, record):
-    (tmp_path / "gpu--y.json").write_text(json.dumps(record))
-    text = recorder["page"].pages(tmp_path)["performance.md"]
-    assert "[gpu--y.json](../benchmarks/results/gpu--y.json): GPU Y." in text
-    assert "| sci, forward | cuda | 0.500 | " + ("60%" if "machine" in record else "") + " |" in text
-    assert "No GPU has been measured yet" not in text
-
-
-def test_the_committed_page_is_what_the_figures_make(recorder, monkeypatch, capsys):
-    page = recorder["page"]
-    if not (ROOT / "docs").is_dir():
-        pytest.skip("docs/ is not here")
-    for name, text in page.pages(page.RESULTS).items():
-        committed = ROOT / "docs" / name
-        assert committed.exists(), f"docs/{name} is missing: run python benchmarks/page.py"
-        assert committed.read_text(encoding="utf-8") == text, f"docs/{name} is stale: run benchmarks/page.py"
-
-
-def test_check_tells_a_stale_page(recorder, tmp_path, monkeypatch, capsys):
-    page = recorder["page"]
-    monkeypatch.setattr(page, "DOCS", tmp_path)
-    monkeypatch.setattr(page.sys, "argv", ["page.py", "--check"])
-    assert page.main() == 1
-    assert "docs/performance.md is stale" in capsys.readouterr().err
-    monkeypatch.setattr(page.sys, "argv", ["page.py"])
-    assert page.main() == 0
-    monkeypatch.setattr(page.sys, "argv", ["page.py", "--check"])
-    assert page.main() == 0
