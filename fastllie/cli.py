@@ -226,7 +226,7 @@ def _add_benchmark(verbs: Any) -> None:
         help="how fast the methods are here, beside PyTorch, ONNX Runtime and OpenVINO",
         description="Times methods on this machine beside what would be run without fastllie. All take turns;"
         " results are compared. Who is not installed, would take too long or too much memory is left out and"
-        " named. docs/performance.md tells how to read it.",
+        " named. docs/performance.md says how to read it.",
     )
     add = benchmark.add_argument
     add("--method", nargs="+", default=["zerodce"], metavar="M", help="some, or all (default: zerodce)")
@@ -254,7 +254,7 @@ def _add_benchmark(verbs: Any) -> None:
         "--against",
         nargs="*",
         metavar="NAME",
-        help="eager, compile, onnxruntime, openvino, or nothing (default: all that are here)",
+        help="eager, channels_last, compile, onnxruntime, openvino, or nothing (default: all that are here)",
     )
     add("--json", metavar="FILE", help="write the figures, and what the machine is")
     benchmark.set_defaults(run=_benchmark)

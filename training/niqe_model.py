@@ -24,8 +24,8 @@ published model took part. Values of NIQE compare only under the same model, so 
 published ones.
 
 ## Licence
-Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part of the model
-or of this repository.
+Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part of the
+model or of this repository.
 
 ## How it was made
 ```

@@ -59,7 +59,7 @@ PHOTOGRAPHS = "photographs.md"
 def write_photographs(folder: Path, photographs: Sequence[Photograph], stem: str) -> str:
     """Write the list of photographs with authors and licences; returns the name of its file in the folder.
 
-    All cards of a folder share one list. If there is one already, of other photographs, `stem` names a new one.
+    All cards of a folder share one list. If there is one of other photographs already, `stem` names another.
     """
     rows = [f"| {p.file} | {p.author or 'not stated'} | {p.licence or 'not stated'} |" for p in photographs]
     text = "\n".join(["# Photographs", "", "| file | author | licence |", "|---|---|---|", *rows]) + "\n"
@@ -95,8 +95,8 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         " published weights of it took part.",
         "",
         "## Licence",
-        "Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part of"
-        " the weights or of this repository.",
+        "Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part"
+        " of the weights or of this repository.",
         "",
         "## How it was made",
         "```",
