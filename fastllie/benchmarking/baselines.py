@@ -166,7 +166,9 @@ def _eager(subject: Subject, x: Tensor) -> Call:
 
 
 def _channels_last(subject: Subject, x: Tensor) -> Call:
-    network = subject.plain().to(memory_format=torch.channels_last)
+    # PyTorch's stubs leave the keyword out
+    network: Any = subject.plain()
+    network = network.to(memory_format=torch.channels_last)
     x = x.to(getattr(torch, subject.dtype), memory_format=torch.channels_last)
     return lambda: network(x)
 

@@ -235,6 +235,7 @@ def row_of(
     """The row of a contender's turns, beside ours, with its difference, its dB and its peak in bytes."""
     seconds = [turn.seconds for turn in turns]
     median = statistics.median(seconds)
+    difference, decibels = check or (None, None)
     return Timed(
         contender,
         1e3 * median,
@@ -243,9 +244,10 @@ def row_of(
         len(seconds),
         batch / median,
         median / statistics.median(turn.seconds for turn in ours) if ours else None,
-        *(check or (None, None)),
-        cpu_ms=1e3 * statistics.median(turn.cpu for turn in turns),
-        peak_mb=None if peak is None else peak / 1e6,
+        difference,
+        decibels,
+        1e3 * statistics.median(turn.cpu for turn in turns),
+        None if peak is None else peak / 1e6,
     )
 
 
