@@ -404,8 +404,10 @@ def test_the_pristine_model_is_fitted_on_the_sharp_blocks(tmp_path, capsys):
     np.testing.assert_allclose(model.mean, kept.mean(0), atol=1e-6)
     np.testing.assert_allclose(model.covariance, np.cov(kept, rowvar=False), atol=1e-6)
     card = (tmp_path / "out" / "niqe.md").read_text()
-    assert "| 1.png | Author 1 | CC-BY-SA-3.0 |" in card
-    assert "2.png" not in card
+    listed = (tmp_path / "out" / "photographs.md").read_text()
+    assert "(photographs.md)" in card
+    assert "| 1.png | Author 1 | CC-BY-SA-3.0 |" in listed
+    assert "2.png" not in listed
     assert f"{len(kept)} blocks of" in card
     Image.new("RGB", (95, 300)).save(photos / "0.png")
     capsys.readouterr()

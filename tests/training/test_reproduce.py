@@ -1,6 +1,8 @@
 """The weights that ship are made again, and have their card."""
 
 import json
+import re
+import shutil
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from safetensors import safe_open
 import fastllie
 from fastllie.models import ZeroDCE, ZeroDCEPlusPlus
 from fastllie.training import recipes, reproduce
+from fastllie.training.data import Photograph
 from fastllie.training.record import card
+
+SCORES = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "quality.json"
 
 
 @pytest.fixture
@@ -48,12 +53,14 @@ def test_reproduce_writes_weights_and_card(photos, tmp_path, method, capsys, mon
     network = (ZeroDCE if method == "zerodce" else ZeroDCEPlusPlus)()
     network.load_state_dict(state)
     text = weights.with_suffix(".md").read_text()
-    assert "| 1.png | Author 1 | CC-BY-4.0 |" in text
-    assert "3.png" not in text
+    assert "(photographs.md)" in text
+    listed = weights.with_name("photographs.md").read_text()
+    assert "| 1.png | Author 1 | CC-BY-4.0 |" in listed
+    assert "3.png" not in listed
     assert f"| {title} ours | 1.250 |" in text
     assert "Other" not in text
-    names = [weights.stem, weights.with_suffix(".md").name, weights.name]
-    assert sorted(path.name for path in weights.parent.iterdir()) == names
+    names = ["photographs.md", weights.stem, weights.with_suffix(".md").name, weights.name]
+    assert sorted(path.name for path in weights.parent.iterdir()) == sorted(names)
     assert (tmp_path / "out" / weights.stem / "report.html").exists()
 
 
@@ -75,15 +82,37 @@ def same_recipe(recipe, stored):
 @pytest.mark.parametrize(
     ("method", "variant"), [(method, name) for method in recipes.SHIPPED for name in recipes.SHIPPED[method]]
 )
-def test_shipped_weights_are_of_the_recipe_here_and_have_a_card(method, variant):
+def test_shipped_weights_are_of_the_recipe_here_and_have_a_card(method, variant, tmp_path):
     file = next(entry.file for entry in fastllie.info(method).weights if entry.name == variant)
     weights = Path(fastllie.__file__).parent / "weights" / file
     with safe_open(weights, "pt") as file:
         metadata = file.metadata()
     same_recipe(recipes.SHIPPED[method][variant], json.loads(metadata["recipe"]))
     text = weights.with_suffix(".md").read_text(encoding="utf-8")
-    assert text.count("| CC-BY") == json.loads(metadata["run"])["photographs"]
+    photographs = listed_photographs(weights.with_name(card.PHOTOGRAPHS))
+    assert len(photographs) == json.loads(metadata["run"])["photographs"]
     assert f"{card.TITLES[method]} ours" in text
+    if not SCORES.exists():
+        pytest.skip("the scores are not here")
+    # the card is what is made of the file, the list of photographs and the recorded scores
+    copy = tmp_path / weights.name
+    shutil.copy(weights, copy)
+    made = card.write_card(copy, photographs, SCORES)
+    assert made.read_text(encoding="utf-8") == text
+    listed = weights.with_name(card.PHOTOGRAPHS).read_text(encoding="utf-8")
+    assert (tmp_path / card.PHOTOGRAPHS).read_text(encoding="utf-8") == listed
+
+
+def listed_photographs(path):
+    rows = re.findall(r"^\| (\S+) \| (.*) \| (.*) \|$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Photograph(*row) for row in rows if row[0] not in ("file", "---")]
+
+
+def test_a_list_of_other_photographs_has_a_name_of_its_own(tmp_path):
+    first, second = [Photograph("a.jpg", "A", "CC-BY-4.0")], [Photograph("b.jpg")]
+    names = [card.write_photographs(tmp_path, photographs, "mine") for photographs in (first, first, second)]
+    assert names == ["photographs.md", "photographs.md", "mine-photographs.md"]
+    assert "| b.jpg | not stated | not stated |" in (tmp_path / "mine-photographs.md").read_text()
 
 
 def test_reproduce_runs_the_published_recipe(photos, tmp_path):

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.training.losses.shapes import need
-
 from fastllie.ops.zero_reference import WELL_EXPOSED
+from fastllie.training.losses.shapes import need
 
 
 def spatial_consistency(y: Tensor, x: Tensor) -> Tensor:
