@@ -67,8 +67,8 @@ __global__ void __launch_bounds__(THREADS) curve_forward_kernel(const __grid_con
 
 // COUNT steps back: the states after `current` are recomputed into registers.
 template <int COUNT, bool TANH, class A, class T, int N>
-__device__ __forceinline__ void steps_backward(const A* alpha, A* grad_alpha, const Task& task, T (&current)[N],
-                                               T (&grad)[N]) {
+__device__ __forceinline__ void steps_backward(const A* alpha, A* grad_alpha, const Task& task,
+                                               T (&current)[N], T (&grad)[N]) {
   Pack<A, N> packs[COUNT];
   load_maps(alpha, task.map_step, packs);
   T states[COUNT][N], maps[COUNT][N];

@@ -1,5 +1,5 @@
-// Runs the blocks of a launch one after the other, and the threads of a block as fibers: each runs until it has
-// to wait for others. Never compiled with a sanitizer.
+// Runs the blocks of a launch one after the other, and the threads of a block as fibers: each runs until it
+// has to wait for others. Never compiled with a sanitizer.
 #include "emulator.h"
 
 #include <sys/mman.h>
@@ -123,8 +123,10 @@ void begin_block(const Configuration& configuration, uint64_t number) {
   // what nobody wrote is not a number
   dynamic_memory.assign(configuration.shared + 127, 0xff);
   dynamic_bytes = configuration.shared;
-  if (dynamic_bytes) shared_ranges.push_back({reinterpret_cast<const char*>(dynamic_shared()), dynamic_bytes});
-  place.block = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+  if (dynamic_bytes)
+    shared_ranges.push_back({reinterpret_cast<const char*>(dynamic_shared()), dynamic_bytes});
+  place.block = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y),
+                 unsigned(number / grid.x / grid.y)};
   place.threads = block;
   place.blocks = grid;
   for (Warp& warp : warps) warp.arrived = warp.meetings = warp.memory_meetings = 0;
@@ -144,7 +146,8 @@ void shuffle_order(std::vector<unsigned>& order) {
   std::shuffle(order.begin(), order.end(), random_numbers);
   unsigned rank[MOST_THREADS / WARP];
   for (unsigned& r : rank) r = unsigned(random_numbers());
-  std::stable_sort(order.begin(), order.end(), [&](unsigned a, unsigned b) { return rank[a / WARP] < rank[b / WARP]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](unsigned a, unsigned b) { return rank[a / WARP] < rank[b / WARP]; });
 }
 
 void run_block() {
@@ -180,7 +183,8 @@ void run_block() {
 std::string refusal(const void* function, const Configuration& configuration) {
   const dim3 &grid = configuration.grid, &block = configuration.block;
   if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
-    return "a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z);
+    return "a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " +
+           std::to_string(grid.z);
   const uint64_t size = uint64_t{block.x} * block.y * block.z;
   if (!size || size > MOST_THREADS || block.z > 64) return "a block of " + std::to_string(size) + " threads";
   const auto found = granted.find(function);
@@ -224,7 +228,8 @@ Brought meet(unsigned mask, const char* what, const void* brought, size_t bytes,
   const unsigned all = lanes == WARP ? 0xffffffff : (1u << lanes) - 1;
   Warp& warp = warps[current / WARP];
   if ((mask & all) != all) fail(std::string(what) + " without some lanes of its warp");
-  if (warp.arrived && std::strcmp(warp.what, what)) fail(std::string("lanes meet in ") + warp.what + " and in " + what);
+  if (warp.arrived && std::strcmp(warp.what, what))
+    fail(std::string("lanes meet in ") + warp.what + " and in " + what);
   warp.what = what;
   // two meetings by turns: a lane may bring to the next one before all have read this one's
   const unsigned meeting = warp.meetings;
@@ -264,7 +269,8 @@ void set_dynamic_shared(const void* function, int bytes) {
 
 void copy_async(void* to, const void* from, size_t bytes) {
   const auto apart = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
-  if ((bytes != 4 && bytes != 8 && bytes != 16) || apart % bytes) fail("an asynchronous copy that is not aligned");
+  if ((bytes != 4 && bytes != 8 && bytes != 16) || apart % bytes)
+    fail("an asynchronous copy that is not aligned");
   meter_access(__builtin_return_address(0), from, bytes, false);
   threads[current].copies.push_back(
       {static_cast<char*>(to), static_cast<const char*>(from), bytes, __builtin_return_address(0)});
@@ -303,8 +309,8 @@ void multiply(const float* a, const float* b, const float* c, float* d) {
   std::copy(sums, sums + 8, d);
 }
 
-__attribute__((noinline)) void launch(const char* kernel, const void* function, const Configuration& configuration,
-                                      void (*run)(void*), void* context) {
+__attribute__((noinline)) void launch(const char* kernel, const void* function,
+                                      const Configuration& configuration, void (*run)(void*), void* context) {
   host_frame = static_cast<const char*>(__builtin_frame_address(0));
   failure = refusal(function, configuration);
   Totals totals;

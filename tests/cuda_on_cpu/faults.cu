@@ -106,20 +106,20 @@ struct Fault {
   void (*wrong)(float*);
   void (*right)(float*);
 };
-#define FAULT(name) \
-  { #name, name<false>, name<true> }
+#define FAULT(name) {#name, name<false>, name<true>}
 const Fault FAULTS[] = {
-    FAULT(reads_a_neighbour),        FAULT(reads_in_its_warp),        FAULT(writes_what_a_warp_reads),
-    FAULT(blocks_share_an_element),  FAULT(waits_in_a_branch),        FAULT(waits_at_two_places),
+    FAULT(reads_a_neighbour),         FAULT(reads_in_its_warp),        FAULT(writes_what_a_warp_reads),
+    FAULT(blocks_share_an_element),   FAULT(waits_in_a_branch),        FAULT(waits_at_two_places),
     FAULT(shuffles_with_half_a_warp), FAULT(does_not_wait_for_a_copy), FAULT(reads_what_nobody_wrote),
-    FAULT(reads_with_gaps),          FAULT(meets_at_a_bank),          FAULT(parts_at_a_branch),
+    FAULT(reads_with_gaps),           FAULT(meets_at_a_bank),          FAULT(parts_at_a_branch),
     FAULT(reads_a_pack_askew),
 };
 
 }  // namespace
 
 // Runs one of them on two blocks; says what the launch's error is.
-extern "C" __attribute__((visibility("default"))) const char* run_fault(const char* name, int right, float* data) {
+extern "C" __attribute__((visibility("default"))) const char* run_fault(const char* name, int right,
+                                                                        float* data) {
   for (const Fault& fault : FAULTS) {
     if (std::strcmp(fault.name, name)) continue;
     const auto kernel = right ? fault.right : fault.wrong;

@@ -22,8 +22,8 @@ struct Event {
   bool write;
 };
 
-// A place of the program in all of a launch: how many requests, what they cost (sectors of global memory, turns
-// of shared memory), the least that it could be, and bytes that lanes asked for.
+// A place of the program in all of a launch: how many requests, what they cost (sectors of global memory,
+// turns of shared memory), the least that it could be, and bytes that lanes asked for.
 struct Site {
   Space space;
   bool write;
@@ -98,7 +98,8 @@ void count_global(Site& site, const Lanes& lanes) {
   for (const uintptr_t address : lanes.addresses) {
     if (!address) continue;
     distinct.push_back(address);
-    for (uintptr_t at = address / SECTOR; at <= (address + lanes.bytes - 1) / SECTOR; ++at) sectors.push_back(at);
+    for (uintptr_t at = address / SECTOR; at <= (address + lanes.bytes - 1) / SECTOR; ++at)
+      sectors.push_back(at);
   }
   site.cost += different(sectors);
   site.ideal += (different(distinct) * lanes.bytes + SECTOR - 1) / SECTOR;
@@ -110,7 +111,8 @@ void count_shared(Site& site, const Lanes& lanes) {
   for (unsigned first = 0; first < WARP; first += together) {
     std::vector<uintptr_t> asked;
     for (unsigned lane = first; lane < first + together; ++lane)
-      for (unsigned i = 0; lanes.addresses[lane] && i < words; ++i) asked.push_back(lanes.addresses[lane] / WORD + i);
+      for (unsigned i = 0; lanes.addresses[lane] && i < words; ++i)
+        asked.push_back(lanes.addresses[lane] / WORD + i);
     const size_t count = different(asked);
     unsigned banks[BANKS] = {}, most = 0;
     for (size_t i = 0; i < count; ++i) most = std::max(most, ++banks[asked[i] % BANKS]);
@@ -127,7 +129,8 @@ struct Turn {
 };
 struct Hash {
   size_t operator()(const Turn& turn) const {
-    return (reinterpret_cast<uintptr_t>(turn.program) * 0x9e3779b97f4a7c15u) ^ (turn.visit * 0xc2b2ae3d27d4eb4fu);
+    return (reinterpret_cast<uintptr_t>(turn.program) * 0x9e3779b97f4a7c15u) ^
+           (turn.visit * 0xc2b2ae3d27d4eb4fu);
   }
 };
 // Where the lanes of a warp go on from a basic block
@@ -215,12 +218,15 @@ std::string meter_report(const char* kernel, const Configuration& configuration,
   text += number("stream", reinterpret_cast<uintptr_t>(configuration.stream));
   text += number("branches", branches) + number("divergent", divergent) + number("misaligned", misaligned);
   text += ", \"races\": [";
-  for (const void* const race : races) text += (race == *races.begin() ? "" : ", ") + std::to_string(offset(race));
+  for (const void* const race : races)
+    text += (race == *races.begin() ? "" : ", ") + std::to_string(offset(race));
   text += "], \"sites\": [";
   bool first = true;
   for (const auto& [program, site] : sites) {
-    text += std::string(first ? "" : ", ") + "{\"space\": \"" + (site.space == Space::shared ? "shared" : "global");
-    text += std::string("\", \"write\": ") + (site.write ? "true" : "false") + number("program", offset(program));
+    text += std::string(first ? "" : ", ") + "{\"space\": \"" +
+            (site.space == Space::shared ? "shared" : "global");
+    text +=
+        std::string("\", \"write\": ") + (site.write ? "true" : "false") + number("program", offset(program));
     text += number("requests", site.requests) + number("cost", site.cost) + number("ideal", site.ideal);
     text += number("bytes", site.bytes) + "}";
     first = false;
@@ -236,13 +242,11 @@ std::string meter_report(const char* kernel, const Configuration& configuration,
 
 // ---- the compiler's calls ----
 
-#define ACCESS(bytes)                                                                     \
-  void __tsan_read##bytes(const void* at) {                                               \
-    emulator::meter_access(__builtin_return_address(0), at, bytes, false);                \
-  }                                                                                       \
-  void __tsan_write##bytes(void* at) {                                                    \
-    emulator::meter_access(__builtin_return_address(0), at, bytes, true);                 \
-  }
+#define ACCESS(bytes)                                                      \
+  void __tsan_read##bytes(const void* at) {                                \
+    emulator::meter_access(__builtin_return_address(0), at, bytes, false); \
+  }                                                                        \
+  void __tsan_write##bytes(void* at) { emulator::meter_access(__builtin_return_address(0), at, bytes, true); }
 
 extern "C" {
 ACCESS(1)
@@ -263,7 +267,9 @@ void __tsan_write_range(void* at, size_t bytes) {
     emulator::meter_access(__builtin_return_address(0), static_cast<const char*>(at) + i, 4, true);
 }
 void __sanitizer_cov_trace_pc() {
-  if (emulator::on) emulator::events[emulator::now().thread].push_back({__builtin_return_address(0), 0, 0, emulator::Space::own, false});
+  if (emulator::on)
+    emulator::events[emulator::now().thread].push_back(
+        {__builtin_return_address(0), 0, 0, emulator::Space::own, false});
 }
 
 // For Python, by ctypes: whether what follows is counted

@@ -7,7 +7,8 @@ struct __half {
 };
 
 inline float __half2float(__half v) {
-  const uint32_t sign = uint32_t(v.bits & 0x8000) << 16, exponent = v.bits >> 10 & 31, mantissa = v.bits & 1023;
+  const uint32_t sign = uint32_t(v.bits & 0x8000) << 16, exponent = v.bits >> 10 & 31,
+                 mantissa = v.bits & 1023;
   uint32_t bits = sign | (exponent + 112) << 23 | mantissa << 13;
   if (exponent == 31) bits = sign | 0x7f800000 | mantissa << 13;
   float to;
@@ -24,7 +25,8 @@ inline __half __float2half_rn(float v) {
   const float size = std::fabs(v);
   if (size >= 65520.0f) return {static_cast<uint16_t>(sign | 0x7c00)};
   // a mantissa that rounds up to the next power carries into the exponent, as it shall
-  if (size < 0x1p-14f) return {static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(size * 0x1p24f)))};
+  if (size < 0x1p-14f)
+    return {static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(size * 0x1p24f)))};
   bits = (bits & 0x7fffffff) - (112u << 23);
   return {static_cast<uint16_t>(sign | (bits + 0xfff + (bits >> 13 & 1)) >> 13)};
 }

@@ -57,7 +57,8 @@ struct Place {
 extern Place place;
 
 void fail(const std::string& what);  // ends the launch
-void launch(const char* kernel, const void* function, const Configuration&, void (*run)(void*), void* context);
+void launch(const char* kernel, const void* function, const Configuration&, void (*run)(void*),
+            void* context);
 void shared_variable(void* at, size_t bytes);
 unsigned char* dynamic_shared();
 void set_dynamic_shared(const void* function, int bytes);
@@ -94,15 +95,17 @@ struct Kernel {
   template <class... Arguments>
   void operator()(const Arguments&... arguments) const {
     const auto body = [&] { function(arguments...); };
-    launch(name, reinterpret_cast<const void*>(function), configuration,
-           [](void* context) { (*static_cast<decltype(body)*>(context))(); },
-           const_cast<void*>(static_cast<const void*>(&body)));
+    launch(
+        name, reinterpret_cast<const void*>(function), configuration,
+        [](void* context) { (*static_cast<decltype(body)*>(context))(); },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 };
 
 // kernel<<<grid, block, ...>>> in C++
 template <class... Parameters>
-Kernel<Parameters...> configured(const char* name, Configuration configuration, void (*function)(Parameters...)) {
+Kernel<Parameters...> configured(const char* name, Configuration configuration,
+                                 void (*function)(Parameters...)) {
   return {name, configuration, function};
 }
 

@@ -1,4 +1,5 @@
-// What the emulator's own code says to its meter: accesses that the compiler does not see as a GPU makes them.
+// What the emulator's own code says to its meter: accesses that the compiler does not see as a GPU makes
+// them.
 #pragma once
 #include <cstddef>
 

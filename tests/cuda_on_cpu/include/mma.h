@@ -31,7 +31,8 @@ inline void check(const char* what, const void* at, int pitch, size_t size) {
     int pitch;
   } const own{at, pitch};
   const auto first = emulator::of_lane<Matrix>(emulator::meet(0xffffffff, what, &own, sizeof own), 0);
-  if (first.at != at || first.pitch != pitch) emulator::fail(std::string(what) + ": lanes want different matrices");
+  if (first.at != at || first.pitch != pitch)
+    emulator::fail(std::string(what) + ": lanes want different matrices");
   if (reinterpret_cast<uintptr_t>(at) % 32 || pitch * size % 16)
     emulator::fail(std::string(what) + ": a matrix that is not aligned");
 }
@@ -65,7 +66,8 @@ void fill_fragment(Fragment& to, float value) {
 }
 
 template <class T>
-void mma_sync(fragment<accumulator, 16, 16, 16, float>& d, const fragment<matrix_a, 16, 16, 16, T, row_major>& a,
+void mma_sync(fragment<accumulator, 16, 16, 16, float>& d,
+              const fragment<matrix_a, 16, 16, 16, T, row_major>& a,
               const fragment<matrix_b, 16, 16, 16, T, row_major>& b,
               const fragment<accumulator, 16, 16, 16, float>& c) {
   emulator::multiply(a.x, b.x, c.x, d.x);
