@@ -1,7 +1,7 @@
 """What the CUDA kernels cost by their machine code, without a GPU: registers, widths, instructions.
 
-    python benchmarks/gpu_budget.py            # compiles, writes results/gpu-budget.json and docs/gpu.md's table
-    python benchmarks/gpu_budget.py --page     # the table alone, from the committed figures
+    python benchmarks/gpu_budget.py            # compiles, writes results/gpu-budget.json and docs/gpu.md
+    python benchmarks/gpu_budget.py --page     # its table alone, from the committed figures
 
 Needs nvcc, and cuobjdump and nvdisasm on the path or in an installed triton. Times that it writes are floors
 by the number of instructions that an H200 can issue, not measurements.
@@ -359,12 +359,12 @@ def record() -> dict[str, Any]:
 def page(found: dict[str, Any]) -> str:
     """The table of docs/gpu.md."""
     lines = [
-        "Estimates from the machine code for sm_90, none of them measured: how long an H200 needs to copy as much as the",
-        "operator reads and writes (at 4.3 TB/s), and how long to issue its instructions; 8 images of 1920 x 1080, float32.",
-        f"All instantiations for three architectures, by nvcc {found['nvcc']}, are in",
-        "[gpu-budget.json](../benchmarks/results/gpu-budget.json).",
+        "Estimates from the machine code for sm_90, none of them measured: how long an H200 needs to copy",
+        "as much as the operator reads and writes (at 4.3 TB/s), and how long to issue its instructions; 8 images",
+        "of 1920 x 1080 in float32. All instantiations for three architectures, by nvcc "
+        f"{found['nvcc']}, are in [gpu-budget.json](../benchmarks/results/gpu-budget.json).",
         "",
-        "| | copy, ms | instructions, ms | share | instructions a thread | registers | bytes in flight a thread |",
+        "| | copy, ms | instructions, ms | share | instructions a thread | registers | bytes in flight |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in found["estimates_h200"]:
@@ -380,8 +380,12 @@ def with_table(text: str, found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="only write the table, from the committed figures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="only write the table, from the committed figures"
+    )
     if not parser.parse_args().page:
         RESULT.write_text(json.dumps(record(), indent=1) + "\n", encoding="utf-8")
     found = json.loads(RESULT.read_text(encoding="utf-8"))

@@ -40,9 +40,7 @@ def in_cpp(text: str) -> str:
         r"static \1; emulator::shared_variable(&\2, sizeof \2);",
         text,
     )
-    return re.sub(
-        r"(\w+)(<[^<>;]*>)?(\s*)<<<([^;]*?)>>>", r'emulator::configured("\1",\3{\4}, \1\2)', text
-    )
+    return re.sub(r"(\w+)(<[^<>;]*>)?(\s*)<<<([^;]*?)>>>", r'emulator::configured("\1",\3{\4}, \1\2)', text)
 
 
 def compiler() -> str | None:
@@ -67,7 +65,9 @@ def build(kind: str = "metered", sources: Sequence[Path] | None = None) -> Path:
         digest.update(path.name.encode() + path.read_bytes())
     folder = ROOT / "build" / "cuda_on_cpu" / f"{kind}-{digest.hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    module = folder / (f"{sources[0].stem}.so" if sources else f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}")
+    module = folder / (
+        f"{sources[0].stem}.so" if sources else f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    )
     # several processes of one test run ask at once
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -107,4 +107,3 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
-

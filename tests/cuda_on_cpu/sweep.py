@@ -9,8 +9,10 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cuda_on_cpu import emulated
-
 from fastllie.ops import enhance_sci, reference
 from fastllie.ops.zerodce import CHANNELS, enhance_zerodce, pack_zerodce
 
@@ -82,169 +83,185 @@ class Sweep:
             if number % self.every == 0:
                 yield number, *chosen
 
-    def draw(self, size: tuple[int, int, int], channels: int, low: float, high: float, dtype: torch.dtype,
-             layout: Callable[[Tensor], Tensor]) -> Tensor:  # fmt: skip
+    def draw(
+        self,
+        size: tuple[int, int, int],
+        channels: int,
+        low: float,
+        high: float,
+        dtype: torch.dtype,
+        layout: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         shape = size[0], channels, *size[1:]
         values = torch.rand(shape, generator=self.random, dtype=F64) * (high - low) + low
         return layout(values.to(dtype))
 
-    def check(self, told: str, call: Callable[[], object], exact: tuple, needed: tuple[bool, ...], dtypes: tuple,
-              slack: float = 1) -> None:  # fmt: skip
-        """What a call returns, against what it should; and what the emulator found in its launches."""
+    def check(self, expected: "Expected", function: Callable, *arguments: Any, **options: Any) -> Any:
+        """Call, and return what comes back, compared with what should; look at what the emulator saw."""
         self.cases += 1
         try:
-            got = call()
+            returned = function(*arguments, **options)
         except RuntimeError as error:
-            return self.fault(told, str(error))
+            return self.fault(expected.told, str(error))
         for launch in self.emulator.launches():
             if launch.races or launch.misaligned:
-                self.fault(told, f"races {launch.races}, misaligned {launch.misaligned}")
-        got = got if isinstance(got, (tuple, list)) else (got,)
-        for value, right, wanted, dtype in zip(got, exact, needed, dtypes, strict=False):
+                self.fault(expected.told, f"races {launch.races}, misaligned {launch.misaligned}")
+        got = returned if isinstance(returned, (tuple, list)) else (returned,)
+        for value, right, wanted, dtype in zip(
+            got, expected.exact, expected.needed, expected.dtypes, strict=False
+        ):
             if not wanted:
                 continue
-            scale = max(1.0, float(right.abs().max())) if slack < 2 else float(right.abs().max())
-            off = float((value.double() - right).abs().nan_to_num(torch.inf).max()) / max(scale, 1e-6)
-            if off > TOLERANCE[dtype] * slack:
-                self.fault(told, f"off by {off:.2e} of the largest, allowed {TOLERANCE[dtype] * slack:.1e}")
+            unit = 255 if dtype == U8 else 1
+            largest = float(right.abs().max())
+            scale = max(1.0, largest) if expected.slack < 2 else max(1e-6, largest)
+            off = float((value.double() / unit - right).abs().nan_to_num(torch.inf).max()) / scale
+            allowed = TOLERANCE[dtype] * expected.slack
+            if off > allowed:
+                self.fault(expected.told, f"off by {off:.2e} of the largest, allowed {allowed:.1e}")
+        return returned
 
     def fault(self, told: str, what: str) -> None:
         self.faults += 1
         print(f"WRONG {told}: {what}", flush=True)
 
 
+@dataclass
+class Expected:
+    """What a call should return: `slack` times the tolerance, from 2 on as a share of the largest alone."""
+
+    told: str
+    exact: Sequence[Tensor]
+    needed: Sequence[bool]
+    dtypes: Sequence[torch.dtype]
+    slack: float = 1
+
+
 NEEDS = ((True, True), (True, False), (False, True))
+BOTH = (False, True)
+
+
+def _layouts(number: int, count: int) -> list[Callable[[Tensor], Tensor]]:
+    """Different ones, or all of a kind."""
+    apart = 0 if number % 3 == 0 else 3
+    return [LAYOUTS[(number // 3 + apart * i) % len(LAYOUTS)] for i in range(count)]
 
 
 def curve(sweep: Sweep) -> None:
-    for number, pair, size, steps, shared, tanh in sweep.over(PAIRS, SIZES, STEPS, (False, True), (False, True)):
-        layouts = [LAYOUTS[(number + 3 * i) % len(LAYOUTS)] for i in range(3)]
-        if number % 3 == 0:
-            layouts = [LAYOUTS[number // 3 % len(LAYOUTS)]] * 3
-        most = 0.5 if steps <= 9 else 0.2
+    for number, pair, size, steps, shared, tanh in sweep.over(PAIRS, SIZES, STEPS, BOTH, BOTH):
+        layouts, most = _layouts(number, 3), 0.5 if steps <= 9 else 0.2
         x = sweep.draw(size, 3, 0, 1, pair[0], layouts[0])
         alpha = sweep.draw(size, 3 if shared else 3 * steps, -most, most, pair[1], layouts[1])
         grad = sweep.draw(size, 3, -1, 1, pair[0], layouts[2])
         needs, told = NEEDS[number % 3], f"curve {pair} {size} {steps} {shared} {tanh} {number}"
         wide = x.double(), alpha.double()
-        exact = (reference.curve(*wide, steps, tanh),)
-        sweep.check(told, lambda: ops.curve_forward(x, alpha, steps, tanh, "cuda"), exact, (True,), pair)
-        exact = reference.curve_backward(grad.double(), *wide, steps, tanh)
-        sweep.check(
-            told, lambda: ops.curve_backward(grad, x, alpha, steps, tanh, *needs, "cuda"), exact, needs, pair, 2
-        )
+        right = Expected(told, [reference.curve(*wide, steps, tanh)], [True], pair)
+        sweep.check(right, ops.curve_forward, x, alpha, steps, tanh, "cuda")
+        right = Expected(told, reference.curve_backward(grad.double(), *wide, steps, tanh), needs, pair, 2)
+        sweep.check(right, ops.curve_backward, grad, x, alpha, steps, tanh, *needs, "cuda")
 
 
 def illumination(sweep: Sweep) -> None:
-    for number, dtype, size, same in sweep.over(FLOATS, SIZES, (False, True) * len(LAYOUTS)):
-        layouts = [LAYOUTS[(number // 2 + (0 if same else 3 * i)) % len(LAYOUTS)] for i in range(5)]
+    for number, dtype, size, _ in sweep.over(FLOATS, SIZES, range(3 * len(LAYOUTS))):
+        layouts, dtypes = _layouts(number, 5), (dtype,) * 3
         # away from the bounds of the clamps, where rounding decides whether a gradient passes
         x, grad, other = (sweep.draw(size, 3, 0.1, 0.4, dtype, layout) for layout in layouts[:3])
         illum = sweep.draw(size, 3, 0.5, 1, dtype, layouts[3])
-        raw = sweep.draw(size, 3, -2, 0, dtype, layouts[4])
+        raw, half = sweep.draw(size, 3, -2, 0, dtype, layouts[4]), other * 0.5
         needs, told = NEEDS[number % 3], f"illumination {dtype} {size} {number}"
-        wide = [tensor.double() for tensor in (grad, other, raw, x, illum)]
+        wide = {"grad": grad, "other": other, "raw": raw, "x": x, "illum": illum, "half": half}
+        wide = {name: tensor.double() for name, tensor in wide.items()}
+        exact = [reference.divide_illumination(wide["x"], wide["illum"])]
+        sweep.check(Expected(told, exact, [True], dtypes), ops.illumination_forward, x, illum, "cuda")
+        exact = reference.divide_backward(wide["grad"], wide["x"], wide["illum"])
+        right = Expected(told, exact, needs, dtypes, 2)
+        sweep.check(right, ops.illumination_backward, grad, x, illum, *needs, "cuda")
+        exact = reference.illuminate(wide["raw"], wide["x"], wide["other"])
         sweep.check(
-            told, lambda: ops.illumination_forward(x, illum, "cuda"),
-            (reference.divide_illumination(wide[3], wide[4]),), (True,), (dtype,),
-        )  # fmt: skip
-        sweep.check(
-            told, lambda: ops.illumination_backward(grad, x, illum, *needs, "cuda"),
-            reference.divide_backward(wide[0], wide[3], wide[4]), needs, (dtype,) * 2, 2,
-        )  # fmt: skip
-        sweep.check(
-            told, lambda: ops.illuminate_forward(raw, x, other, "cuda"),
-            reference.illuminate(wide[2], wide[3], wide[1]), (True, True), (dtype,) * 2,
-        )  # fmt: skip
-        sweep.check(
-            told, lambda: ops.illuminate_backward(grad, other, raw, x, other * 0.5, True, *needs, "cuda"),
-            reference.illuminate_backward(wide[0], wide[1], wide[2], wide[3], (other * 0.5).double()),
-            (True, *needs), (dtype,) * 3, 4,
-        )  # fmt: skip
+            Expected(told, exact, (True, True), dtypes), ops.illuminate_forward, raw, x, other, "cuda"
+        )
+        exact = reference.illuminate_backward(*(wide[n] for n in ("grad", "other", "raw", "x", "half")))
+        right = Expected(told, exact, (True, *needs), dtypes, 4)
+        sweep.check(right, ops.illuminate_backward, grad, other, raw, x, half, True, *needs, "cuda")
 
 
 def smoothness(sweep: Sweep) -> None:
     sizes = ((1, 3, 3), (2, 3, 40), (1, 9, 33), (2, 17, 31), (1, 40, 3), (1, 25, 66))
-    for number, dtype, size, color, norm in sweep.over(FLOATS, sizes, ("ycbcr", "memory", "rgb"), ("pixel", "scalar")):
-        layouts = [LAYOUTS[(number + 3 * i) % 7] for i in range(2)]
-        illum, guide = (sweep.draw(size, 3, 0, high, dtype, l) for high, l in zip((1, 0.4), layouts, strict=True))
+    kinds = ("ycbcr", "memory", "rgb"), ("pixel", "scalar")
+    for number, dtype, size, color, norm in sweep.over(FLOATS, sizes, *kinds):
+        layouts = [LAYOUTS[(number + 3 * i) % 7] for i in range(2)]  # equal colours are all rounding
+        illum, guide = (sweep.draw(size, 3, 0, 1 - 0.6 * i, dtype, layouts[i]) for i in range(2))
         needs, told = NEEDS[number % 3], f"smoothness {dtype} {size} {color} {norm} {number}"
-        wide, stored = (illum.double(), guide.double()), F64 if dtype == F64 else F32
-        loss, means = ops.smoothness_forward(illum, guide, 0.1, color, norm, "cuda")
-        exact = (reference.smoothness(*wide, 0.1, color, norm),)
-        sweep.check(told, lambda: loss, exact, (True,), (stored,))
+        wide, stored, how = (illum.double(), guide.double()), F64 if dtype == F64 else F32, (0.1, color, norm)
+        right = Expected(told, [reference.smoothness(*wide, *how)], [True], [stored])
+        made = sweep.check(right, ops.smoothness_forward, illum, guide, *how, "cuda")
+        if made is None:
+            continue
         grad = torch.tensor(0.7, dtype=stored)
-        exact = reference.smoothness_backward(grad.double(), *wide, 0.1, color, norm)
-        sweep.check(
-            told,
-            lambda: ops.smoothness_backward(grad, illum, guide, means, 0.1, color, norm, *needs, "cuda"),
-            exact, needs, (dtype,) * 2, 4,
-        )  # fmt: skip
+        exact = reference.smoothness_backward(grad.double(), *wide, *how)
+        right = Expected(told, exact, needs, (dtype, dtype), 4)
+        sweep.check(right, ops.smoothness_backward, grad, illum, guide, made[1], *how, *needs, "cuda")
 
 
 def zero_reference(sweep: Sweep) -> None:
     sizes = ((1, 16, 16), (3, 19, 33), (1, 16, 210), (2, 33, 17))
-    for number, pair, size, steps, shared, tanh in sweep.over(PAIRS, sizes, (1, 8, 9), (False, True), (False, True)):
-        layouts = [LAYOUTS[(number + 3 * i) % len(LAYOUTS)] for i in range(2)]
+    for number, pair, size, steps, shared, tanh in sweep.over(PAIRS, sizes, (1, 8, 9), BOTH, BOTH):
+        layouts = _layouts(number, 2)
         x = sweep.draw(size, 3, 0, 1, pair[0], layouts[0])
         alpha = sweep.draw(size, 3 if shared else 3 * steps, -0.5, 0.5, pair[1], layouts[1])
         needs, told = NEEDS[number % 3], f"zero_reference {pair} {size} {steps} {shared} {tanh} {number}"
-        wide, stored = (x.double(), alpha.double()), F64 if pair[0] == F64 else F32
-        losses, *means = ops.zero_reference_forward(x, alpha, steps, tanh, 0.6, "cuda")
-        exact = (torch.stack(reference.zero_reference(*wide, steps, tanh, 0.6)),)
-        sweep.check(told, lambda: losses, exact, (True,), (stored,), 1.9)
+        wide, stored, how = (x.double(), alpha.double()), F64 if pair[0] == F64 else F32, (steps, tanh, 0.6)
+        right = Expected(told, [torch.stack(reference.zero_reference(*wide, *how))], [True], [stored], 1.9)
+        made = sweep.check(right, ops.zero_reference_forward, x, alpha, *how, "cuda")
+        if made is None:
+            continue
         grad = torch.tensor([200.0, 1.0, 5.0, 10.0], dtype=stored)
-        exact = reference.zero_reference_backward(grad.double(), *wide, steps, tanh, 0.6)
-        sweep.check(
-            told,
-            lambda: ops.zero_reference_backward(grad, x, alpha, *means, steps, tanh, 0.6, *needs, "cuda"),
-            exact, needs, pair, 4,
-        )  # fmt: skip
+        right = Expected(told, reference.zero_reference_backward(grad.double(), *wide, *how), needs, pair, 4)
+        sweep.check(right, ops.zero_reference_backward, grad, x, alpha, *made[1:], *how, *needs, "cuda")
 
 
 def sci(sweep: Sweep) -> None:
     sizes = ((1, 1, 1), (2, 40, 1), (1, 2, 2), (1, 32, 32), (1, 33, 64), (2, 34, 35))
     for number, dtype, size, padding, residual in sweep.over(
-        (*FLOATS, U8), sizes, ("zeros", "reflect"), (True, False)
+        (*FLOATS, U8), sizes, ("zeros", "reflect"), BOTH
     ):
-        x = sweep.draw(size, 3, 0, 255 if dtype == U8 else 1, dtype, LAYOUTS[number % len(LAYOUTS)])
-        held = F64 if dtype == F64 else F32
+        unit, held = 255 if dtype == U8 else 1, F64 if dtype == F64 else F32
+        x = sweep.draw(size, 3, 0, unit, dtype, LAYOUTS[number % len(LAYOUTS)])
         weights = sweep.draw((3, 3, 9), 3, -0.35, 0.35, held, _planar).reshape(3, 3, 3, 3, 3)
         biases = sweep.draw((1, 3, 3), 1, -0.2, 0.3, held, _planar)[0, 0]
-        unit = 255 if dtype == U8 else 1
         exact = reference.sci(x.double() / unit, weights.double(), biases.double(), residual, padding)
+        right = Expected(f"sci {dtype} {size} {padding} {residual} {number}", [exact], [True], [dtype], 1.9)
         sweep.check(
-            f"sci {dtype} {size} {padding} {residual} {number}",
-            lambda: enhance_sci(x, weights, biases, residual=residual, padding=padding, backend="cuda").double() / unit,
-            (exact,), (True,), (dtype,), 1.9,
-        )  # fmt: skip
+            right, enhance_sci, x, weights, biases, residual=residual, padding=padding, backend="cuda"
+        )
 
 
 def zerodce(sweep: Sweep) -> None:
     for number, dtype, size, how in sweep.over((F16, BF16), SIZES[:5], ("replicate", "zeros", "cropped")):
-        extra, padding = (14, "replicate") if how == "cropped" else (0, how)
+        cropped = how == "cropped"
+        extra, padding = (14, "replicate") if cropped else (0, how)
         larger = size[0], size[1] + extra, size[2] + extra
         x = sweep.draw(larger, 3, 0, 1, dtype, LAYOUTS[number % len(LAYOUTS)])
-        weights = [
-            (torch.rand(o, i, 3, 3, generator=sweep.random, dtype=F64) * 2 - 1) * (6 / (9 * i)) ** 0.5 for i, o in CHANNELS
-        ]
-        biases = [torch.rand(o, generator=sweep.random, dtype=F64) * 0.2 - 0.1 for _, o in CHANNELS]
-        weights, biases = ([t.to(dtype) for t in tensors] for tensors in (weights, biases))
+        weights, biases = [], []
+        for given, outputs in CHANNELS:
+            values = sweep.draw((outputs, 3, 3), given, -1, 1, F64, _planar)
+            weights.append((values * (6 / (9 * given)) ** 0.5).to(dtype))
+            biases.append(sweep.draw((1, 1, outputs), 1, -0.1, 0.1, dtype, _planar)[0, 0, 0])
         packed = pack_zerodce(weights, biases, dtype=dtype, backend="cuda")
         wide = [w.double() for w in weights], [b.double() for b in biases]
-        exact = reference.zerodce(x.double(), *wide, padding, cropped=how == "cropped")
-        sweep.check(
-            f"zerodce {dtype} {size} {how} {number}",
-            lambda: enhance_zerodce(x, packed, padding=padding, cropped=how == "cropped", backend="cuda"),
-            (exact,), (True,), (dtype,), 10,
-        )  # fmt: skip
+        exact = reference.zerodce(x.double(), *wide, padding, cropped=cropped)
+        # features are rounded between the layers
+        right = Expected(f"zerodce {dtype} {size} {how} {number}", [exact], [True], [dtype], 15)
+        sweep.check(right, enhance_zerodce, x, packed, padding=padding, cropped=cropped, backend="cuda")
 
 
 OPERATORS = {f.__name__: f for f in (curve, illumination, smoothness, zero_reference, sci, zerodce)}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kind", choices=["metered", "sanitized"], default="metered")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the order; 0: as numbered")
     parser.add_argument("--every", type=int, default=1, help="only each so-manieth case; a prime mixes best")

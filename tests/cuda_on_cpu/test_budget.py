@@ -86,7 +86,9 @@ def test_the_table_of_the_page():
         pytest.skip("the documents are not here")
     record = json.loads(gpu_budget.RESULT.read_text(encoding="utf-8"))
     text = gpu_budget.PAGE.read_text(encoding="utf-8")
-    assert gpu_budget.with_table(text, record) == text, "docs/gpu.md is stale: run benchmarks/gpu_budget.py --page"
+    assert gpu_budget.with_table(text, record) == text, (
+        "docs/gpu.md is stale: run benchmarks/gpu_budget.py --page"
+    )
     assert set(record["architectures"]) == {"80", "90", "120"}
     assert gpu_budget.estimates(record["architectures"]["90"]) == record["estimates_h200"]
 
