@@ -1,7 +1,8 @@
 """What the CUDA kernels cost by their machine code, without a GPU: registers, widths, instructions.
 
-    python benchmarks/gpu_budget.py            # compiles, writes results/gpu-budget.json and docs/gpu.md
-    python benchmarks/gpu_budget.py --page     # its table alone, from the committed figures
+    python benchmarks/gpu_budget.py                    # results/gpu-budget.json and docs/gpu.md's table
+    python benchmarks/gpu_budget.py --architectures 90  # compiles for these alone
+    python benchmarks/gpu_budget.py --page             # the table alone, from the committed figures
 
 Needs nvcc, and cuobjdump and nvdisasm on the path or in an installed triton. Times that it writes are floors
 by the number of instructions that an H200 can issue, not measurements.
@@ -13,6 +14,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -24,7 +26,6 @@ CSRC = ROOT / "csrc"
 RESULT = ROOT / "benchmarks" / "results" / "gpu-budget.json"
 PAGE = ROOT / "docs" / "gpu.md"
 MARKS = "<!-- gpu_budget.py writes from here -->\n", "<!-- to here -->\n"
-ARCHITECTURES = (80, 90, 120)
 
 # H200: multiprocessors x schedulers x clock, and what torch's copy was seen to move
 ISSUED = 132 * 4 * 1.98e9
@@ -340,10 +341,10 @@ def estimates(found: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def record() -> dict[str, Any]:
+def record(architectures: Sequence[int]) -> dict[str, Any]:
     by_architecture = {
         str(architecture): {kernel.name: asdict(kernel) for kernel in kernels(architecture)}
-        for architecture in ARCHITECTURES
+        for architecture in architectures
     }
     for found in by_architecture.values():
         for kernel in found.values():
@@ -360,9 +361,10 @@ def page(found: dict[str, Any]) -> str:
     """The table of docs/gpu.md."""
     lines = [
         "Estimates from the machine code for sm_90, none of them measured: how long an H200 needs to copy",
-        "as much as the operator reads and writes (at 4.3 TB/s), and how long to issue its instructions; 8 images",
-        "of 1920 x 1080 in float32. All instantiations for three architectures, by nvcc "
-        f"{found['nvcc']}, are in [gpu-budget.json](../benchmarks/results/gpu-budget.json).",
+        "as much as the operator reads and writes (at 4.3 TB/s), and how long to issue its instructions;",
+        "8 images of 1920 x 1080 in float32. All instantiations for "
+        f"{', '.join(f'sm_{name}' for name in found['architectures'])}, by nvcc {found['nvcc']}, are in",
+        "[gpu-budget.json](../benchmarks/results/gpu-budget.json).",
         "",
         "| | copy, ms | instructions, ms | share | instructions a thread | registers | bytes in flight |",
         "|---|---|---|---|---|---|---|",
@@ -386,8 +388,11 @@ def main() -> None:
     parser.add_argument(
         "--page", action="store_true", help="only write the table, from the committed figures"
     )
-    if not parser.parse_args().page:
-        RESULT.write_text(json.dumps(record(), indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--architectures", type=int, nargs="+", choices=CHIPS, default=list(CHIPS))
+    arguments = parser.parse_args()
+    if not arguments.page:
+        found = record(sorted({90, *arguments.architectures}))
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
 

@@ -18,8 +18,10 @@ gpu_budget = pytest.importorskip("gpu_budget", reason="the benchmarks are not he
 
 ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", "90").split()]
 
-# of a thread in 256: so many registers leave an eighth of a multiprocessor's threads, or a quarter
-WIDE, MANY = 168, 128
+# of a thread: so many leave a quarter of a multiprocessor's threads in blocks of 256
+MANY = 128
+# those of the losses, whose eight states and maps of four rows stay in registers, come in blocks of 128
+LOSSES, MORE = r"backward_kernel<\w+, (float|f16|bf16),", 144
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -43,8 +45,8 @@ def test_nothing_is_spilled(found):
 
 def test_registers_leave_room(found):
     kernels = in_float32(found)
-    assert {name: k.registers for name, k in kernels.items() if k.registers > MANY} == {}
-    # nothing but the curve's backward, which keeps eight states of four pixels, needs more than a quarter
+    most = {name: MORE if re.match(LOSSES, name) else MANY for name in kernels}
+    assert {name: k.registers for name, k in kernels.items() if k.registers > most[name]} == {}
     small = [k for name, k in kernels.items() if name.startswith(("map_kernel", "curve_forward"))]
     assert small
     for kernel in small:
@@ -89,7 +91,6 @@ def test_the_table_of_the_page():
     assert gpu_budget.with_table(text, record) == text, (
         "docs/gpu.md is stale: run benchmarks/gpu_budget.py --page"
     )
-    assert set(record["architectures"]) == {"80", "90", "120"}
     assert gpu_budget.estimates(record["architectures"]["90"]) == record["estimates_h200"]
 
 
