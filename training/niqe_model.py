@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fastllie.images.files import replacing
-from fastllie.metrics import fit_pristine, pristine_features
+from fastllie.metrics import fit_niqe_model, niqe_features
 from fastllie.training.data import list_photographs
 from fastllie.training.record.card import write_photographs
 
@@ -55,7 +55,7 @@ def reproduce(photos: Path, output: Path) -> Path:
     """
     photographs = list_photographs(photos)
     features = [_features(photos / photo.file) for photo in photographs]
-    model = fit_pristine(features, "fastllie")
+    model = fit_niqe_model(features, "fastllie")
     output.mkdir(parents=True, exist_ok=True)
     path = output / "niqe.safetensors"
     blocks = sum(map(len, features))
@@ -81,7 +81,7 @@ def reproduce(photos: Path, output: Path) -> Path:
 
 def _features(path: Path) -> torch.Tensor:
     try:
-        return pristine_features(path)
+        return niqe_features(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, exporting, methods
-from fastllie.ops import reference
+from fastllie.models.network import Network
 
 Call = Callable[[], Any]
 
@@ -72,8 +72,8 @@ class Subject:
 
     def plain(self, dtype: str | None = None) -> nn.Module:
         """The network in PyTorch's own operators alone, in `dtype` (None: the subject's)."""
-        network = checkpoint.build(self.method, self.path, self.options).requires_grad_(False)
-        return plain(self.method, network).to(self.device, getattr(torch, dtype or self.dtype))
+        network: Network = checkpoint.build(self.method, self.path, self.options).requires_grad_(False)
+        return network.plain().to(self.device, getattr(torch, dtype or self.dtype))
 
     def onnx(self) -> Path:
         """The network as `fastllie.export` writes it, float32, any size; written once in the folder.
@@ -92,48 +92,6 @@ class Subject:
         if isinstance(self._exported, Unexported):
             raise self._exported
         return self._exported
-
-
-class Plain(nn.Module):
-    """A formula on a network's layers."""
-
-    def __init__(self, network: nn.Module, formula: Callable[[Any, Tensor], Tensor]):
-        super().__init__()
-        self.network, self.formula = network, formula
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.formula(self.network, x)
-
-
-def plain(method: str, network: Any) -> nn.Module:
-    """A network without any operator of ours: what PyTorch runs layer by layer, and compilers see through.
-
-    NeRCo's is not in strips, but with the layers folded that the published code computes several times.
-    """
-    if method == "enlightengan":
-        # its kernels are for eval mode; the batch norms have a flag of their own, which stays
-        network.training = True
-    if method == "nerco":
-        network.enhance_whole = lambda x, logits=None: network.G_A(
-            torch.cat([x, network.Pre(x)], 1) * network.H.mask(x), logits
-        )
-    formulas = {"zerodce": _curved, "zerodce++": _curved, "sci": _divided}
-    return Plain(network, formulas.get(method, _as_it_is))
-
-
-def _curved(network: Any, x: Tensor) -> Tensor:
-    from fastllie.models.zerodce import STEPS
-
-    # eight steps in half precision would lose what the convolutions keep
-    return reference.curve(x.float(), network.curve_maps(x).float(), STEPS).to(x.dtype)
-
-
-def _divided(network: Any, x: Tensor) -> Tensor:
-    return reference.divide_illumination(x, network.enhance(x))
-
-
-def _as_it_is(network: Any, x: Tensor) -> Tensor:
-    return network(x)
 
 
 def why_absent(baseline: str, device: torch.device, dtype: str) -> str | None:

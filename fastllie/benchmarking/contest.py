@@ -18,10 +18,9 @@ from fastllie.benchmarking.baselines import BASELINES, Call, Subject
 from fastllie.benchmarking.bench import Bench, Effort
 from fastllie.benchmarking.machine import describe
 from fastllie.benchmarking.timing import Benchmark, Case
+from fastllie.defaults import ROUNDS, SECONDS, SIZES
 
 DTYPES = ("float32", "bfloat16", "float16")
-SIZES = ("600x400", "1920x1080")
-ROUNDS, SECONDS = 15, 4.0
 
 
 def benchmark(

@@ -13,6 +13,7 @@ import torch
 
 from fastllie.benchmarking.machine import in_words
 from fastllie.images.files import replacing
+from fastllie.terminal import aligned
 
 RESOLVED = 0.02  # seconds: shorter calls are repeated until the clock can resolve them
 LEAST_ROUNDS = 3  # fewer say nothing about the spread
@@ -105,14 +106,9 @@ class Case:
             cpu, peak = ("-" if value is None else spelled(value) for value in (row.cpu_ms, row.peak_mb))
             rate = spelled(row.images_per_s)
             cells.append((row.contender, spelled(row.ms), spread, cpu, rate, times, peak, off))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [self.title]
-        for line in cells if self.rows else ():
-            first, *others = (
-                f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}"
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            lines.append("  ".join([f"  {first}", *others]))
+        if self.rows:
+            lines += [f"  {line}" for line in aligned(cells, numbers=True)]
         lines += [f"  left out: {one.contender}: {one.reason}" for one in self.left_out]
         if self.unchecked:
             lines.append(f"  results not compared: {self.unchecked}")

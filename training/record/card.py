@@ -91,7 +91,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     lines = [
         f"# {TITLES[method]}: `{weights.name}`",
         "",
-        f"Weights for the method `{method}`{_told(metadata)}, trained by this project from scratch; no"
+        f"Weights for the method `{method}`{_described(metadata)}, trained by this project from scratch; no"
         " published weights of it took part.",
         "",
         "## Licence",
@@ -136,7 +136,7 @@ def _use(method: str) -> str:
     return "each cropped, reduced, darkened and given noise during training"
 
 
-def _told(metadata: dict[str, str]) -> str:
+def _described(metadata: dict[str, str]) -> str:
     """What the file says of its network."""
     return "".join(
         f", `{name}={metadata[name]}`"

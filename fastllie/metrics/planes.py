@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from fastllie.images.batches import to_batch
+from fastllie.images.photograph import LUMA
 
 FilePath = str | os.PathLike[str]
 COLOURS = ("rgb", "y", "grey")
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 # ITU-R 601 in 16..235, as MATLAB's rgb2ycbcr and most code for super-resolution have it
 _STUDIO_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 _STUDIO_BLACK = 16 / 255
