@@ -171,7 +171,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
             raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
         self.scale = scale
-        self._built = Built.of(self, ZeroDCEPlusPlus)
+        self._built = Built.of(self, ZeroDCEPlusPlus, ("scale",))
 
     @property
     def contract(self) -> Contract:

@@ -71,7 +71,7 @@ class NeRCo(Network):
         )
         self.H = MaskExtractor(width=width, blocks=mask_blocks)
         self.G_A = Generator(6, width=width, blocks=blocks)
-        self._built = Built.of(self, NeRCo)
+        self._built = Built.of(self, NeRCo, ("size_mode", "in_logits"))
 
     @property
     def contract(self) -> Contract:
