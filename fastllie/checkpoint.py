@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastllie.images.files import replacing
 from fastllie.methods import METHODS, info, model_class, unknown
+from fastllie.models.network import Network
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -457,7 +458,7 @@ def _listed(entries: list[str], most: int = 8) -> str:
     return ", ".join(entries[:most]) + more
 
 
-def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
+def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
 
     Of `options` those that are None leave the choice to the file.
@@ -467,7 +468,7 @@ def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Modul
     try:
         # without memory: drawing initial weights would cost time and move the caller's random state
         with torch.device("meta"):
-            model = model_class(method)(**{**checkpoint.options, **given})
+            model: Network = model_class(method)(**{**checkpoint.options, **given})
     except ValueError as error:
         raise ValueError(f"{method} with weights {path}: {error}") from error
     model.load_state_dict(checkpoint.state, assign=True)

@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastllie import checkpoint, exporting, methods
-from fastllie.models.network import Network
 
 Call = Callable[[], Any]
 
@@ -71,7 +70,7 @@ class Subject:
 
     def plain(self, dtype: str | None = None) -> nn.Module:
         """The network in PyTorch's own operators alone, in `dtype` (None: the subject's)."""
-        network: Network = checkpoint.build(self.method, self.path, self.options).requires_grad_(False)
+        network = checkpoint.build(self.method, self.path, self.options).requires_grad_(False)
         return network.plain().to(self.device, getattr(torch, dtype or self.dtype))
 
     def onnx(self) -> Path:

@@ -43,11 +43,7 @@ class Built(NamedTuple):
         settings = {name: value for name, value in attributes.items() if name not in _COMMON}
         return cls(
             kind,
-            {
-                name: ... if name in free else value
-                for name, value in attributes.items()
-                if name not in _COMMON
-            },
+            {**settings, **dict.fromkeys(free, ...)},
             _shapes(attributes),
             {name: child and cls.of(child) for name, child in attributes["_modules"].items()},
         )
