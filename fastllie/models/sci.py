@@ -102,7 +102,9 @@ class EnhanceNetwork(nn.Module):
             folded = self._fold()
             return folded, _reversed(*folded)
 
-        return self._packing.get([*self.parameters(), *self.buffers()], None, both)[bgr]
+        # settled weights are not looked at
+        weights = [] if self._packing.settled else [*self.parameters(), *self.buffers()]
+        return self._packing.get(weights, None, both)[bgr]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         first: Any = self.in_conv[0]
