@@ -56,7 +56,6 @@ MAY_IMPORT = {
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
-        "fastllie.models.network",
     ),
     "fastllie/benchmarking": (
         "fastllie.benchmarking",
