@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
                 compare=arguments.compare,
                 overwrite=arguments.overwrite,
                 progress=advance,
-                others=dict.fromkeys(fastllie.video.SUFFIXES, video),
+                others=dict.fromkeys(fastllie.video.suffixes_among(arguments.inputs), video),
                 **given(arguments, "quality", "png_level"),
             )
     except (TypeError, ValueError, ImportError, ConnectionError) as error:

@@ -16,10 +16,11 @@ import torch
 from fastllie.api import AHEAD, Device, Enhancer, Weights
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
+from fastllie.video.containers import USUAL, containers
 from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 from fastllie.video.steady import Steady
-from fastllie.video.writing import SUFFIXES, Writer
+from fastllie.video.writing import Writer
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def enhance_video(
 
     Args:
         source: A video file.
-        target: Where to write; the suffix says the container: .mp4, .m4v, .mov, .mkv, .webm, .avi.
+        target: Where to write; the suffix says the container: .mp4, .m4v, .mov, .mkv, .webm, .avi, or
+            another that FFmpeg writes (.mts, .3gp, .mpg, ...).
         method: One of `list_methods()`.
         weights, device, dtype, strength, tile, **options: As for `fastllie.enhance`.
         smooth: Against flicker, in [0, 1): 0 treats each frame alone, 0.8 averages over about five; see
@@ -128,6 +130,9 @@ def enhance_video(
                 raise OSError(error.errno, told) from error
             raise ValueError(told) from error
         notes = list(writer.notes)
+        if reader.jumps:
+            count = len(reader.jumps.offsets) - 1
+            notes.append(f"the source's clock jumps back ({count}x); what follows comes later instead")
         if reader.damage is not None:
             notes.append(f"{reader.damage}; {reader.lost} packets lost")
     return VideoResult(
@@ -227,8 +232,8 @@ def _suffix(target: str | os.PathLike[str]) -> str:
     if not isinstance(target, (str, os.PathLike)):
         raise TypeError(f"target must be a path, got {type(target).__name__}")
     suffix = os.path.splitext(os.fspath(target))[1].lower()
-    if suffix not in SUFFIXES:
-        wanted = ", ".join(SUFFIXES)
+    if suffix not in USUAL and suffix not in containers():
+        wanted = ", ".join(sorted(USUAL))
         raise ValueError(f"cannot write {os.fspath(target)!r}: wanted a suffix of {wanted}, got {suffix!r}")
     return suffix
 
