@@ -123,6 +123,7 @@ def enhance_video(
             with closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
                 _run(reader, writer, brighten, progress)
                 writer.finish()
+                writer.compare(temporary)
         except av.FFmpegError as error:
             # the reader names its own errors
             told = f"cannot write {os.fspath(target)!r}: {error.strerror}"

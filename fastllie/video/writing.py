@@ -44,6 +44,9 @@ _MP4_NAMES = frozenset(
         *("track", "disc", "compilation", "creation_time", "location", "language", "timecode"),
     )
 )
+# of AVColorPrimaries and AVColorTransferCharacteristic; the matrix is for `Colours` to choose
+_TAGS = ("color_primaries", "color_trc")
+_UNSAID = (0, 2)
 # the display matrix survives in these
 _TURNING = _CHAPTERS = (*MP4, "matroska", "webm")
 
@@ -145,6 +148,20 @@ class Writer:
         if self._early < 0:
             shift = -float(self._early)
             self.notes.append(f"all times are {shift:.3f} s later: {self._suffix} has none below zero")
+
+    def compare(self, path: Path) -> None:
+        """Note the colour tags and the words about the whole that the written file does not hold."""
+        before = self._reader.video.codec_context
+        with self._av.open(str(path), metadata_errors="replace") as written:
+            after = written.streams.video[0].codec_context
+            lost = [name for name in _TAGS if _tag(before, name) not in (None, _tag(after, name))]
+            names = {name.lower() for name in _words(self._reader.container.metadata)}
+            names -= {name.lower() for name in written.metadata}
+        if lost:
+            listed = ", ".join(name.replace("_", " ") for name in lost)
+            self.notes.append(f"colour tags are lost: {listed}: {self.codec} in {self._suffix} holds none")
+        if names:
+            self.notes.append(f"metadata are lost: {', '.join(sorted(names))}: {self._suffix} holds none")
 
     def close(self) -> None:
         """Let go of the file; after `finish` this does nothing."""
@@ -315,6 +332,11 @@ def _describe(stream: Any) -> str:
     codec = stream.codec_context.name if stream.codec_context is not None else ""
     language = stream.metadata.get("language", "")
     return " ".join(filter(None, (f"stream {stream.index}:", str(stream.type), codec, language)))
+
+
+def _tag(context: Any, name: str) -> int | None:
+    value = int(getattr(context, name))
+    return None if value in _UNSAID else value
 
 
 def _words(metadata: dict[str, str]) -> dict[str, str]:

@@ -122,3 +122,24 @@ def test_hdr10_data_are_kept_or_named(tmp_path, codec, options, target):
 def test_a_video_without_any_says_nothing(tmp_path):
     result = fastllie.enhance_video(write(tmp_path / "a.mp4"), tmp_path / "b.mkv", "sci")
     assert (result.kept, result.dropped, result.notes) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("target", "lost"),
+    [
+        ("b.mkv", []),
+        ("b.ts", ["metadata are lost: artist, title: .ts holds none"]),
+        (
+            "b.ogv",
+            [
+                "colour tags are lost: color primaries, color trc: libvpx yuv420p in .ogv holds none",
+                "metadata are lost: artist, title: .ogv holds none",
+            ],
+        ),
+    ],
+)
+def test_colour_tags_and_words_that_a_container_does_not_hold_are_named(tmp_path, target, lost):
+    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": 14}
+    source = write(tmp_path / "a.mkv", tags=tags, words={"title": "Night", "artist": "Me"})
+    notes = fastllie.enhance_video(source, tmp_path / target, "sci").notes
+    assert [note for note in notes if "lost" in note] == lost
