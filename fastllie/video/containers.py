@@ -82,7 +82,7 @@ def suffixes_among(inputs: Sequence[str | os.PathLike[str]]) -> set[str]:
     """
     by_name: list[str] = []
     in_folders: dict[str, list[str]] = defaultdict(list)
-    for given in map(os.fspath, inputs):
+    for given in (os.fspath(path) for path in inputs):
         for place, _, names in os.walk(given):
             for name in names:
                 some = in_folders[_suffix(name)]

@@ -32,12 +32,17 @@ _ENCODERS = {
     },
 }
 # where the source's codec cannot be written or the container does not hold it
-_INSTEAD = {"webm": "vp9", "avi": "mpeg4"}
+_INSTEAD = {
+    "webm": "vp9",
+    "avi": "mpeg4",
+    **dict.fromkeys(("mpeg", "vob", "dvd", "svcd"), "mpeg2video"),
+}
 _FALLBACK = "h264"
 # what containers hold of which FFmpeg says nothing when it is asked
 _HELD = {
     "mpegts": ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"),
-    **dict.fromkeys(("mpeg", "vob", "dvd", "svcd"), ("h264", "mpeg1video", "mpeg2video")),
+    # H.264 too, but without the times of most frames
+    **dict.fromkeys(("mpeg", "vob", "dvd", "svcd"), ("mpeg1video", "mpeg2video")),
 }
 # bits a pixel that no content needs: a ceiling, for encoders that have no constant quality without one
 _CEILING = 0.5

@@ -114,16 +114,16 @@ class Extras:
         values = [Fraction(int(n), int(d)) if d else Fraction(0) for n, d in data[:20].reshape(10, 2)]
         units = _HDR10[self._encoder][3] if self._encoder in _HDR10 else None
 
-        def pair(a: Fraction, b: Fraction, unit: int) -> str:
+        def pair(two: list[Fraction], unit: int) -> str:
             if units is None:
-                return f"({float(a):.5f},{float(b):.5f})"
-            return f"({round(a * units[unit])},{round(b * units[unit])})"
+                return f"({float(two[0]):.5f},{float(two[1]):.5f})"
+            return f"({round(two[0] * units[unit])},{round(two[1] * units[unit])})"
 
         red, green, blue, white = (values[place : place + 2] for place in (0, 2, 4, 6))
         least, most = values[8:]
         points = {"G": green, "B": blue, "R": red, "WP": white}
-        colours = "".join(f"{name}{pair(*point, 0)}" for name, point in points.items())
-        return 0, f"{colours}L{pair(most, least, 1)}"
+        colours = "".join(f"{name}{pair(point, 0)}" for name, point in points.items())
+        return 0, f"{colours}L{pair([most, least], 1)}"
 
     def _light(self) -> tuple[int, str] | None:
         data = self._data(_LIGHT)
