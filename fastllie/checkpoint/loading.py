@@ -77,23 +77,37 @@ def read(path: Path, method: str) -> Checkpoint:
     Raises:
         ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
     """
-    metadata: dict[str, str] = {}
-    if path.suffix.lower() == ".safetensors":
-        content, metadata = read_safetensors(path)
-        tensors = tensors_of(content)
-    elif method == "nerco" and nerco.is_published(path):
-        tensors = tensors_of(nerco.read_published(path))
-    else:
-        tensors = read_torch(path)
-    tensors = {
-        key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()
-    }
+    tensors, metadata = _tensors(path, method)
     checkpoint = _fitting(path, method, candidates(tensors, LEAST), metadata)
     for key, tensor in checkpoint.state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise ValueError(f"{path}: {key} holds {bad} values that are NaN or infinite")
     return checkpoint
+
+
+def methods_of(path: Path) -> list[str]:
+    """The methods that the weights of a file fit.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    found = []
+    for method in METHODS:
+        tensors, metadata = _tensors(path, method)
+        if any(_read_as(method, part, metadata) for part in candidates(tensors, LEAST).values()):
+            found.append(method)
+    return found
+
+
+def _tensors(path: Path, method: str) -> tuple[dict[tuple[str, ...], Tensor], dict[str, str]]:
+    """What a file holds, and its metadata."""
+    if path.suffix.lower() == ".safetensors":
+        content, metadata = read_safetensors(path)
+        return tensors_of(content), metadata
+    if method == "nerco" and nerco.is_published(path):
+        return tensors_of(nerco.read_published(path)), {}
+    return read_torch(path), {}
 
 
 def _fitting(

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from fastllie.api import Enhancer
-from fastllie.images.photograph import DeepImage, read_image
 from fastllie.images.files import SUFFIXES, opening, save_image
+from fastllie.images.photograph import DeepImage, read_image
 from fastllie.methods import info, list_methods
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
