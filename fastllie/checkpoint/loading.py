@@ -21,6 +21,7 @@ from fastllie.checkpoint.file import (
     write_published,
 )
 from fastllie.methods import METHODS, info, model_class, unknown
+from fastllie.models.network import Network
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 LEAST = 4  # tensors, of the smallest network
@@ -199,7 +200,7 @@ def _shapes_of(method: str, options: tuple[tuple[str, Any], ...]) -> dict[str, t
         return _shapes(model_class(method)(**dict(options)).state_dict())
 
 
-def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
+def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
 
     Of `options` those that are None leave the choice to the file.

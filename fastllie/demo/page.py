@@ -22,7 +22,7 @@ from fastllie.demo.showcase import (
     title,
     variants,
 )
-from fastllie.images.photograph import read_image
+from fastllie.images.reading import read
 from fastllie.methods import info
 
 MOST_WAITING = 16  # requests; they are served one at a time, because a network uses all cores
@@ -84,7 +84,7 @@ def page(folder: Path, samples: str | os.PathLike[str] | None = None, *, public:
     choices = samples_of(samples)
     for path in choices:
         checked(path)
-    thumbnails = [displayable(read_image(path), THUMBNAIL) for path in choices]
+    thumbnails = [displayable(read(path), THUMBNAIL) for path in choices]
     # nothing may be loaded or reported from outside: no analytics here, and no fonts of the web in the theme
     with gr.Blocks(title="fastllie", analytics_enabled=False, delete_cache=(3600, KEPT)) as blocks:
         photograph, open_tab = gr.State(choices[0]), gr.State("one")

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,6 @@ def enhance_video(
     enhancer = Enhancer(
         method, weights=weights, device=device, dtype=dtype, tile=tile, strength=strength, **options
     )
-    av = pyav()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def brighten(array: np.ndarray) -> np.ndarray:
@@ -119,23 +118,11 @@ def enhance_video(
         return from_batch(enhancer(steady.follow(x)), kind)
 
     with replacing(target) as temporary, Reader(source, salvage=salvage) as reader:
-        try:
-            with closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
-                _run(reader, writer, brighten, progress)
-                writer.finish()
-                writer.compare(temporary)
-        except av.FFmpegError as error:
-            # the reader names its own errors
-            told = f"cannot write {os.fspath(target)!r}: {error.strerror}"
-            if isinstance(error, OSError):
-                raise OSError(error.errno, told) from error
-            raise ValueError(told) from error
-        notes = list(writer.notes)
-        if reader.jumps:
-            count = len(reader.jumps.offsets) - 1
-            notes.append(f"the source's clock jumps back ({count}x); what follows comes later instead")
-        if reader.damage is not None:
-            notes.append(f"{reader.damage}; {reader.lost} packets lost")
+        with _named(target), closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
+            _run(reader, writer, brighten, progress)
+            writer.finish()
+            writer.compare(temporary)
+        notes = [*writer.notes, *reader.notes]
     return VideoResult(
         path=Path(target),
         frames=writer.frames,
@@ -146,6 +133,18 @@ def enhance_video(
         notes=tuple(notes),
         cuts=steady.cuts,
     )
+
+
+@contextmanager
+def _named(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in the errors of FFmpeg, of which the reader names its own."""
+    try:
+        yield
+    except pyav().FFmpegError as error:
+        message = f"cannot write {os.fspath(target)!r}: {error.strerror}"
+        if isinstance(error, OSError):
+            raise OSError(error.errno, message) from error
+        raise ValueError(message) from error
 
 
 def frames(

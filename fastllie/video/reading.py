@@ -120,6 +120,17 @@ class Reader:
                 return
         raise ValueError(f"{self.name!r} is damaged: no frame of its video can be decoded")
 
+    @property
+    def notes(self) -> list[str]:
+        """What was found that may surprise, after the last frame."""
+        found = []
+        if self.jumps:
+            count = len(self.jumps.offsets) - 1
+            found.append(f"the source's clock jumps back ({count}x); what follows comes later instead")
+        if self.damage is not None:
+            found.append(f"{self.damage}; {self.lost} packets lost")
+        return found
+
     def __iter__(self) -> Iterator[Any]:
         """`av.VideoFrame`s of the video and `av.Packet`s of the other streams."""
         waiting, self._waiting = self._waiting, []

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -94,12 +95,12 @@ def _meanings(docstring: str) -> dict[str, str]:
     """Name -> text of the entries in the section Args of a docstring."""
     found: dict[str, str] = {}
     name = ""
-    for line in docstring.partition("Args:")[2].splitlines():
-        entry = re.match(r" {8}(\w[\w, ]*): (.+)", line)
+    for line in inspect.cleandoc(docstring).partition("Args:")[2].splitlines():
+        entry = re.match(r" {4}(\w[\w, ]*): (.+)", line)
         if entry:
             name = entry[1]
             found[name] = entry[2]
-        elif name and line.startswith(" " * 12):
+        elif name and line.startswith(" " * 8):
             found[name] += " " + line.strip()
         elif line.strip():
             name = ""
@@ -107,8 +108,9 @@ def _meanings(docstring: str) -> dict[str, str]:
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:
-    for name, annotation in get_type_hints(kind).items():
-        part = next((kind for kind in kinds(annotation) if is_dataclass(kind)), None)
+    hints = get_type_hints(kind)
+    for name in (entry.name for entry in fields(kind)):
+        part = next((kind for kind in kinds(hints[name]) if is_dataclass(kind)), None)
         if part is not None:
             yield from _names(part, f"{prefix}{name}.")
         if name != "method":
