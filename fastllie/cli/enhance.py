@@ -177,7 +177,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
                 compare=arguments.compare,
                 overwrite=arguments.overwrite,
                 progress=advance,
-                others=dict.fromkeys(fastllie.video.suffixes_among(inputs), video),
+                others=dict.fromkeys(fastllie.video.suffixes_among(inputs, output), video),
                 **given(arguments, "quality", "png_level"),
             )
     except (TypeError, ValueError, ImportError, ConnectionError) as error:

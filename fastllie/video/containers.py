@@ -72,8 +72,8 @@ def is_video(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def suffixes_among(inputs: Sequence[str | os.PathLike[str]]) -> set[str]:
-    """The suffixes of the videos among files, globs and folders, and the usual ones.
+def suffixes_among(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] = "") -> set[str]:
+    """The suffixes of videos among files, globs and folders, that of an output that is one, and the usual ones.
 
     FFmpeg is asked for its suffixes where there are others than those of images, and looks into files: into a
     few of a folder, because TypeScript ends in .ts too, and into each that is given by name.
@@ -98,6 +98,8 @@ def suffixes_among(inputs: Sequence[str | os.PathLike[str]]) -> set[str]:
         for suffix, some in in_folders.items():
             if suffix not in known and suffix in containers() and any(map(is_video, some)):
                 found.add(suffix)
+        if _suffix(os.fspath(output)) not in known and _suffix(os.fspath(output)) in containers():
+            found.add(_suffix(os.fspath(output)))
     except ImportError:
         found = set()
     return {*USUAL, *found}

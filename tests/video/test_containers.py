@@ -68,6 +68,13 @@ def test_any_file_that_is_named_is_looked_into(tmp_path):
     assert fastllie.enhance_video(tmp_path / "clip.camera", tmp_path / "b.mp4", "sci").frames == COUNT
 
 
+def test_an_output_of_a_camera_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("a.mp4")
+    assert cli.main(["enhance", "a.mp4", "-o", "b.mts", "--method", "sci"]) == 0
+    assert video.is_video("b.mts")
+
+
 def test_typescript_is_no_transport_stream(tmp_path):
     (tmp_path / "a.ts").write_text("export const answer = 42;\n")
     assert video.suffixes_among([tmp_path]) == set(video.SUFFIXES)
