@@ -66,6 +66,7 @@ MAY_IMPORT = {
         "fastllie.exporting",
         "fastllie.defaults",
         "fastllie.images.files",
+        "fastllie.inference",
         "fastllie.methods",
         "fastllie.models",
         "fastllie.ops",

@@ -73,9 +73,9 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 
 
 def suffixes_among(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] = "") -> set[str]:
-    """The suffixes of videos among files, globs and folders, that of an output that is one, and the usual ones.
-
     """The suffixes of videos among files, globs and folders, of an output that is one, and the usual ones.
+
+    FFmpeg is asked for its suffixes where there are others than those of images, and looks into files: into a
     few of a folder, because TypeScript ends in .ts too, and into each that is given by name.
 
     Without PyAV these are the usual ones, so that whoever enhances such a file says what is missing.
