@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
     FolderResult,
@@ -30,7 +31,7 @@ from fastllie.folders.work import (
     checked,
     quiet_pillow,
 )
-from fastllie.images.files import PNG_LEVEL, QUALITY, remove_remains_of
+from fastllie.images.files import remove_remains_of
 from fastllie.methods import info
 
 # A file that ends its worker this often is named, and not tried again
@@ -168,7 +169,7 @@ def enhance_folder(
     gpus: float | None = None,
     compare: bool = False,
     overwrite: bool = False,
-    quality: int | None = QUALITY,
+    quality: int | None = None,
     png_level: int = PNG_LEVEL,
     progress: Progress | None = None,
     others: Mapping[str, Callable[[Path, Path], None]] | None = None,

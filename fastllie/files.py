@@ -4,7 +4,8 @@ import os
 
 from PIL import Image
 
-from fastllie.images.files import PNG_LEVEL, QUALITY, SUFFIXES, is_complete, replacing
+from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.images.files import SUFFIXES, is_complete, replacing
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
 
@@ -17,7 +18,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def save_image(
-    image: Image.Image, path: str | os.PathLike[str], *, quality: int = QUALITY, png_level: int = PNG_LEVEL
+    image: Image.Image, path: str | os.PathLike[str], *, quality: int | None = None, png_level: int = PNG_LEVEL
 ) -> None:
     """Write a PIL image in the format of the suffix; see `fastllie.images.writing.write`."""
     Photograph.of(image).save(path, quality=quality, png_level=png_level)

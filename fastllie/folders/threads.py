@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from fastllie.api import Enhancer
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out, checked
-from fastllie.images.files import PNG_LEVEL, QUALITY
 
 # Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
 MOST_PIXELS = 2**28
@@ -32,7 +32,7 @@ def enhance_folder(
     compare: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
-    quality: int | None = QUALITY,
+    quality: int | None = None,
     png_level: int = PNG_LEVEL,
     progress: Progress | None = None,
     others: Mapping[str, Callable[[Path, Path], None]] | None = None,

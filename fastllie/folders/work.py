@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Failure, Job, PathLike, plan
-from fastllie.images.files import PNG_LEVEL, QUALITY, is_complete, remove_remains
+from fastllie.images.files import is_complete, remove_remains
 from fastllie.images.formats import FORMATS, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
@@ -142,7 +143,7 @@ class Work:
     enhance: Callable[[Photograph], Photograph]
     others: Mapping[str, Callable[[Path, Path], None]]
     compare: bool = False
-    quality: int | None = QUALITY
+    quality: int | None = None
     png_level: int = PNG_LEVEL
     max_pixels: int | None = None
 

@@ -58,7 +58,7 @@ def to_batch(
             means float32 for all others.
         white_level: The value of white of uint16: a number, "auto" (the least of 10, 12, 14 or 16 bits that holds
             all values), or None: 65535, or what a file says.
-        max_pixels: Of a file; None is `files.MOST_PIXELS`.
+        max_pixels: Of a file; None is `defaults.MOST_PIXELS`.
 
     Raises:
         TypeError: another kind of object, or of numbers.

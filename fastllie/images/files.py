@@ -14,14 +14,10 @@ from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from fastllie.defaults import MOST_PIXELS
 from fastllie.images import jpeg
 from fastllie.images.formats import SUFFIXES as SUFFIXES
 
-QUALITY: int | None = None  # of lossy formats: the source's own, where it was of the same format
-# Pillow's own, 6, takes three times as long for files a tenth smaller (photographs of 1600x1067)
-PNG_LEVEL = 1
-#: Pixels of a picture that are taken without being asked for: a telephone's 200 megapixels, and a tenth
-MOST_PIXELS = 220_000_000
 # Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
 MOST_DECODED = 2**32
 _PILLOWS_MOST = 89_478_485  # as long as nobody has set PIL.Image.MAX_IMAGE_PIXELS
@@ -107,7 +103,7 @@ def opening(source: Source, max_pixels: int | None = None, name: str = "") -> It
     """The unread image of a file; what goes wrong in the block is told by the name of the file.
 
     Args:
-        max_pixels: Of one picture; None is `MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was set to.
+        max_pixels: Of one picture; None is `defaults.MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was set to.
     """
     name = name_of(source)
     with (

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastllie.defaults import PNG_LEVEL
 from fastllie.images import colour, exif, xmp
-from fastllie.images.files import PNG_LEVEL, QUALITY
 from fastllie.images.tiff import BrokenError
 from fastllie.images.writing import write
 
@@ -221,7 +221,7 @@ class Photograph:
         self,
         path: str | os.PathLike[str],
         *,
-        quality: int | None = QUALITY,
+        quality: int | None = None,
         png_level: int = PNG_LEVEL,
         format: str = "",
     ) -> list[str]:

@@ -43,7 +43,7 @@ def read(
 
     Args:
         source: A path, the bytes of a file, or a file opened for bytes.
-        max_pixels: Of one picture; None is `files.MOST_PIXELS`.
+        max_pixels: Of one picture; None is `defaults.MOST_PIXELS`.
         white_level: The value of white of 16-bit files: a number, "auto" (the least of 10, 12, 14 or 16 bits
             that holds all values), or None: what the file says, or 65535.
         only_first: Of a file of several pictures read the first alone; the others are named in `left_out`.

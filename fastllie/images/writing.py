@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastllie.defaults import QUALITY
 from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs
 from fastllie.images.files import replacing
 from fastllie.images.formats import FORMATS, KINDS, format_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fastllie.images.photograph import Photograph
 
 # Where the source was of another format; the later three lose about as little at it
-NEW_QUALITY = {"JPEG": 95, "WEBP": 95, "AVIF": 90, "HEIF": 90, "JXL": 90}
+NEW_QUALITY = {"JPEG": QUALITY, "WEBP": QUALITY, "AVIF": 90, "HEIF": 90, "JXL": 90}
 _COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP"}
 _TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
 _USUAL = {(72, 72), (96, 96), (1, 1)}  # dots an inch that say nothing

@@ -16,7 +16,8 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
-from fastllie.demo import page, showcase
+from fastllie.demo import showcase
+from fastllie.demo.page import page as made_page
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
 
@@ -268,7 +269,7 @@ def test_the_page_says_where_photographs_go(tmp_path):
     pytest.importorskip("gradio")
     texts = {}
     for public in (False, True):
-        blocks = page.page(tmp_path, public=public)
+        blocks = made_page(tmp_path, public=public)
         assert blocks.analytics_enabled is False
         texts[public] = str(blocks.get_config_file()["components"])
     assert "They stay on the machine" in texts[False]

@@ -30,7 +30,7 @@ from PIL import Image
 
 from fastllie.images.files import replacing
 from fastllie.images.photograph import Photograph
-from fastllie.training.record.bar import Bar, on_terminal, spell_seconds
+from fastllie.terminal import Bar, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
 PICTURES, EVENTS = "pictures", "tensorboard"
