@@ -239,19 +239,19 @@ def upright(image: Image.Image, *, own: bool = False, name: str = "an image") ->
     """
     # a TIFF turns itself when its pixels are read
     image.load()
+    damaged = False
     try:
         found = image.getexif()
         method = _UPRIGHT.get(found.get(exif.ORIENTATION, 1))
     except Exception as error:
         # Pillow raises nearly anything; the pixels are good, and no reason to lose a photograph
         warnings.warn(f"the EXIF data of {name} are damaged and left out: {error}", stacklevel=2)
-        found, method = Image.Exif(), None
-        image.info = {key: value for key, value in image.info.items() if key not in _EXIF_KEYS}
-    if method is not None:
-        result = image.transpose(method)
-    else:
+        found, method, damaged = Image.Exif(), None, True
+    if method is None:
         result = image if own else image.copy()
-    info = dict(image.info)
+    else:
+        result = image.transpose(method)
+    info = {key: value for key, value in image.info.items() if not (damaged and key in _EXIF_KEYS)}
     # TIFF keeps its tags in the image object, and an old PNG has them as text
     if found and "exif" not in info:
         for tag in set(found) - (_TAGS if image.format == "TIFF" else set(found)):
