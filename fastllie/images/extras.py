@@ -28,6 +28,7 @@ _JXL_MODES = {
     "I;16": (1, "u2"),
     "F": (1, "f4"),
 }
+_SRGB = "sRGB".encode("utf-16-be")  # the name of the profile that libjxl makes where there is none
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of a JPEG XL, width to height
 
 
@@ -116,11 +117,15 @@ def _jxl(content: bytes, name: str, max_pixels: int | None) -> "Photograph":
         raise ValueError(f"pixels of the mode {told.mode}")
     channels, kind = _JXL_MODES[told.mode]
     values = np.frombuffer(data, kind).reshape(told.height, told.width, channels).copy()
-    info: dict[str, Any] = {"icc_profile": icc_profile} if icc_profile else {}
+    info: dict[str, Any] = {}
+    if icc_profile and not (icc_profile[4:8] == b"jxl " and _SRGB in icc_profile):
+        info["icc_profile"] = icc_profile
     for box in boxes:
         if box.box_type == b"Exif" and len(box.data) > 12:
-            start = 4 + struct.unpack(">I", box.data[:4])[0]
-            # the orientation of a JPEG XL stands beside its pixels, and is applied; that of the EXIF data is none
+            # where the data begin; the plugin itself does not write it. Their orientation is none: that of a
+            # JPEG XL stands beside its pixels, and is applied
+            named = box.data[:4] not in (b"II*\0", b"MM\0*")
+            start = 4 + struct.unpack(">I", box.data[:4])[0] if named else 0
             info["exif"] = exif.PREFIX + box.data[start:]
         elif box.box_type == b"xml ":
             info["xmp"] = xmp.adjusted(box.data)
@@ -214,7 +219,8 @@ def encode(
     if format == "JXL":
         image = photo.as_pil()
         image.info = {}
-        told = {"exif": exif_data or None, "xmp": described.get("xmp")}
+        data = exif_data.removeprefix(exif.PREFIX)
+        told = {"exif": bytes(4) + data if data else None, "xmp": described.get("xmp")}
         image.save(content, "JXL", quality=quality, lossless=quality == 100, use_container=True, **told)
         return content.getvalue()
     import pillow_heif
@@ -225,5 +231,8 @@ def encode(
     )
     file = pillow_heif.from_bytes(mode, photo.size, np.ascontiguousarray(photo.values).tobytes())
     told = {key: described[key] for key in ("exif", "xmp", "icc_profile") if described.get(key)}
-    file.save(content, quality=-1 if quality == 100 else quality, **told)
+    if quality == 100:
+        # without loss, as it is without a matrix and with all of the colours
+        told |= {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+    file.save(content, **{"quality": quality, **told})
     return content.getvalue()

@@ -62,7 +62,7 @@ FORMATS = {
         "PPM, PGM, PBM, PFM", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), deep=(1, 3), modes=("1", "F")
     ),
     "TGA": Format("TGA", (".tga",), (), (1, 2, 3, 4)),
-    "JPEG2000": Format("JPEG 2000", (".jp2",), (), (1, 2, 3, 4), (1,)),
+    "JPEG2000": Format("JPEG 2000", (".jp2",), ("comment",), (1, 2, 3, 4), (1,)),
     "AVIF": Format(
         "AVIF", (".avif",), ("EXIF", "XMP", "ICC profile"), (1, 2, 3, 4), exact="never", many="animation"
     ),

@@ -19,6 +19,7 @@ _OF_CODING = {b"bKGD", b"sBIT"}
 _OF_PALETTE = {b"hIST", b"sPLT"}
 _CONTENT_CREDENTIALS = b"caBX"
 XMP = b"XML:com.adobe.xmp"
+_IPTC = b"Raw profile type iptc\0"
 _OLD_EXIF = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 
 
@@ -36,6 +37,25 @@ class Came(NamedTuple):
     kind: tuple[int, int]
     xmp: bytes
     left_out: list[str]
+
+    @property
+    def comment(self) -> bytes:
+        """The text of that name; b"" for none."""
+        head = b"Comment\0"
+        found = [content for name, content in self.chunks if name == b"tEXt" and content.startswith(head)]
+        return found[0].removeprefix(head) if found else b""
+
+    @property
+    def iptc(self) -> bytes:
+        """As ImageMagick puts it into text, in the digits of its bytes; b"" for none, or damaged."""
+        for name, content in self.chunks:
+            if name == b"zTXt" and content.startswith(_IPTC):
+                try:
+                    words = zlib.decompressobj().decompress(content.removeprefix(_IPTC + b"\0"), _MOST)
+                    return bytes.fromhex(b"".join(words.split(b"\n")[3:]).decode())
+                except (zlib.error, ValueError):
+                    return b""
+        return b""
 
     @property
     def names(self) -> set[bytes]:
@@ -105,7 +125,7 @@ def described(
     if iptc:
         # as ImageMagick writes it, and ExifTool reads it
         words = f"\niptc\n{len(iptc):8}\n{iptc.hex()}\n".encode()
-        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(words)))
+        chunks.append((b"zTXt", _IPTC + b"\0" + zlib.compress(words)))
     return chunks
 
 

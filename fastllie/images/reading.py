@@ -115,7 +115,9 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
     except tiff.BrokenError:
         return None
     pages, left_out = _full_pages(pages, only_first)
-    if not all(strips.kind_of(page) for page in pages):
+    kinds = [strips.kind_of(page) for page in pages]
+    # of 8 bits Pillow reads nearly all
+    if not all(kinds) or (set(kinds) == {"u1"} and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
     made = []
@@ -218,7 +220,7 @@ def _frames(file: Any, kind: str, name: str, only_first: bool) -> Iterator[Photo
         photo = Photograph.of(image, replace(stored, coding={**stored.coding, **times}) if times else stored)
         photo.info.update(info)
         if kind == "TIFF":
-            photo = _twelve_bits(photo, file)
+            photo = _as_deep_as_told(photo, file)
         yield photo
 
 
@@ -229,9 +231,15 @@ def _refuse_together(pixels: int, count: int, name: str) -> None:
         )
 
 
-def _twelve_bits(photo: Photograph, file: Any) -> Photograph:
-    """Grey of 12 bits, which Pillow leaves as they are."""
-    return replace(photo, white=4095) if _raw_mode(file) == "I;12" or file.tag_v2.get(258) == (12,) else photo
+def _as_deep_as_told(photo: Photograph, file: Any) -> Photograph:
+    """The white of grey of 12 bits, which Pillow leaves as they are; and what it takes off other depths."""
+    depths = file.tag_v2.get(258, (1,))
+    if depths == (12,):
+        return replace(photo, white=4095)
+    if len(depths) > 1 and max(depths) > 8:
+        left_out = (*photo.stored.left_out, f"all but 8 of {max(depths)} bits")
+        return replace(photo, stored=replace(photo.stored, left_out=left_out))
+    return photo
 
 
 def _raw_mode(file: Any) -> str:
@@ -260,9 +268,12 @@ def _stored(file: Any, kind: str) -> tuple[Stored, dict[str, Any]]:
 
 def _jpeg_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     came = jpeg.came_with(whole(file.fp))
+    tables = [file.quantization[layer[3]] for layer in file.layer if layer[3] in file.quantization]
+    while len(tables) > 1 and tables[-1] == tables[-2]:
+        # the encoder takes one for each channel, and the last one for those that follow
+        del tables[-1]
     coding: dict[str, Any] = {
-        # one for each channel, as the encoder counts them
-        "qtables": [file.quantization[layer[3]] for layer in file.layer if layer[3] in file.quantization],
+        "qtables": tables,
         "progressive": bool(file.info.get("progressive")),
         "keep_rgb": file.mode == "RGB" and file.info.get("adobe_transform") == 0,
     }
@@ -278,6 +289,9 @@ def _jpeg_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
 def _png_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     came = png.came_with(file.fp)
     info = {"xmp": xmp.adjusted(came.xmp)} if came.xmp else {}
+    for key, value in (("comment", came.comment), ("iptc", came.iptc)):
+        if value:
+            info[key] = value
     return Stored("PNG", {}, came, tuple(came.left_out)), info
 
 

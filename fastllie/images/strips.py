@@ -1,4 +1,4 @@
-"""The pixels of a TIFF in 16 and 32 bits a channel, which Pillow reads in grey alone, or not at all."""
+"""The pixels of a TIFF as they are stored: of 16 and 32 bits Pillow reads grey alone."""
 
 import io
 import math
@@ -17,7 +17,7 @@ NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 7, 8, 32773,
 #: what makes of bytes other bytes, in Pillow's words where zlib does not do it
 BY_PILLOW = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 _READ = {NONE, DEFLATE, OLD_DEFLATE, *BY_PILLOW}
-_KINDS = {(16, 1): "u2", (16, 3): "f2", (32, 3): "f4"}  # depth and sample format
+_KINDS = {(8, 1): "u1", (16, 1): "u2", (16, 3): "f2", (32, 3): "f4"}  # depth and sample format
 _WIDTH, _HEIGHT, _DEPTHS, _COMPRESSION, _CHANNELS, _ROWS = 256, 257, 258, 259, 277, 278
 _PLANES, _PREDICTOR, _FORMAT = 284, 317, 339
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_PLACES, _TILE_LENGTHS, _PLACES, _LENGTHS = 322, 323, 324, 325, 273, 279

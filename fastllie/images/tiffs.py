@@ -153,8 +153,9 @@ def of_values(
         raise BrokenError(f"{channels} channels; wanted {own}")
     if values.dtype == np.float16:
         values = values.astype(np.float32)
+    top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
     if photometric == WHITE_IS_ZERO:
-        values[..., :1] = (65535 if values.dtype == np.uint16 else 1) - values[..., :1]
+        values[..., :1] = top - values[..., :1]
     # 1 multiplied in, 2 not; nothing said of a fourth channel means alpha too
     extra = (*page.all(_EXTRA), *((2,) if channels == 4 and own == 3 and not page.all(_EXTRA) else ()), 0)[0]
     alpha = values[..., own : own + 1] if channels > own and extra in (1, 2) and own < 4 else values[..., :0]
@@ -162,7 +163,6 @@ def of_values(
     left_out = [f"{beyond} channels that are neither colour nor alpha"] if beyond else []
     colours = values[..., :own]
     if alpha.shape[2] and extra == 1:
-        top = 65535 if values.dtype == np.uint16 else 1
         wide = colours * (top / np.maximum(alpha, 1 if top > 1 else 1e-9, dtype=np.float64))
         colours = np.minimum(np.floor(wide + 0.5) if top > 1 else wide, top).astype(values.dtype)
     if photometric == CMYK:
@@ -204,7 +204,7 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     if channels in (2, 4) and photo.native is None:
         put(_EXTRA, tiff.SHORT, 0 if photo.mode == "RGBX" else 2)
     if values.dtype.kind in "fi":
-        put(_FORMAT, tiff.SHORT, 3 if values.dtype.kind == "f" else 2)
+        put(_FORMAT, tiff.SHORT, *(3 if values.dtype.kind == "f" else 2,) * channels)
     if predictor == 2:
         put(PREDICTOR, tiff.SHORT, 2)
     if photo.values.dtype == np.uint16 and photo.white != 65535:

@@ -173,7 +173,7 @@ def _encoded(
         settings["quality"] = 80 if settings.get("lossless") else settings["quality"]
     if kind == "BMP" and described.get("dpi"):
         settings["dpi"] = described["dpi"]
-    if kind == "GIF" and isinstance(described.get("comment"), bytes):
+    if kind in ("GIF", "JPEG2000") and isinstance(described.get("comment"), bytes):
         settings["comment"] = described["comment"]
     if kind == "TGA":
         settings["compression"] = (

@@ -10,7 +10,6 @@ from PIL import Image
 
 import fastllie
 from fastllie import cli
-from fastllie.images.files import RefusedError
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
 
