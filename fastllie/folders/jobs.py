@@ -3,6 +3,7 @@
 import glob
 import itertools
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,9 +98,7 @@ def plan(
             require(format_of(out))
         walk.plan.jobs = [(found[0][0], out)]
         return walk.plan
-    walk.plan.jobs = list(
-        dict.fromkeys((source, out / _named(place, suffix, others)) for source, place in found)
-    )
+    walk.plan.jobs = [(source, out / place) for source, place in _named(found, suffix, others)]
     _refuse_clashes(walk.plan.jobs)
     return walk.plan
 
@@ -115,13 +114,22 @@ def _suffix(format: str) -> str:
     return suffix
 
 
-def _named(place: Path, suffix: str, others: Collection[str]) -> Path:
-    given = suffix_of(place)
-    if given in others:
-        return place
-    if suffix:
-        return place.with_suffix(suffix)
-    return place.with_suffix(DEVELOPED) if READ.get(given) == "RAW" else place
+def _named(found: Sequence[Job], suffix: str, others: Collection[str]) -> list[Job]:
+    """The places of the results: with another suffix, or behind the old one where two would be the same."""
+    named = []
+    for source, place in dict.fromkeys(found):
+        given = suffix_of(place)
+        own = DEVELOPED if READ.get(given) == "RAW" else given
+        wanted = own if given in others or not suffix else suffix
+        named.append((source, place, place if wanted == given else place.with_suffix(wanted)))
+    taken = Counter(target for _, _, target in named)
+    return [
+        (
+            source,
+            target if target == place or taken[target] == 1 else place.with_name(place.name + target.suffix),
+        )
+        for source, place, target in named
+    ]
 
 
 def _found(given: PathLike, walk: "_Walk") -> list[Job]:
@@ -180,9 +188,9 @@ class _Walk:
                     self.plan.pass_over(HIDDEN, path)
                 elif entry.is_dir(follow_symlinks=False):
                     places.append(path)
-                elif entry.is_dir() and not self._follow:
+                elif path.is_dir() and not self._follow:
                     self.plan.pass_over(LINK, path)
-                elif entry.is_dir():
+                elif path.is_dir():
                     links.append(path)
                 elif self._is_read(entry, path) and not (inside and self._results in path.resolve().parents):
                     yield path

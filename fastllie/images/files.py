@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from fastllie.defaults import MOST_PIXELS
-from fastllie.images import jpeg
+from fastllie.images import jpeg, tiff
 from fastllie.images.formats import SUFFIXES as SUFFIXES
 
 # Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
@@ -216,22 +216,46 @@ def whole(file: BinaryIO) -> bytes:
 
 
 def is_complete(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an image that was written to its end, as far as its first and last bytes tell."""
+    """Whether a file is an image that was written to its end, as far as its structure tells."""
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            format, size = image.format, file.seek(0, os.SEEK_END)
+        with open(path, "rb") as file:
+            start, size = file.read(16), file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 12))
             tail = file.read()
-            file.seek(4)
-            length = int.from_bytes(file.read(4), "little")
+            if start.startswith(b"\x89PNG\r\n\x1a\n"):
+                return tail == _PNG_END
+            if start.startswith(b"\xff\xd8\xff"):
+                return tail.endswith(b"\xff\xd9")
+            if start.startswith(b"RIFF"):
+                return int.from_bytes(start[4:8], "little") + 8 <= size
+            if start.startswith(b"GIF8"):
+                return tail.endswith(b";")
+            if start[:2] in (b"II", b"MM"):
+                return tiff.ends_within(file, size)
+            if start[4:8] in (b"ftyp", b"JXL "):
+                return _boxes_fill(file, size)
+            if start.startswith(b"\xff\x0a"):
+                return size > 16
+            file.seek(0)
+            with Image.open(file):
+                return True
     except Exception:
-        # see `opening`
+        # Pillow raises nearly anything for a damaged file
         return False
-    if format == "PNG":
-        return tail == _PNG_END
-    if format == "JPEG":
-        return tail.endswith(b"\xff\xd9")
-    return format != "WEBP" or length + 8 <= size
+
+
+def _boxes_fill(file: BinaryIO, size: int) -> bool:
+    """Whether the boxes of HEIC, AVIF or JPEG XL end where the file ends."""
+    place = 0
+    while place + 8 <= size:
+        file.seek(place)
+        length = int.from_bytes(file.read(4), "big")
+        if length == 1:
+            file.seek(place + 8)
+            length = int.from_bytes(file.read(8), "big")
+        # 0 is as far as there is anything
+        place = size if length == 0 else place + max(8, length)
+    return place == size
 
 
 def remove_remains(folder: str | os.PathLike[str]) -> None:

@@ -193,6 +193,22 @@ def _entry(
     return Entry(kind, number, content) if len(content) == length else None
 
 
+def ends_within(file: BinaryIO, size: int) -> bool:
+    """Whether the first picture and its tags lie within a file of `size` bytes.
+
+    Raises:
+        BrokenError: the tags do not.
+    """
+    file.seek(0)
+    order, big, offset = header(file.read(16))
+    page, _ = read_directory(file, order, big, offset)
+    for places, lengths in ((273, 279), (324, 325)):
+        for place, length in zip(page.all(places), page.all(lengths), strict=False):
+            if place + length > size:
+                return False
+    return True
+
+
 def write_file(file: BinaryIO, pages: Iterable[Page], order: str, big: bool) -> None:
     """Write pictures one after another; classic, or Big.
 

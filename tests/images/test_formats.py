@@ -1,4 +1,4 @@
-"""Every format in every mode and depth: the same pixels come out, and the same metadata, or a word of what does not."""
+"""Every format in every mode and depth: the same pixels come out and the same metadata, or a word on it."""
 
 import io
 import struct
@@ -17,7 +17,8 @@ from fastllie.images.reading import read
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+    b'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/>'
+    b"</rdf:RDF></x:xmpmeta>"
 )
 IPTC = b"\x1c\x02\x50\x00\x07A Press"
 RESOURCES = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC
@@ -155,9 +156,6 @@ def test_tiffs_keep_every_pixel(tmp_path, order, compression, channels, kind):
 @pytest.mark.parametrize("big", [False, True])
 def test_a_gradient_stays_small_and_big_stays_big(tmp_path, big):
     tifffile = pytest.importorskip("tifffile")
-    values = np.broadcast_to(
-        np.linspace(0, 65535, 900).astype(np.uint16)[:, None], (600, 900, 3)[:1] + (900, 3)
-    )
     values = np.broadcast_to(np.linspace(0, 65535, 900).astype(np.uint16)[None, :, None], (600, 900, 3))
     settings = {"photometric": "rgb", "compression": "zlib", "predictor": True, "bigtiff": big}
     tifffile.imwrite(tmp_path / "a.tif", values, **settings)
