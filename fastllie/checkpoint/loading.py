@@ -19,6 +19,7 @@ from fastllie.checkpoint.file import (
     write_published,
 )
 from fastllie.methods import METHODS, info, model_class, unknown
+from fastllie.models.network import Network
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
@@ -138,7 +139,7 @@ def _wanted(method: str, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
         return _shapes(model_class(method)(**options).state_dict())
 
 
-def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
+def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
 
     Of `options` those that are None leave the choice to the file.

@@ -58,7 +58,7 @@ def register(verbs: Any) -> None:
         "--against",
         nargs="*",
         metavar="NAME",
-        help="eager, compile, onnxruntime, openvino, or nothing (default: all that are here)",
+        help="eager, channels_last, compile, onnxruntime, openvino, or nothing (default: all that are here)",
     )
     add("--json", metavar="FILE", help="write the figures, and what the machine is")
     benchmark.set_defaults(run=run)

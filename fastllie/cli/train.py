@@ -6,6 +6,7 @@ from typing import Any
 
 import fastllie
 from fastllie.cli.common import FAILED, OK, UsageError, complain, say
+from fastllie.terminal import on_terminal
 
 FIELD = "recipe field "  # before the name of a recipe's field in the parsed arguments
 
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings.pop("method"),
             settings.pop("data", None),
             progress=say if first else None,
-            bar=None,
+            bar=on_terminal(),
             **settings,
         )
     except (TypeError, ValueError, FileNotFoundError, ImportError) as error:

@@ -23,7 +23,6 @@ _WANTED = (
     "wanted a torch.Tensor (3,H,W) or (B,3,H,W), a numpy.ndarray (H,W,3) or (B,H,W,3), a PIL.Image.Image,"
     " or an image file: its path, its bytes, or open"
 )
-_BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds
 
 
 @dataclass(frozen=True)
@@ -268,24 +267,3 @@ def _from_photograph(
 def _as_pil(made: tuple[Tensor, Source]) -> tuple[Tensor, Source]:
     x, source = made
     return x, Source(lambda y: source.restore(y).as_pil(), lambda: source.unchanged().as_pil())
-
-
-def through_floats(model: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A model of floats in [0, 1] as one of bytes: in tiles, no float image of the whole is ever made."""
-    return lambda x: _values(model(_unit(x, dtype)), 255)
-
-
-def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:
-    """The mean of 0.299 R + 0.587 G + 0.114 B of each image of a batch `[B, 3, H, W]`, in [0, 1]: `[B]`.
-
-    Of bytes, or of floats in [0, 1], `bgr` if in that order; the result is float64 on the CPU.
-    """
-    whole = x.dtype == torch.uint8
-    # in bands: a sum is made through a copy in its own dtype
-    bands = x.split(max(1, _BAND // x.shape[-1]), 2)
-    dtype = torch.int64 if whole else torch.float32
-    sums = torch.empty((len(bands), *x.shape[:2]), dtype=dtype, device=x.device)
-    for band, result in zip(bands, sums, strict=True):
-        torch.sum(band, (2, 3), dtype=dtype, out=result)
-    means = sums.cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
-    return means @ torch.tensor(LUMA[::-1] if bgr else LUMA, dtype=torch.float64)

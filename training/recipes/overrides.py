@@ -72,8 +72,9 @@ def field_names() -> list[str]:
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:
-    for name, annotation in get_type_hints(kind).items():
-        part = next((kind for kind in kinds(annotation) if is_dataclass(kind)), None)
+    hints = get_type_hints(kind)
+    for name in (entry.name for entry in fields(kind)):
+        part = next((kind for kind in kinds(hints[name]) if is_dataclass(kind)), None)
         if part is not None:
             yield from _names(part, f"{prefix}{name}.")
         if name != "method":
