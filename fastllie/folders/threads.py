@@ -154,8 +154,8 @@ def side_by_side(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
                 before = None
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
-                error = bare(written.exception())
-                yield job, error, written.result() if error is None else ()
+                ended = bare(written.exception())
+                yield job, ended, written.result() if ended is None else ()
                 if not reading:
                     break
     finally:

@@ -55,8 +55,8 @@ def to_batch(
         device: Where the batch shall be; None leaves a tensor where it is and puts the rest on the CPU.
         dtype: The floating-point dtype of the batch. uint8 leaves the bytes of colour images as they are, and
             means float32 for all others.
-        white_level: The value of white of uint16: a number, "auto" (the least of 10, 12, 14 or 16 bits that holds
-            all values), or None: 65535, or what a file says.
+        white_level: The value of white of uint16: a number, "auto" (the least of 10, 12, 14 or 16 bits
+            that holds all values), or None: 65535, or what a file says.
         max_pixels: Of a file; None is `defaults.MOST_PIXELS`.
 
     Raises:

@@ -43,10 +43,10 @@ def adjusted(exif: bytes, size: tuple[int, int], preview: Callable[[], bytes]) -
     prefix = PREFIX if exif.startswith(PREFIX) else b""
     content = bytearray(exif[len(prefix) :])
     try:
-        order, big, start = tiff.header(content[:16])
+        order, big, start = tiff.header(bytes(content[:16]))
         if big:
             raise tiff.BrokenError("no EXIF data: a BigTIFF")
-        for tag, kind, place in list(_entries(content, order, start)):
+        for tag, _, place in list(_entries(content, order, start)):
             if tag == ORIENTATION:
                 struct.pack_into(order + "HH", content, place, 1, 0)
             if tag == tiff.EXIF:

@@ -72,24 +72,23 @@ def _heif(content: bytes, name: str, max_pixels: int | None) -> "Photograph":
     file = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False)
     refuse_beyond(max_pixels, file.size, name)
     picture = file[file.primary_index]
+    told: dict[str, Any] = picture.info
     values = np.array(picture)
     values = values if values.ndim == 3 else values[..., None]
     if values.dtype == np.uint16:
         # the lower bits are none; white of 10 bits becomes white of 16
-        bits = int(picture.info.get("bit_depth", 16))
+        bits = told.get("bit_depth", 16)
         values = _full(values >> (16 - bits), bits)
     left_out = [f"{len(file) - 1} further pictures"] if len(file) > 1 else []
     for key, words in (
         ("depth_images", "a map of depths"),
         ("aux", "a gain map or other pictures beside it"),
     ):
-        if picture.info.get(key):
+        if told.get(key):
             left_out.append(words)
-    info: dict[str, Any] = {
-        key: picture.info[key] for key in ("exif", "icc_profile") if picture.info.get(key)
-    }
-    if picture.info.get("xmp"):
-        info["xmp"] = xmp.adjusted(picture.info["xmp"])
+    info = {key: told[key] for key in ("exif", "icc_profile") if told.get(key)}
+    if told.get("xmp"):
+        info["xmp"] = xmp.adjusted(told["xmp"])
     mode = "I;16" if values.dtype == np.uint16 and values.shape[2] == 1 else ""
     return Photograph(values, info, mode, stored=Stored("HEIF", left_out=tuple(left_out)))
 

@@ -103,7 +103,8 @@ def opening(source: Source, max_pixels: int | None = None, name: str = "") -> It
     """The unread image of a file; what goes wrong in the block is told by the name of the file.
 
     Args:
-        max_pixels: Of one picture; None is `defaults.MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was set to.
+        max_pixels: Of one picture; None is `defaults.MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was
+            set to.
     """
     name = name_of(source)
     with (
@@ -143,7 +144,7 @@ _theirs: list[int | None] = []
 
 @contextmanager
 def _allowing(max_pixels: int | None) -> Iterator[float]:
-    """Let Pillow, whose limit is one for the whole process, take as many pixels as we do; how many that is."""
+    """Let Pillow, which has one limit for the process, take as many pixels as we do; how many that is."""
     with _lock:
         if not _allowed:
             _theirs[:] = [Image.MAX_IMAGE_PIXELS]
@@ -201,9 +202,8 @@ def _refuse_traps(image: Image.Image, file: BinaryIO, name: str) -> None:
         if content.count(b"\xff\xda") * pixels > MOST_DECODED:
             scans = jpeg.count_scans(content)
             if scans * pixels > MOST_DECODED:
-                raise RefusedError(
-                    f"{name} has {scans} scans of {image.width}x{image.height} pixels, more than any photograph"
-                )
+                size = f"{image.width}x{image.height}"
+                raise RefusedError(f"{name} has {scans} scans of {size} pixels, more than any photograph")
 
 
 def whole(file: BinaryIO) -> bytes:

@@ -18,10 +18,10 @@ class Format:
         title: For people.
         suffixes: Of its files, the usual one first.
         holds: The kinds of metadata that its files have and keep; see `KINDS`.
-        channels: How many channels of 8 bits can be written: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        channels: Numbers of channels of 8 bits that can be written: 1 grey, 2 grey and alpha, 3 RGB, 4 both.
         deep: The same of 16 bits.
         modes: Pillow's other modes that can be written; "F" for floats of any number of channels in a TIFF.
-        exact: "always" where pixels are kept, "as given" where a file of either kind stays what it was, "never".
+        exact: "always" where pixels are kept; "as given" where either kind stays what it was; "never".
         many: Several pictures: "animation", "pages", or "".
         extra: The extra of fastllie that reads and writes it; "" for none.
         written: Whether it is written.

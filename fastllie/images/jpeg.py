@@ -58,7 +58,7 @@ def _walk(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def count_scans(content: bytes) -> int:
-    """How often the decoder goes over the picture; what lies in segments and behind its end does not count."""
+    """How often a decoder goes over the picture; what lies in segments and behind its end does not count."""
     return sum(marker == SOS for marker, _, _ in _walk(content))
 
 

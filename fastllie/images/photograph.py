@@ -247,10 +247,8 @@ def upright(image: Image.Image, *, own: bool = False, name: str = "an image") ->
         # Pillow raises nearly anything; the pixels are good, and no reason to lose a photograph
         warnings.warn(f"the EXIF data of {name} are damaged and left out: {error}", stacklevel=2)
         found, method, damaged = Image.Exif(), None, True
-    if method is None:
-        result = image if own else image.copy()
-    else:
-        result = image.transpose(method)
+    result = image.copy() if method is None and not own else image
+    result = result if method is None else result.transpose(method)
     info = {key: value for key, value in image.info.items() if not (damaged and key in _EXIF_KEYS)}
     # TIFF keeps its tags in the image object, and an old PNG has them as text
     if found and "exif" not in info:

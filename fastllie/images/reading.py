@@ -61,8 +61,7 @@ def read(
         reader = extras.reader_of(start, source)
         if reader is not None:
             with telling(name, file):
-                photo = reader(content or whole(file), name, max_pixels)
-            return with_white(photo, white_level, name)
+                return with_white(reader(content or whole(file), name, max_pixels), white_level, name)
         photo = None
         if start.startswith(_TIFFS):
             with telling(name, file):
@@ -93,16 +92,23 @@ def white_of(values: Any, white_level: int | str, name: str) -> int:
     Raises:
         TypeError, ValueError: no such level, or values above it.
     """
+    check_white(white_level)
     most = int(values.max())
     if white_level == "auto":
         return next(white for white in _WHITES if most <= white)
+    if most > int(white_level):
+        raise ValueError(f"{name} has values up to {most}, above white_level={white_level}")
+    return int(white_level)
+
+
+def check_white(white_level: Any) -> None:
+    """Raise for what is neither None, nor "auto", nor the value of white of 16 bits."""
+    if white_level is None or white_level == "auto":
+        return
     if isinstance(white_level, bool) or not isinstance(white_level, int):
         raise TypeError(f'white_level must be an integer, "auto" or None, got {white_level!r}')
     if not 1 <= white_level <= TOP:
         raise ValueError(f"white_level must lie in 1..{TOP}, got {white_level}")
-    if most > white_level:
-        raise ValueError(f"{name} has values up to {most}, above white_level={white_level}")
-    return white_level
 
 
 # --- TIFF of 16 and 32 bits
@@ -120,7 +126,7 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
     if not all(kinds) or (set(kinds) == {"u1"} and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
-    made = []
+    made: list[Photograph] = []
     together = 0
     for page in pages:
         width, height = strips.size_of(page)

@@ -1,4 +1,4 @@
-"""Directories of a TIFF, classic and Big, as they stand in TIFF files and in EXIF data: read, changed, written.
+"""Directories of a TIFF, classic and Big, as they stand in TIFF files and in EXIF data.
 
 Values stay the bytes that they were, in the byte order that they had, so that private tags (GeoTIFF, ImageJ,
 a scanner's own) come through without being understood.
@@ -47,9 +47,30 @@ _BELOW = (EXIF, GPS, INTEROP)
 SUB_IMAGES = 330
 # What tells how the pixels of this very file are stored, and would be wrong in another one
 STORAGE = frozenset(
-    [254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 284, 288, 289, 290, 291]
-    + [292, 293, 317, 318, 319, 320, 321, 322, 323, 324, 325, SUB_IMAGES, 332, 333, 334, 336, 338, 339, 340]
-    + [341, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559]
+    (
+        *(
+            254,
+            255,
+            256,
+            257,
+            258,
+            259,
+            262,
+            263,
+            264,
+            265,
+            266,
+            273,
+            274,
+            277,
+            278,
+            279,
+            284,
+            *range(288, 294),
+        ),
+        *(*range(317, 326), SUB_IMAGES, 332, 333, 334, 336, 338, 339, 340, 341, 342, 347),
+        *(*range(512, 522), *range(529, 533), 559),
+    )
 )
 _MOST_ENTRIES = 4096  # of one directory
 _MOST_BYTES = 1 << 26  # of one value

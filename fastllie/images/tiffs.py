@@ -188,7 +188,7 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     predictor = coding.get("predictor", 2) if compression in (LZW, DEFLATE, OLD_DEFLATE, ZSTD, LZMA) else 1
     if predictor != 1:
         predictor = 1 if values.dtype.kind == "f" else 2
-    values = values.astype(values.dtype.newbyteorder(tags.order), copy=False)
+    values = values.astype(np.dtype(tags.order + values.dtype.str[1:]), copy=False)
     rows = max(1, _STRIP // max(1, width * channels * size))
     put = tags.put
     put(256, tiff.LONG, width)

@@ -1,4 +1,4 @@
-"""XMP that goes with other pixels than it came with: what it says of these pixels, and of what lay behind them."""
+"""XMP that goes with other pixels than it came with."""
 
 import re
 
