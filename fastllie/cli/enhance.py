@@ -29,7 +29,7 @@ from fastllie.cli.common import (
     options,
     print_json,
 )
-from fastllie.defaults import METHOD, PNG_LEVEL, QUALITY
+from fastllie.defaults import METHOD, MOST_PIXELS, PNG_LEVEL, QUALITY
 
 if TYPE_CHECKING:
     from fastllie import FolderResult
@@ -62,9 +62,19 @@ def register(verbs: Any) -> None:
     add("--ray-address", metavar="A", help=address)
     add("--ray-workers", type=int, metavar="N", help="files at once (default: the cluster's CPUs)")
     add("--ray-gpus", type=float, metavar="G", help="GPUs of a worker, such as 0.25: four share one")
-    add("--quality", type=int, metavar="Q", help=f"of JPEG and WebP (default: {QUALITY})")
+    quality = f"of lossy formats (default: that of the JPEG that it was; {QUALITY} for what was no JPEG)"
+    add("--quality", type=int, metavar="Q", help=quality)
     level = f"of PNG, 0 (large, fast) to 9 (small, slow) (default: {PNG_LEVEL})"
     add("--png-level", type=int, metavar="L", help=level)
+    kinds = "of the results, such as png (default: that of each input; tif for camera raw)"
+    add("--format", metavar="F", help=kinds)
+    links = "look also into folders that are links, each once (default: yes)"
+    add("--follow", action=argparse.BooleanOptionalAction, default=None, help=links)
+    add("--hidden", action="store_true", default=None, help="take also what begins with a dot")
+    pixels = f"of one picture (default: {MOST_PIXELS})"
+    add("--max-pixels", type=int, metavar="N", help=pixels)
+    white = "the value of white of 16-bit files, such as 4095; or auto (default: what the file says)"
+    add("--white-level", type=_white, metavar="W", help=white)
     add_json(enhance)
     enhance.set_defaults(run=run)
 
@@ -76,6 +86,13 @@ def _tile(text: str) -> int | str | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number of pixels, auto or none, not {text!r}") from None
+
+
+def _white(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text!r}") from None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -149,6 +166,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
         "weights": arguments.weights,
         "device": arguments.device,
         "tile": arguments.tile,
+        **given(arguments, "white_level"),
         **options(arguments),
     }
     function = _function(arguments)
@@ -178,16 +196,21 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
                 overwrite=arguments.overwrite,
                 progress=advance,
                 others=dict.fromkeys(fastllie.video.suffixes_among(inputs, output), video),
-                **given(arguments, "quality", "png_level"),
+                **given(arguments, "quality", "png_level", "format", "follow", "hidden", "max_pixels"),
             )
     except (TypeError, ValueError, ImportError, ConnectionError) as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         complain("enhance", "stopped; the same command does the rest")
         raise
+    if not arguments.quiet and not arguments.json:
+        for note in result.notes:
+            complain("enhance", note)
     if arguments.json:
         print_json({**asdict(result), "failed": [_named(failure) for failure in result.failed]})
-    elif not arguments.quiet and (len(result.done) != 1 or result.skipped or result.failed):
+    elif not arguments.quiet and (
+        len(result.done) != 1 or result.skipped or result.failed or result.passed_over
+    ):
         hint = " (--overwrite makes the skipped ones again)" if result.skipped else ""
         complain("enhance", f"{result}{hint}")
     return FAILED if result.failed else OK
