@@ -16,6 +16,7 @@ from fastllie import checkpoint
 from fastllie.methods import info, unknown
 from fastllie.training.clip import OPEN_CLIP, Reader, find_clip
 from fastllie.training.config import write_config
+from fastllie.training.dawn import DawnTask
 from fastllie.training.data import Collection, Item, Source, collect, open_source
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.journal import Journal
@@ -28,6 +29,7 @@ from fastllie.training.recipes import (
     RECIPES,
     UNPAIRED,
     AnyRecipe,
+    DawnRecipe,
     EnlightenGANRecipe,
     NeRCoRecipe,
     SCIRecipe,
@@ -470,6 +472,8 @@ def task_of(
         return EnlightenGANTask(recipe, steps, steps_per_epoch, parallel=parallel)
     if isinstance(recipe, NeRCoRecipe):
         return NeRCoTask(recipe, steps, steps_per_epoch, reader=reader, parallel=parallel)
+    if isinstance(recipe, DawnRecipe):
+        return DawnTask(recipe, steps, parallel)
     return CurveTask(recipe, steps, parallel)
 
 
