@@ -278,12 +278,18 @@ def _read_nerco(path: Path) -> dict[str, Tensor]:
     }
 
 
+def _own_layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    """`dawn`: there is no published file."""
+    return Checkpoint(dict(found), {}, {key: key for key in found})
+
+
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
     "zerodce": _curve_layout,
     "zerodce++": _curve_layout,
     "sci": _sci_layout,
     "enlightengan": _guided_layout,
     "nerco": _nerco_layout,
+    "dawn": _own_layout,
 }
 
 

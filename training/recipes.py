@@ -683,10 +683,10 @@ class Scenes:
     over_share: float = 0.06
     over_exposures: tuple[float, float] = (0.5, 2.0)
     exposures: tuple[float, float] = (-7.8, -0.5)
-    lift: tuple[float, float] = (-0.5, -1.5)
-    mixed_share: float = 0.4
-    ground_share: float = 0.25
-    curved_share: float = 0.15
+    lift: tuple[float, float] = (-0.4, -1.2)
+    mixed_share: float = 0.45
+    ground_share: float = 0.2
+    curved_share: float = 0.2
     curves: tuple[float, float] = (1.3, 2.5)
     lamp: float = 0.25
     lamp_share: float = 0.25
@@ -752,7 +752,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=12000,
+    steps=13000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,

@@ -19,11 +19,13 @@ from fastllie.training.synthesis import compress, linear, srgb
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 CEILING = 0.95  # linear light that highlights of a target stay under
 STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
-# where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. On lol_val40's normal
-# pictures the second tells the photographer's exposure to 0.61 stops, the mean alone to 0.78
-MEAN, WHITE, WHITE_RANK = 0.43, 0.83, 0.99
-WHITE_SHARE = 0.75
-LEAST_MEAN, LARGEST_MEAN = 0.3, 0.6
+# Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
+# no statistic of the dark picture tells how bright the photographer made the other, so the mean decides most
+MEAN, WHITE, WHITE_RANK = 0.46, 0.83, 0.99
+WHITE_SHARE = 0.25
+LEAST_MEAN, LARGEST_MEAN = 0.4, 0.53
+# stops that a photograph of such a mean is brightened by at most: night stays night
+NIGHT, DUSK = (0.08, 0.7), (0.25, 2.0)
 
 
 class Frame(NamedTuple):
@@ -57,8 +59,8 @@ def window(photograph: Tensor, size: tuple[int, int], random: np.random.Generato
 def exposure_of(light: Tensor) -> float:
     """The exposure in stops that a photograph `[3, H, W]`, in linear light, should have had.
 
-    Between the one that brings its mean to 0.43 and the one that brings its whites to 0.83: a room of white
-    walls is bright, a street at night is dark but for its lamps. At most two stops up.
+    Between the one that brings its mean to 0.46 and the one that brings its whites to 0.83: a street at night
+    is dark but for its lamps. At most two stops up, and less for what is a night already.
     """
     small = F.adaptive_avg_pool2d(light, (24, 36))
     tried = srgb(compress(small * STOPS.exp2().view(-1, 1, 1, 1), CEILING))
@@ -66,9 +68,10 @@ def exposure_of(light: Tensor) -> float:
     means = levels.mean(1)
     whites = levels.kthvalue(round(WHITE_RANK * levels.shape[1]), 1).values
     stops = (1 - WHITE_SHARE) * _reach(means, MEAN) + WHITE_SHARE * _reach(whites, WHITE)
-    # never darkened below, nor brightened above, a mean that looks right
-    stops = min(stops, _reach(means, LARGEST_MEAN))
-    return max(stops, min(0.0, _reach(means, LEAST_MEAN)))
+    # a photograph that looks right by its mean is kept about there
+    stops = min(max(stops, min(_reach(means, LEAST_MEAN), 0.0)), _reach(means, LARGEST_MEAN))
+    own = float(np.interp(0.0, STOPS.numpy(), means.numpy()))
+    return min(stops, float(np.interp(own, *zip(NIGHT, DUSK, strict=True))))
 
 
 def _shown(light: Tensor) -> Tensor:
@@ -85,51 +88,62 @@ def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) 
     """A frame of a photograph `[H, W, 3]` of uint8."""
     light = linear(window(photograph, scenes.size, random))
     right = exposure_of(light)
+    light = light * 2**right
     kind = random.random()
     if kind < scenes.bright_share:
-        # as its photographer left it, or as we would have it, or between: to be left alone
-        shown = light * 2 ** (right * random.uniform(0.3 if abs(right) > 1 else 0, 1))
-        shown = compress(shown[None] * 2 ** random.uniform(*scenes.bright_exposures), 1.0, 0.8)[0]
-        return _finish(shown, None, False, scenes, random)
-    light = light * 2**right
+        # as its photographer left it, as we would have it, or between
+        stops = -right * random.uniform(0, 1) + random.uniform(*scenes.bright_exposures)
+        return _finish(*_uniform(light, stops, scenes), False, scenes, random)
     if kind < scenes.bright_share + scenes.over_share:
         stops = random.uniform(*scenes.over_exposures)
         return _finish(light * 2**stops, _shown(light), False, scenes, random)
-    shown, target = _darkened(light, scenes, random)
+    stops = random.uniform(*scenes.exposures)
+    how = random.random()
+    if how < scenes.mixed_share:
+        shown, target = _mixed(light, stops, scenes, random)
+    elif how < scenes.mixed_share + scenes.curved_share:
+        # deep shadows below highlights that stay
+        shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
+        target = _shown(light)
+    else:
+        shown, target = _uniform(light, stops, scenes)
     return _finish(shown, target, True, scenes, random)
 
 
-def _darkened(light: Tensor, scenes: Scenes, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Light and target of a dark frame: uniform, of several exposures, or curved."""
-    stops = random.uniform(*scenes.exposures)
-    target = _shown(light)
-    how = random.random()
-    if how < scenes.mixed_share:
-        field = _field(target, random)
-        rise = -stops * random.uniform(0.3, 1.05)
-        if random.random() < scenes.ground_share:
-            # what light did not reach stays night: the ground of a lit subject, the street around a lamp
-            target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
-        return light * (stops + rise * field).exp2(), target
-    if how < scenes.mixed_share + scenes.curved_share:
-        power = random.uniform(*scenes.curves)
-        return light.pow(power) * 2 ** (0.35 * stops), target
+def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tensor | None]:
+    """Light and target of a frame of one exposure; none where it is to stay as it is."""
     shown = light * 2**stops
     nothing, full = scenes.lift
-    lift = min(max((stops - nothing) / (full - nothing), 0.0), 1.0)
+    lift = min((stops - nothing) / (full - nothing), 1.0)
+    if lift <= 0:
+        return compress(shown[None], 1.0, 0.8)[0], None
+    target = _shown(light)
     return shown, target if lift == 1 else _shown(shown).lerp(target, lift)
+
+
+def _mixed(
+    light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Light and target of a frame that is lit in parts."""
+    target = _shown(light)
+    field = _field(target, random)
+    rise = -stops * random.uniform(0.4, 1.05)
+    if random.random() < scenes.ground_share:
+        # what light did not reach stays night: the ground of a lit subject, the street around a lamp
+        target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
+    return light * (stops + rise * field).exp2(), target
 
 
 def _field(target: Tensor, random: np.random.Generator) -> Tensor:
     """Where a scene is lit, `[1, H, W]` from 0 to 1: by regions, by what is bright already, or by shapes."""
     kind = random.random()
     height, width = target.shape[-2:]
-    if kind < 0.35:
+    if kind < 0.3:
         count = int(random.integers(2, 7))
         noise = torch.from_numpy(random.standard_normal((1, 1, count, count + 1), np.float32))
         noise = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)[0]
         return torch.sigmoid(noise * 2 ** random.uniform(1, 8))
-    if kind < 0.7:
+    if kind < 0.75:
         levels = (target * LUMA).sum(0, keepdim=True)
         coarse = 2 ** int(random.integers(0, 5))
         blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))

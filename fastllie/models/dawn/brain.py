@@ -14,7 +14,7 @@ LEAST_MEAN = 1 / 255  # of a picture's luma: added, so that black pictures divid
 PERCENTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.995)
 NOISES = 6  # luma, blueness and redness at full and at half size
 SAMPLES = (48, 64)  # places at which noise is measured, along rows and columns
-QUIET = 0.6  # share of the places, the smoothest, that the noise is measured on: the others show edges
+CUTS = (1.0, 1.5)  # of the mean magnitude, round after round
 CHROMA = ((0.5, -0.4187, -0.0813), (-0.1687, -0.3313, 0.5))  # redness and blueness, JPEG's
 _OFFSET = 0.5  # the largest black level, of the picture's mean
 
@@ -57,8 +57,8 @@ def thumbnail(x: Tensor) -> Tensor:
 def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     """Measures `[B, 6]` of the noise in v = x / (x + mean), at full and at half size.
 
-    At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; the mean
-    magnitude of the smoothest 60 %. White noise gives about a third of its deviation.
+    At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; of their
+    magnitudes a mean that large ones count little in. White noise gives about half of its deviation.
     """
     height, width = x.shape[-2:]
     rows = (torch.arange(SAMPLES[0], device=x.device) * height // SAMPLES[0])[:, None]
@@ -77,8 +77,11 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     fine = _diagonal(planes[..., 0::4, 0::4], planes[..., 0::4, 1::4], planes[..., 1::4, 0::4], planes[..., 1::4, 1::4])
     coarse = _diagonal(halves[..., 0::2, 0::2], halves[..., 0::2, 1::2], halves[..., 1::2, 0::2], halves[..., 1::2, 1::2])
     coefficients = torch.cat([fine, 2 * coarse], 1).flatten(2)
-    quiet = int(QUIET * coefficients.shape[-1])
-    return coefficients.topk(quiet, dim=-1, largest=False).values.mean(-1)
+    # edges are few and large: each round cuts them to what the round before takes for noise
+    level = coefficients.mean(-1, keepdim=True)
+    for cut in CUTS:
+        level = torch.minimum(coefficients, cut * level).mean(-1, keepdim=True)
+    return level[..., 0]
 
 
 def _diagonal(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -105,15 +108,15 @@ class Brain(nn.Module):
         super().__init__()
         first, second, third = widths
         facts = 4 + len(PERCENTILES) + NOISES
-        self.conv1 = nn.Conv2d(6, first, 3, 2, 1)
-        self.conv2 = nn.Conv2d(first, second, 3, 2, 1)
-        self.conv3 = nn.Conv2d(second, second, 3, 1, 1)
-        self.conv4 = nn.Conv2d(second, third, 3, 2, 1)
+        self.conv1 = _conv(6, first, 2)
+        self.conv2 = _conv(first, second, 2)
+        self.conv3 = _conv(second, second, 1)
+        self.conv4 = _conv(second, third, 2)
         self.facts = nn.Linear(facts, 32)
         self.whole1 = nn.Linear(2 * third + 32, 96)
         self.whole2 = nn.Linear(96, third)
-        self.conv5 = nn.Conv2d(third, third, 3, 1, 1)
-        self.conv6 = nn.Conv2d(third, third, 3, 1, 1)
+        self.conv5 = _conv(third, third, 1)
+        self.conv6 = _conv(third, third, 1)
         self.last = nn.Conv2d(third, PLANES * GRID[0], 1)
         nn.init.normal_(self.last.weight, 0, 0.01)
         with torch.no_grad():
@@ -136,6 +139,11 @@ class Brain(nn.Module):
         x = x + F.relu(self.conv6(x))
         planes = torch.tanh(self.last(x)).unflatten(1, (PLANES, GRID[0]))
         return torch.cat([planes[:, :3], planes[:, 3:] * (_OFFSET * mean[..., None])], 1)
+
+
+def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    # a border of zeros would be a dark frame around every scene
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, padding_mode="replicate")
 
 
 def _facts(thumb: Tensor, mean: Tensor, noise: Tensor) -> Tensor:

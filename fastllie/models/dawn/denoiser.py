@@ -10,6 +10,12 @@ LEVELS = 4  # of the pyramid; the last mean is at a sixteenth of the size
 MULTIPLE = 2**LEVELS
 WIDTH = 12  # channels of the networks
 _TO_YCC = (LUMA, CHROMA[1], CHROMA[0])
+# its inverse
+_TO_RGB = (
+    (1.000000000, -0.000036820, 1.401987577),
+    (1.000000000, -0.344113281, -0.714103821),
+    (1.000000000, 1.771978117, -0.000134583),
+)
 _SLOPE = 0.1  # of the leaky rectifiers
 _LARGEST = 4.0  # a coefficient this many times the noise is no noise, however large it is
 _LEAST_NOISE = 0.004  # in v: added to the measured one
@@ -138,6 +144,3 @@ def _magnitude(band: Tensor, gain: Tensor) -> Tensor:
 
 def _mix(x: Tensor, rows: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.cat([x[:, :1] * a + x[:, 1:2] * b + x[:, 2:] * c for a, b, c in rows], 1)
-
-
-_TO_RGB = tuple(tuple(row) for row in torch.tensor(_TO_YCC, dtype=torch.float64).inverse().tolist())

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.models.dawn.brain import GRID, PLANES, Brain, luma, see
@@ -16,7 +15,7 @@ _BRIGHTEST = 0.995  # v of the brightest pixel after denoising: v = 1 would be i
 
 
 class Observed(NamedTuple):
-    """What `Dawn.observe` finds out about whole pictures, for `Dawn.apply`.
+    """What `Dawn.observe` finds out about whole pictures.
 
     Attributes:
         grid: `[B, 6, 8, 8, 12]`, see `Brain`.
@@ -32,9 +31,11 @@ class Observed(NamedTuple):
 class Dawn(nn.Module):
     """A brain that looks at the whole picture, a denoiser, and a grid of curves that brightens.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. It
-    is `apply(x, observe(x))`; of a part of a picture, `apply` gives what it gives of the whole there, if the
-    part begins at multiples of 16 and brings `halo` pixels more on each side where the picture has them.
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
+
+    Tiles are exact once the whole has been looked at: with what `observe` says of a picture, `forward` gives
+    of a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings `halo`
+    pixels more on each side where the picture has them.
 
     Args:
         denoise: How much of the noise is taken out, from 0 to 1.
@@ -44,8 +45,10 @@ class Dawn(nn.Module):
         ValueError: options out of range.
     """
 
-    #: pixels around an output pixel that its value depends on, beside what is observed
-    halo = 96
+    #: pixels around an output pixel that its value depends on, beside what is observed: 54, in whole cells
+    halo = 64
+    #: what the places of tiles are multiples of
+    multiple = MULTIPLE
 
     def __init__(self, *, denoise: float = 1.0, exposure: float | None = None):
         super().__init__()
@@ -58,8 +61,28 @@ class Dawn(nn.Module):
         self.brain = Brain()
         self.denoiser = Denoiser()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.apply(x, self.observe(x))
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        observed: Observed | None = None,
+        place: tuple[int, int] = (0, 0),
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Enhance whole pictures, or parts of what was observed.
+
+        Args:
+            x: `[B, 3, H, W]`.
+            observed: What `observe` said of the whole pictures; None where `x` is the whole.
+            place: Row and column of the first pixel of `x` in the whole picture.
+            size: Of the whole picture; None where `x` is the whole.
+        """
+        if observed is None:
+            observed = self.observe(x)
+        v = self.denoised(x, observed)
+        light = (v * observed.mean / (1 - v)).clamp(0, 1)
+        y = reference.apply_grid_curve(light, observed.grid, luma(v), place=place, size=size, steps=STEPS)
+        return y.to(x.dtype)
 
     def observe(self, x: Tensor) -> Observed:
         """What is to be known of whole pictures; float32 where they are in half precision."""
@@ -69,23 +92,6 @@ class Dawn(nn.Module):
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
         return Observed(grid, seen.mean, seen.noise)
 
-    def apply(
-        self, x: Tensor, observed: Observed, place: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
-    ) -> Tensor:
-        """Enhance a part of what was observed.
-
-        Args:
-            x: `[B, 3, H, W]`.
-            place: Row and column of its first pixel in the whole picture.
-            size: Of the whole picture; None where `x` is the whole.
-        """
-        v = self.denoised(x, observed)
-        linear = v * observed.mean / (1 - v)
-        y = reference.apply_grid_curve(
-            linear.clamp(0, 1), observed.grid, luma(v), place=place, size=size, steps=STEPS
-        )
-        return y.to(x.dtype)
-
     def denoised(self, x: Tensor, observed: Observed) -> Tensor:
         """`x` in v = x / (x + mean) without its noise; float32 where `x` is in half precision."""
         x = x.to(observed.mean.dtype)
@@ -93,11 +99,14 @@ class Dawn(nn.Module):
         if self.denoise == 0:
             return v
         height, width = v.shape[-2:]
-        # not -height % 16: torch.compile (2.13) fails on the remainder of a negative symbolic size
-        rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
-        padded = F.pad(v, (0, columns - width, 0, rows - height), mode="replicate")
+        # gathered: exporters cannot follow a padding whose width depends on the size
+        rows, columns = (
+            torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device).clamp(max=side - 1)
+            for side in (height, width)
+        )
+        padded = v.index_select(2, rows).index_select(3, columns)
         clean = self.denoiser(padded, observed.noise, self.denoise)[..., :height, :width]
-        return clean.clamp(0, _BRIGHTEST)
+        return clean.clamp(0.0, _BRIGHTEST)
 
 
 def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
