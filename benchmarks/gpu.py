@@ -178,7 +178,7 @@ def operators(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    from fastllie.files import replacing
+    from fastllie.images.files import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

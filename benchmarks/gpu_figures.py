@@ -219,7 +219,7 @@ def zerodce_figures(
 ) -> Iterator[dict[str, Any]]:
     """Zero-DCE's whole network on one frame, in float16 and as users run it in float32."""
     import fastllie
-    from fastllie.ops.dcenet import enhance_dcenet, pack_dcenet
+    from fastllie.ops.zerodce import enhance_zerodce, pack_zerodce
 
     class Plain(torch.nn.Module):
         """The network as a user writes it: convolutions, tanh, eight steps of the curve."""
@@ -242,10 +242,10 @@ def zerodce_figures(
     parameters = [parameter.half() for parameter in plain.network.parameters()]
     ours: dict[str, Call] = {}
     for backend in gpu_backends(device):
-        packed = pack_dcenet(parameters[::2], parameters[1::2], dtype=torch.float16, backend=backend)
+        packed = pack_zerodce(parameters[::2], parameters[1::2], dtype=torch.float16, backend=backend)
 
         def call(packed: Any = packed, backend: str = backend) -> Tensor:
-            return enhance_dcenet(half, packed, backend=backend)
+            return enhance_zerodce(half, packed, backend=backend)
 
         ours[f"{backend}, float16"] = call
     for name, options in (("Enhancer", {}), ("Enhancer, no graph", {"cuda_graph": False})):
@@ -272,7 +272,7 @@ def zerodce_figures(
             times = {name: rows[f"{name}, float16"]["ms"] for name in served(rows, "float16")}
             yield {
                 "size": [1, 3, *frame], "rows": rows, "decibels": decibels, "wrong": wrong,
-                "operators": {"dcenet_forward": times},
+                "operators": {"zerodce_forward": times},
             }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def open_record(path: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    from fastllie.files import replacing
+    from fastllie.images.files import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -85,12 +85,12 @@ def record_all(
     """
     import torch
 
-    from fastllie import rivals
-    from fastllie.benchmarking import check_rivals, parse_size, time_method
+    from fastllie.benchmarking import baselines
+    from fastllie.benchmarking.contest import check_rivals, parse_size, time_method
 
     place = torch.device(device)
     chosen = check_rivals(against, place, dtype)
-    absent = {label: rivals.why_absent(name, place, dtype) for name, label in rivals.RIVALS.items()}
+    absent = {label: baselines.why_absent(name, place, dtype) for name, label in baselines.RIVALS.items()}
     record["absent"] = {label: reason for label, reason in absent.items() if reason}
     known = {key_of(case) for case in record["cases"]}
     for name in names:
@@ -136,7 +136,7 @@ def main() -> int:
     if any(os.environ.get(key) != value for key, value in ops.KEEP_HEAP.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ops.KEEP_HEAP)
 
-    from fastllie.machine import in_words
+    from fastllie.benchmarking.machine import in_words
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     about = ops.machine(device)

@@ -353,7 +353,7 @@ def machine(device: str) -> dict:
     import torch
 
     from fastllie import _native
-    from fastllie.machine import describe
+    from fastllie.benchmarking.machine import describe
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)

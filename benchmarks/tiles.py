@@ -18,7 +18,7 @@ import torch
 
 import fastllie
 from fastllie import methods
-from fastllie.tiles import CPU_TILE, tiled
+from fastllie.inference.tiles import CPU_TILE, tiled
 
 SIDES = (96, 128, 192, 256, 320, 384)
 CASES = [("NCHW", None), ("NHWC", None), *(("NHWC", side) for side in SIDES)]

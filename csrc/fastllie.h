@@ -135,7 +135,7 @@ void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, 
 // Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
 // Weights and biases are packed as for Arithmetic::direct (the first layer) and winograd4, or
 // winograd4_pairs, of 32 channels.
-struct DceNet {
+struct ZeroDce {
   View x, out;
   Sizes sizes;     // of the output
   int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
@@ -145,12 +145,12 @@ struct DceNet {
   const float* epilogues[7];
 };
 
-void dcenet_forward_cpu(const DceNet& network, int threads);
+void zerodce_forward_cpu(const ZeroDce& network, int threads);
 
 // The same for tensor cores: image and features are float16, or all bfloat16. Matrices and biases are packed
-// by fastllie.ops.dcenet; features of layers 2 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
+// by fastllie.ops.zerodce; features of layers 2 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
 // 7 - l.
-struct DceNetMatrices {
+struct ZeroDceMatrices {
   View x, out;
   int64_t sizes[4];  // of the output: B, C, H, W
   int64_t around;    // as above
@@ -160,11 +160,11 @@ struct DceNetMatrices {
   void* features[5];     // those of layers 4 and 6 may be one
 };
 
-void dcenet_forward_cuda(const DceNetMatrices& network, int device, void* stream);
+void zerodce_forward_cuda(const ZeroDceMatrices& network, int device, void* stream);
 
 // Zero-DCE++: seven depthwise and pointwise convolutions on the image reduced by `scale`, and its curve with
-// one map. Weights are those of one layer after the other: see fastllie.ops.dcenetpp.
-struct DceNetPP {
+// one map. Weights are those of one layer after the other: see fastllie.ops.zerodcepp.
+struct ZeroDcePP {
   View x, out;
   Sizes sizes;     // of the output
   int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
@@ -174,7 +174,7 @@ struct DceNetPP {
   float* maps;  // where they are kept until they are enlarged, rows of whole blocks of 16; null for scale 1
 };
 
-void dcenetpp_forward_cpu(const DceNetPP& network, int threads);
+void zerodcepp_forward_cpu(const ZeroDcePP& network, int threads);
 
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners

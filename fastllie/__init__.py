@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastllie.api import Enhancer as Enhancer
     from fastllie.api import enhance as enhance
     from fastllie.api import load as load
+    from fastllie.benchmarking import Benchmark as Benchmark
     from fastllie.benchmarking import benchmark as benchmark
     from fastllie.evaluation import Evaluation as Evaluation
     from fastllie.evaluation import evaluate as evaluate
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from fastllie.methods import info as info
     from fastllie.methods import list_methods as list_methods
     from fastllie.ops.backend import backends as backends
-    from fastllie.timing import Benchmark as Benchmark
     from fastllie.training.run import TrainResult as TrainResult
     from fastllie.training.run import finetune as finetune
     from fastllie.training.run import train as train
@@ -41,7 +41,7 @@ _WHERE = {
     "FolderResult": "fastllie.folders",
     "load": "fastllie.api",
     "benchmark": "fastllie.benchmarking",
-    "Benchmark": "fastllie.timing",
+    "Benchmark": "fastllie.benchmarking",
     "evaluate": "fastllie.evaluation",
     "Evaluation": "fastllie.evaluation",
     "export": "fastllie.exporting",

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
-from fastllie.graphs import Graphs
-from fastllie.image import (
+from fastllie.images.batches import (
     CHANNELS,
     TENSOR_FLOATS,
     Source,
@@ -25,8 +24,9 @@ from fastllie.image import (
     through_floats,
     to_batch,
 )
+from fastllie.inference.cuda_graphs import Graphs
+from fastllie.inference.tiles import Grid, Network, blended, check_tile, most_pixels, on_grid, tiled
 from fastllie.ops.backend import choose
-from fastllie.tiles import Grid, Network, blended, check_tile, most_pixels, on_grid, tiled
 
 CACHED_MODELS = 8
 # Pixels over which tiles fade into each other where they can only be approximate

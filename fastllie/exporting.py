@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
-from fastllie.files import replacing
+from fastllie.images.files import replacing
 from fastllie.ops import reference
 
 SUFFIXES = (".onnx", ".pt2")

@@ -10,7 +10,7 @@ from cases import curve_inputs
 import fastllie
 from fastllie.models import ZeroDCE
 from fastllie.ops import apply_curve, enhance_sci, reference, zero_reference_losses
-from fastllie.ops.dcenet import enhance_dcenet, pack_dcenet
+from fastllie.ops.zerodce import enhance_zerodce, pack_zerodce
 
 pytestmark = pytest.mark.gpu
 BACKENDS = ("cuda", "triton")
@@ -180,13 +180,13 @@ def test_enhance_stays_on_the_gpu(method):
         torch.testing.assert_close(got.cpu(), expected, rtol=0, atol=atol)
 
 
-def dce_network(backend, device="cuda"):
+def zerodce_network(backend, device="cuda"):
     torch.manual_seed(0)
     net = ZeroDCE().requires_grad_(False)
     for name, parameter in net.named_parameters():
         parameter.normal_(0, 0.1 if name.endswith("bias") else (2 / parameter[0].numel()) ** 0.5)
     weights = [parameter.to(device) for parameter in net.parameters()]
-    return net, pack_dcenet(weights[::2], weights[1::2], dtype=torch.float16, backend=backend)
+    return net, pack_zerodce(weights[::2], weights[1::2], dtype=torch.float16, backend=backend)
 
 
 def expect_dce(net, x, got):
@@ -200,49 +200,49 @@ def expect_dce(net, x, got):
     "layout", [torch.contiguous_format, torch.channels_last], ids=["planar", "interleaved"]
 )
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dcenet_on_a_whole_frame(backend, layout):
-    net, packed = dce_network(serving(backend))
+def test_zerodce_on_a_whole_frame(backend, layout):
+    net, packed = zerodce_network(serving(backend))
     x = torch.rand(1, 3, 1080, 1920, generator=torch.Generator().manual_seed(0)).half().cuda()
-    expect_dce(net, x, enhance_dcenet(x.contiguous(memory_format=layout), packed, backend=backend))
+    expect_dce(net, x, enhance_zerodce(x.contiguous(memory_format=layout), packed, backend=backend))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dcenet_runs_on_the_current_stream(backend):
-    net, packed = dce_network(serving(backend))
+def test_zerodce_runs_on_the_current_stream(backend):
+    net, packed = zerodce_network(serving(backend))
     given = torch.rand(2, 3, 120, 150, device="cuda").half()
-    enhance_dcenet(given, packed, backend=backend)
+    enhance_zerodce(given, packed, backend=backend)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         x = given * 1
-        out = enhance_dcenet(x, packed, backend=backend)
+        out = enhance_zerodce(x, packed, backend=backend)
     stream.synchronize()
     expect_dce(net, given, out)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dcenet_is_captured_in_a_graph(backend):
-    net, packed = dce_network(serving(backend))
+def test_zerodce_is_captured_in_a_graph(backend):
+    net, packed = zerodce_network(serving(backend))
     x = torch.rand(1, 3, 64, 80, device="cuda").half()
-    enhance_dcenet(x, packed, backend=backend)
+    enhance_zerodce(x, packed, backend=backend)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = enhance_dcenet(x, packed, backend=backend)
+        out = enhance_zerodce(x, packed, backend=backend)
     x.mul_(0.5)
     graph.replay()
     expect_dce(net, x, out)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dcenet_indexes_beyond_32_bits(backend):
+def test_zerodce_indexes_beyond_32_bits(backend):
     if torch.cuda.mem_get_info()[0] < 32 << 30:
         pytest.skip("needs 32 GiB of free GPU memory")
-    net, packed = dce_network(serving(backend))
+    net, packed = zerodce_network(serving(backend))
     x = torch.rand(1, 3, 8300, 8200, device="cuda", dtype=torch.float16)
     assert 32 * x[0, 0].numel() > 2**31
-    out = enhance_dcenet(x, packed, backend=backend)
+    out = enhance_zerodce(x, packed, backend=backend)
     corner = copy.deepcopy(net).double().cuda()(x[..., -100:, -100:].double())
     torch.testing.assert_close(out[..., -80:, -80:].double(), corner[..., -80:, -80:], rtol=0, atol=1e-2)
 
@@ -252,9 +252,9 @@ def test_operators_on_another_device(backend):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     device = "cuda:1"
-    net, packed = dce_network(serving(backend), device)
+    net, packed = zerodce_network(serving(backend), device)
     x = torch.rand(1, 3, 40, 50, device=device).half()
-    expect_dce(net, x, enhance_dcenet(x, packed, backend=backend))
+    expect_dce(net, x, enhance_zerodce(x, packed, backend=backend))
     inputs = curve_inputs(1, 40, 50, device=device)
     got = apply_curve(inputs.x, inputs.alpha, backend=backend)
     torch.testing.assert_close(got, reference.curve(inputs.x, inputs.alpha, 8), rtol=0, atol=2e-6)

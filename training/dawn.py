@@ -10,7 +10,7 @@ from fastllie.models.dawn import Dawn, Observed
 from fastllie.models.dawn.brain import luma, thumbnail
 from fastllie.models.dawn.network import STEPS
 from fastllie.ops import reference
-from fastllie.training import scene_losses
+from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.data import Batch
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import DawnRecipe

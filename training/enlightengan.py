@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
-from fastllie.training.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.data import Batch
 from fastllie.training.losses import chroma_consistency, contrast_consistency, dimness, overshoot
+from fastllie.training.losses.adversarial import feature_distance, least_squares, relativistic
+from fastllie.training.losses.vgg import VGG16, load_vgg
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import EnlightenGANRecipe
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
-from fastllie.training.vgg import VGG16, load_vgg
 
 GLOBAL_LAYERS, LOCAL_LAYERS = 5, 4
 # standard deviation of the convolution and batch norm weights at the start

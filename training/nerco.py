@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import Discriminator, Generator, NeRCo, edge_map
 from fastllie.models.nerco.edges import random_colour
-from fastllie.training.adversarial import verdict
-from fastllie.training.clip import Reader, load_reader, text_loss
 from fastllie.training.data import Batch
 from fastllie.training.losses import (
     chroma_consistency,
@@ -20,8 +18,10 @@ from fastllie.training.losses import (
     gain_smoothness,
     overshoot,
 )
+from fastllie.training.losses.adversarial import verdict
+from fastllie.training.losses.clip import Reader, load_reader, text_loss
+from fastllie.training.losses.pool import Pool
 from fastllie.training.parallel import Parallel
-from fastllie.training.pool import Pool
 from fastllie.training.recipes import NeRCoRecipe
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
 

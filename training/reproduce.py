@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from fastllie.files import replacing
+from fastllie.images.files import replacing
 from fastllie.methods import info
 from fastllie.training import data
-from fastllie.training.card import write_card
 from fastllie.training.recipes import SHIPPED, AnyRecipe, EnlightenGANRecipe
+from fastllie.training.record.card import write_card
 from fastllie.training.run import Settings, run
 
 
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=int, default=2, help="the cards have those of the weights that ship"
     )
-    parser.add_argument("--vgg", help="weights of VGG-16, for EnlightenGAN; see fastllie.training.vgg")
+    parser.add_argument("--vgg", help="weights of VGG-16, for EnlightenGAN; see fastllie.training.losses.vgg")
     parser.add_argument("--scores", type=Path, help="JSON of benchmarks/quality.py for the card")
     options = parser.parse_args(arguments)
     shipped = SHIPPED[options.method]

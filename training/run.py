@@ -14,14 +14,12 @@ import torch
 
 from fastllie import checkpoint
 from fastllie.methods import info, unknown
-from fastllie.training.clip import OPEN_CLIP, Reader, find_clip
-from fastllie.training.config import write_config
 from fastllie.training.dawn import DawnTask
 from fastllie.training.data import Collection, Item, Source, collect, open_source
 from fastllie.training.enlightengan import EnlightenGANTask
-from fastllie.training.journal import Journal
+from fastllie.training.losses.clip import OPEN_CLIP, Reader, find_clip
+from fastllie.training.losses.vgg import find_vgg
 from fastllie.training.nerco import NeRCoTask
-from fastllie.training.overrides import override
 from fastllie.training.parallel import Parallel, join
 from fastllie.training.recipes import (
     FINETUNES,
@@ -34,12 +32,14 @@ from fastllie.training.recipes import (
     NeRCoRecipe,
     SCIRecipe,
 )
-from fastllie.training.report import write_report
+from fastllie.training.recipes.config import write_config
+from fastllie.training.recipes.overrides import override
+from fastllie.training.record.journal import Journal
+from fastllie.training.record.report import write_report
+from fastllie.training.record.validation import Validator, samples_of
 from fastllie.training.sci import SCITask
 from fastllie.training.task import ALONE, NetworkTask, resolve_precision
 from fastllie.training.trainer import Hooks, Interrupted, Pace, fit, resume_point
-from fastllie.training.validation import Validator, samples_of
-from fastllie.training.vgg import find_vgg
 from fastllie.training.zerodce import CurveTask
 
 WEIGHTS, BEST, STATE, CONFIG = "weights.safetensors", "best.safetensors", "state.ckpt", "config.toml"
@@ -161,7 +161,7 @@ def train(
 
     Raises:
         TypeError: a field that the recipe does not have, a value of the wrong type, or no data.
-        FileNotFoundError: weights that a loss needs, see `fastllie.training.vgg` and `...clip`.
+        FileNotFoundError: weights that a loss needs, see `fastllie.training.losses.vgg` and `...clip`.
         ValueError: an unknown method or recipe, no photographs that can be read, values that make no network,
             or an output that another run began.
         RuntimeError: a loss that is not finite or has exploded; its batch is saved in `output`.

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastllie.files import replacing
+from fastllie.images.files import replacing
 from fastllie.training.data import Batch, Source
-from fastllie.training.journal import Journal
 from fastllie.training.parallel import Parallel
+from fastllie.training.record.journal import Journal
 
 VERSION = 1  # of the state file
 AHEAD = 2  # batches that are made while the device computes

@@ -83,20 +83,20 @@ PYBIND11_MODULE(_cpu, m) {
           py::gil_scoped_release release;
           convolution_gradient_cpu(gradient, reinterpret_cast<float*>(workspace), threads);
         });
-  m.def("dcenet_forward",
+  m.def("zerodce_forward",
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, bool pairs,
            const std::array<uintptr_t, 7>& weights, const std::array<uintptr_t, 7>& epilogues, int threads) {
-          DceNet network{view(x), view(out), sizes, around, zeros, pairs, {}, {}};
+          ZeroDce network{view(x), view(out), sizes, around, zeros, pairs, {}, {}};
           for (int l = 0; l < 7; ++l) {
             network.weights[l] = reinterpret_cast<const void*>(weights[l]);
             network.epilogues[l] = reinterpret_cast<const float*>(epilogues[l]);
           }
           py::gil_scoped_release release;
-          dcenet_forward_cpu(network, threads);
+          zerodce_forward_cpu(network, threads);
         });
-  m.def("dcenetpp_forward", [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros,
+  m.def("zerodcepp_forward", [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros,
                                int64_t scale, uintptr_t weights, uintptr_t maps, int threads) {
-    const DceNetPP network{view(x),
+    const ZeroDcePP network{view(x),
                            view(out),
                            sizes,
                            around,
@@ -105,7 +105,7 @@ PYBIND11_MODULE(_cpu, m) {
                            reinterpret_cast<const float*>(weights),
                            reinterpret_cast<float*>(maps)};
     py::gil_scoped_release release;
-    dcenetpp_forward_cpu(network, threads);
+    zerodcepp_forward_cpu(network, threads);
   });
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cpu/convolution_task.h"
-#include "cpu/dcenet_task.h"
+#include "cpu/zerodce_task.h"
 #include "curve.h"
 
 #define FASTLLIE_AVX512
@@ -39,7 +39,7 @@ namespace fastllie::avx512_bf16 {
 
 #include "cpu/convolution_loops.h"
 
-#include "cpu/dcenet_loops.h"
+#include "cpu/zerodce_loops.h"
 }  // namespace fastllie::avx512_bf16
 
 #if defined(__clang__)

@@ -47,10 +47,10 @@ PYBIND11_MODULE(_cuda, m) {
     sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
                      reinterpret_cast<void*>(stream));
   });
-  m.def("dcenet_forward",
+  m.def("zerodce_forward",
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, uintptr_t matrices,
            uintptr_t biases, std::array<uintptr_t, 5> features, int device, uintptr_t stream) {
-          DceNetMatrices network{view(x),
+          ZeroDceMatrices network{view(x),
                                  view(out),
                                  {},
                                  around,
@@ -60,7 +60,7 @@ PYBIND11_MODULE(_cuda, m) {
                                  {}};
           for (int i = 0; i < 4; ++i) network.sizes[i] = sizes[i];
           for (int i = 0; i < 5; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
-          dcenet_forward_cuda(network, device, reinterpret_cast<void*>(stream));
+          zerodce_forward_cuda(network, device, reinterpret_cast<void*>(stream));
         });
   m.def("smoothness_blocks", smoothness_blocks_cuda);
   m.def("smoothness_forward", [](const Handle& illum, const Handle& guide, const Handle& parts, Sizes sizes,

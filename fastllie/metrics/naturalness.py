@@ -47,7 +47,7 @@ def read_pristine(path: FilePath | None = None) -> Pristine:
     """Read a pristine model; None is the one that ships, fitted on freely licensed photographs.
 
     Args:
-        path: A .safetensors of `fastllie.training.pristine` (`mean`, `covariance`), or an .npz with
+        path: A .safetensors of `fastllie.training.niqe_model` (`mean`, `covariance`), or an .npz with
             `mu_pris_param` (1, 36) and `cov_pris_param` (36, 36), as the published model is handed around.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.image import to_batch
+from fastllie.images.batches import to_batch
 
 FilePath = str | os.PathLike[str]
 COLOURS = ("rgb", "y", "grey")

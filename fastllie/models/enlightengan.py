@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.models.logits import half_logits
+from fastllie.ops.enlightengan import DTYPES, pack_enlightengan, run_enlightengan
 from fastllie.ops.packing import Packing, can_run_packed
-from fastllie.ops.unet import DTYPES, pack_unet, run_unet
 
 WIDTH = 32
 LEVELS = 5
@@ -182,8 +182,10 @@ class EnlightenGAN(nn.Module):
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         weights = [*self.parameters(), *self.buffers()]
         if not self.training and can_run_packed((v, g), weights, DTYPES):
-            packed = self._packing.get(weights, v.dtype, lambda: pack_unet(self.state_dict(), dtype=v.dtype))
-            return run_unet(v, g, packed, align_corners=self.align_corners)
+            packed = self._packing.get(
+                weights, v.dtype, lambda: pack_enlightengan(self.state_dict(), dtype=v.dtype)
+            )
+            return run_enlightengan(v, g, packed, align_corners=self.align_corners)
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))

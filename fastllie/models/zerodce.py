@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from fastllie.ops.backend import choose
 from fastllie.ops.curve import apply_curve
-from fastllie.ops.dcenet import DTYPES, can_run_dcenet, enhance_dcenet, pack_dcenet
-from fastllie.ops.dcenetpp import enhance_dcenetpp, pack_dcenetpp
 from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.zerodce import DTYPES, can_run_zerodce, enhance_zerodce, pack_zerodce
+from fastllie.ops.zerodcepp import enhance_zerodcepp, pack_zerodcepp
 
 STEPS = 8
 FEATURES = 32
@@ -116,14 +116,14 @@ class ZeroDCE(_CurveNetwork):
 
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         weights = list(self.parameters())
-        if can_run_dcenet(x, weights):
+        if can_run_zerodce(x, weights):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
                 (x.dtype, choose("auto", x)),
-                lambda: pack_dcenet(weights[::2], weights[1::2], dtype=x.dtype),
+                lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
-            return enhance_dcenet(x, packed, padding=self.padding, cropped=cropped)
+            return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)
         if cropped:
             return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
         maps, tanh = self.maps(x)
@@ -174,7 +174,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
     def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
         packed = self._packed(x)
         if packed is not None:
-            return enhance_dcenetpp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
+            return enhance_zerodcepp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
         if self.streams and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             together = max(1, PIXELS_TOGETHER // max(1, x.shape[-2] * x.shape[-1]))
             if len(x) > together and not torch.jit.is_tracing():
@@ -194,7 +194,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         """
         packed = self._packed(x)
         if packed is not None:
-            return enhance_dcenetpp(x, packed[bgr], scale=self.scale, padding=self.padding, out=out)
+            return enhance_zerodcepp(x, packed[bgr], scale=self.scale, padding=self.padding, out=out)
         return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
 
     def _packed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -208,7 +208,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         return self._packing.get(
             weights,
             None,
-            lambda: tuple(pack_dcenetpp(weights[::2], weights[1::2], bgr=bgr) for bgr in (False, True)),
+            lambda: tuple(pack_zerodcepp(weights[::2], weights[1::2], bgr=bgr) for bgr in (False, True)),
         )
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:

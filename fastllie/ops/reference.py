@@ -51,7 +51,7 @@ def curve_backward(
     return grad, grad_alpha
 
 
-def dcenet(
+def zerodce(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], padding: str, cropped: bool = False
 ) -> Tensor:
     """Zero-DCE: eight steps of the curve with the maps of seven 3x3 convolutions with symmetric skips.

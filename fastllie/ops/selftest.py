@@ -9,11 +9,11 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.curve import apply_curve
-from fastllie.ops.dcenet import CAPABILITY, CHANNELS, enhance_dcenet, pack_dcenet
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.smoothness import smoothness_loss
 from fastllie.ops.zero_reference import zero_reference_losses
+from fastllie.ops.zerodce import CAPABILITY, CHANNELS, enhance_zerodce, pack_zerodce
 
 # float32 arithmetic against float64: eight steps with |alpha| <= 0.5 amplify rounding by at most 1.5^8 = 26
 TOLERANCE = 1e-5
@@ -98,11 +98,11 @@ _OPS = {
         None,
         ((3, 0, 1),),
     ),
-    "dcenet": _Op(
-        lambda x, backend: enhance_dcenet(
-            x, pack_dcenet(*_dcenet_network(x), dtype=x.dtype, backend=backend), backend=backend
+    "zerodce": _Op(
+        lambda x, backend: enhance_zerodce(
+            x, pack_zerodce(*_zerozerodce_network(x), dtype=x.dtype, backend=backend), backend=backend
         ),
-        lambda x: reference.dcenet(x, *_dcenet_network(x), "replicate"),
+        lambda x: reference.zerodce(x, *_zerozerodce_network(x), "replicate"),
         None,
         ((3, 0, 1),),
         half=True,
@@ -130,7 +130,7 @@ def _sci_network(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sin(taps * 2.4) * 0.3, torch.full((3, 3), 0.1, dtype=x.dtype, device=x.device)
 
 
-def _dcenet_network(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _zerozerodce_network(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of which no two layers are alike, and maps of both signs."""
     weights, biases = [], []
     for layer, (inputs, outputs) in enumerate(CHANNELS):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from fastllie.api import AHEAD, Device, Enhancer, Weights
-from fastllie.files import replacing
-from fastllie.image import from_batch, to_batch
+from fastllie.images.batches import from_batch, to_batch
+from fastllie.images.files import replacing
 from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 from fastllie.video.steady import Steady

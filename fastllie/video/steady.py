@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.image import from_batch, to_batch
+from fastllie.images.batches import from_batch, to_batch
 from fastllie.ops.curve import apply_curve
 
 # Enough pixels to tell the exposure of a frame of any size, and too few to cost anything

@@ -1,0 +1,37 @@
+#include "cpu/zerodce_task.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace fastllie {
+namespace {
+
+// Most columns of a strip: with the ten of the second layer's halo they make 36 tiles, three whole products
+constexpr int64_t STRIP_COLUMNS = 134;
+// Rows of a band, each of which recomputes the rows of its halo
+constexpr int64_t BAND_ROWS = 192;
+
+ZeroDceLoop loop_for(bool pairs) {
+#if defined(__x86_64__)
+  if (has_bf16()) return avx512_bf16::zerodce_loop(pairs);
+  if (isa() == Isa::avx512) return avx512::zerodce_loop(pairs);
+  if (isa() == Isa::avx2) return avx2::zerodce_loop(pairs);
+#endif
+  return baseline::zerodce_loop(pairs);
+}
+
+int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
+
+}  // namespace
+
+void zerodce_forward_cpu(const ZeroDce& network, int threads) {
+  const auto& [batch, channels, height, width] = network.sizes;
+  ZeroDceTask task{network, parts(width, STRIP_COLUMNS), 0, parts(height, BAND_ROWS), 0};
+  task.strip_columns = parts(width, task.strips);
+  task.band_rows = parts(parts(height, task.bands), 4) * 4;
+  task.strips = parts(width, task.strip_columns);
+  task.bands = parts(height, task.band_rows);
+  const ZeroDceLoop loop = loop_for(network.pairs);
+  parallel(task.units(), threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
+}
+
+}  // namespace fastllie

@@ -1,0 +1,216 @@
+"""Timings: taking turns, what comes of it, and how it is written down."""
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fastllie.benchmarking.machine import in_words
+from fastllie.images.files import replacing
+from fastllie.terminal import aligned
+
+RESOLVED = 0.02  # seconds: shorter calls are repeated until the clock can resolve them
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one contender took, over `rounds` turns.
+
+    Attributes:
+        contender: Who.
+        ms: Median of the milliseconds that the batch took.
+        best_ms, worst_ms: The shortest and the longest.
+        rounds: How many.
+        images_per_s: Of the median.
+        times_ours: The median, as a multiple of that of "fastllie"; None where that was not timed.
+        difference: The largest from the plain network in float32, of the first image; None: not known.
+        decibels: The PSNR to it; None where equal, or not known.
+    """
+
+    contender: str
+    ms: float
+    best_ms: float
+    worst_ms: float
+    rounds: int
+    images_per_s: float
+    times_ours: float | None
+    difference: float | None
+    decibels: float | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A contender without a time, and why; `wrong`: it ran, and failed or computed something else."""
+
+    contender: str
+    reason: str
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method at one size and batch: what was timed, and what was not.
+
+    Attributes:
+        method, options, weights: As for `load`.
+        size: "WIDTHxHEIGHT".
+        batch: Images at once.
+        dtype: What was computed in.
+        rows: The contenders.
+        left_out: Those that have no row.
+        unchecked: Why no result was compared with the plain network's; None: all were.
+    """
+
+    method: str
+    options: dict[str, Any]
+    weights: str
+    size: str
+    batch: int
+    dtype: str
+    rows: tuple[Timed, ...]
+    left_out: tuple[LeftOut, ...]
+    unchecked: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The case in words."""
+        named = "".join(f" {name}={value}" for name, value in self.options.items())
+        return f"{self.method}{named}, {self.size}, batch {self.batch}, {self.dtype}"
+
+    def table(self) -> str:
+        """The rows, aligned, and who was left out."""
+        cells = [("", "median ms", "min..max", "images/s", "x fastllie", "difference")]
+        for row in self.rows:
+            times = "-" if row.times_ours is None else f"{row.times_ours:.2f}"
+            off = "-" if row.difference is None else f"{row.difference:.1e}"
+            spread = f"{spelled(row.best_ms)}..{spelled(row.worst_ms)}"
+            cells.append((row.contender, spelled(row.ms), spread, spelled(row.images_per_s), times, off))
+        lines = [self.title]
+        if self.rows:
+            lines += [f"  {line}" for line in aligned(cells, numbers=True)]
+        lines += [f"  left out: {one.contender}: {one.reason}" for one in self.left_out]
+        if self.unchecked:
+            lines.append(f"  results not compared: {self.unchecked}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `benchmark` found; `print` it.
+
+    Attributes:
+        machine: What it ran on, with versions.
+        cases: Each method, size and batch, in the order asked for.
+        absent: Contenders that cannot run here -> why.
+    """
+
+    machine: dict[str, Any]
+    cases: tuple[Case, ...]
+    absent: dict[str, str]
+
+    @property
+    def about(self) -> str:
+        """The machine, and who is not here."""
+        absent = (f"not here: {name}: {why}" for name, why in self.absent.items())
+        return "\n".join([in_words(self.machine), *absent])
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The contenders that failed or computed something else, each with its case and the reason."""
+        return tuple(
+            f"{case.title}: {one.contender}: {one.reason}"
+            for case in self.cases
+            for one in case.left_out
+            if one.wrong
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join([*(case.table() for case in self.cases), self.about])
+
+    def write_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything: `machine`, `cases` with `rows` and `left_out`, and `absent`. Atomic."""
+        content = asdict(self)
+        with replacing(path) as temporary:
+            temporary.write_text(
+                json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+            )
+
+
+def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """How long one of so many calls takes; on a GPU between two events on its stream."""
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        # named, for the current device may be another one
+        stream = torch.cuda.current_stream(device)
+        begin.record(stream)
+        for _ in range(repeats):
+            call()
+        end.record(stream)
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeats
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]],
+    once: Mapping[str, float],
+    rounds: int,
+    device: torch.device,
+    *,
+    rest: float = 0,
+) -> dict[str, list[float]]:
+    """Seconds of each call in each of the rounds, in which all take their turns.
+
+    Args:
+        calls: What is timed.
+        once: About how many seconds each takes; short ones are repeated within a turn, after as many calls
+            that do not count, for whoever was before has taken the cache.
+        rounds: How many.
+        device: What they run on.
+        rest: Seconds before each turn.
+    """
+    repeats = {name: max(1, min(100, int(RESOLVED / max(once[name], 1e-9)))) for name in calls}
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            time.sleep(rest)
+            if repeats[name] > 1:
+                seconds_of(call, repeats[name], device)
+            taken[name].append(seconds_of(call, repeats[name], device))
+    return taken
+
+
+def row_of(
+    contender: str,
+    seconds: Sequence[float],
+    batch: int,
+    ours: Sequence[float] | None,
+    check: tuple[float, float | None] | None,
+) -> Timed:
+    """The row of the seconds of a contender, beside those of ours, with its difference and its dB."""
+    median = statistics.median(seconds)
+    return Timed(
+        contender,
+        1e3 * median,
+        1e3 * min(seconds),
+        1e3 * max(seconds),
+        len(seconds),
+        batch / median,
+        median / statistics.median(ours) if ours else None,
+        *(check or (None, None)),
+    )
+
+
+def spelled(value: float) -> str:
+    """Three digits or more, never an exponent: 0.412, 4.12, 41.2, 412, 4123."""
+    return f"{value:.{max(0, min(3, 2 - math.floor(math.log10(value))))}f}" if value > 0 else "0"

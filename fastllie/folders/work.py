@@ -1,0 +1,190 @@
+"""What becomes of one file, and the account of many, gone on with after a stop."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.folders.jobs import Failure, Job, PathLike, plan
+from fastllie.images.files import SUFFIXES, is_complete, remove_remains
+from fastllie.images.photograph import Photograph
+from fastllie.images.reading import read
+
+
+@dataclass
+class FolderResult:
+    """What became of the inputs.
+
+    Attributes:
+        done: Files that were written.
+        skipped: Files that were there already, whole and no older than their inputs.
+        failed: Inputs without a result, each with its error.
+        seconds: How long it took.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        return f"{counts}, {self.seconds:.1f} s"
+
+
+Progress = Callable[[int, int, Failure | None], None]
+
+
+Outcomes = Generator[tuple[Job, Exception | None], None, None]
+
+
+def carry_out(
+    inputs: PathLike | Sequence[PathLike],
+    output: PathLike,
+    outcomes: Callable[[Iterator[Job]], Outcomes],
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+    others: Collection[str],
+) -> FolderResult:
+    """Plan, skip what is done, and keep account of what becomes of the rest; see `enhance_folder`.
+
+    Args:
+        outcomes: Does the jobs that it takes, each as it comes to it, and yields them as they end: with the
+            error, or None where the result is written. It is closed when the work is broken off.
+        others: The suffixes of files that are no images.
+    """
+    begin = time.monotonic()
+    single = isinstance(inputs, (str, os.PathLike))
+    given: Any = [inputs] if single else inputs
+    jobs, unreadable = plan(list(given), output, (*SUFFIXES, *others))
+    # one file that was named is meant to be written
+    afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
+    result = FolderResult()
+    total = len(jobs) + len(unreadable)
+
+    def finish(outcome: list[Any], entry: Any) -> None:
+        outcome.append(entry)
+        if progress is not None:
+            finished = len(result.done) + len(result.skipped) + len(result.failed)
+            progress(finished, total, entry if isinstance(entry, Failure) else None)
+
+    def missing() -> Iterator[Job]:
+        swept: set[Path] = set()
+        for source, target in jobs:
+            if not afresh and _is_done(source, target, source.suffix.lower() in others):
+                finish(result.skipped, target)
+                continue
+            if target.parent not in swept:
+                swept.add(target.parent)
+                remove_remains(target.parent)
+            yield source, target
+
+    with quiet_pillow():
+        for failure in unreadable:
+            finish(result.failed, failure)
+        with closing(outcomes(missing())) as ended:
+            for (source, target), error in ended:
+                if error is None:
+                    finish(result.done, target)
+                else:
+                    finish(result.failed, Failure(source, error))
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """A damaged file makes Pillow warn about each of its tags; what matters of them is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+@dataclass(frozen=True)
+class Work:
+    """What becomes of one file; it pickles if its parts do.
+
+    Attributes:
+        enhance: A photograph to another one.
+        others, compare, quality, png_level: As for `enhance_folder`.
+    """
+
+    enhance: Callable[[Photograph], Photograph]
+    others: Mapping[str, Callable[[Path, Path], None]]
+    compare: bool = False
+    quality: int = QUALITY
+    png_level: int = PNG_LEVEL
+
+    def __post_init__(self) -> None:
+        checked("quality", self.quality, 1, 100)
+        checked("png_level", self.png_level, 0, 9)
+
+    def __call__(self, source: Path, target: Path) -> None:
+        """All of it, one step after the other."""
+        other = self.other(source)
+        if other is not None:
+            other(source, target)
+            return
+        before = read(source)
+        self.write(before, self.enhance(before), target)
+
+    def other(self, source: Path) -> Callable[[Path, Path], None] | None:
+        """What writes the result of a file that is no image; None for an image."""
+        return self.others.get(source.suffix.lower())
+
+    def write(self, before: Photograph, after: Photograph, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        photo = before.beside(after) if self.compare else after
+        photo.save(target, quality=self.quality, png_level=self.png_level)
+
+
+@dataclass(frozen=True)
+class OfArrays:
+    """A function of arrays `[H, W, 3]`, uint8, uint16 or float32, as one of photographs."""
+
+    enhance: Callable[[Any], Any]
+
+    def __call__(self, photo: Photograph) -> Photograph:
+        colours = np.ascontiguousarray(photo.colours)
+        result = self.enhance(colours)
+        wanted = f"{colours.dtype} {colours.shape}"
+        made = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
+        if made != wanted:
+            raise TypeError(f"the method made {made} of {wanted}; wanted the same shape and dtype")
+        return photo.with_colours(result)
+
+
+def bare(error: BaseException | None) -> Exception | None:
+    """The error without its frames, which would keep the pixels of every image that failed."""
+    if error is None:
+        return None
+    if not isinstance(error, Exception):
+        raise error
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def _is_done(source: Path, target: Path, other: bool) -> bool:
+    try:
+        found = target.stat()
+        if found.st_mtime_ns < source.stat().st_mtime_ns:
+            return False
+    except OSError:
+        return False
+    return found.st_size > 0 if other else is_complete(target)
+
+
+def checked(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+    return value

@@ -1,0 +1,1 @@
+"""Every kind of image in, the same kind out: files, photographs, batches."""

@@ -1,0 +1,325 @@
+"""Zero-DCE's whole network and its curve, for inference: one pass on the CPU, on a GPU for tensor cores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastllie import _native
+from fastllie.ops import backend as backends
+from fastllie.ops.convolution import pack_convolution
+from fastllie.ops.packing import can_run_packed
+from fastllie.ops.tensors import check_images, cuda_place, views
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)  # what tensor cores multiply
+GPU_BACKENDS = ("cuda", "triton")
+CAPABILITY = (8, 0)  # the first with bfloat16 in its tensor cores
+PADDINGS = ("zeros", "replicate")
+HALO = 7  # of seven 3x3 convolutions
+LAYERS = 7
+FEATURES = 32
+# inputs and outputs of each layer
+CHANNELS = [(3, 32), (32, 32), (32, 32), (32, 32), (64, 32), (64, 32), (64, 24)]
+
+
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class PackedZeroDCE:
+    """The weights of Zero-DCE's network as its kernels read them: see `pack_zerodce`.
+
+    Attributes:
+        weights: One tensor a layer, or (where `matrices`) one of all: `[2624, 32]`.
+        epilogues: Likewise the biases, `[7, 32]` where `matrices`.
+        pairs: Whether the CPU multiplies bfloat16.
+        matrices: Whether this is for the tensor cores of a GPU.
+    """
+
+    weights: tuple[Tensor, ...]
+    epilogues: tuple[Tensor, ...]
+    pairs: bool
+    matrices: bool = False
+
+
+def can_run_zerodce(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether `enhance_zerodce` takes over for a module with these weights: see `can_run_packed`.
+
+    On a GPU it does for float16 and bfloat16 where tensor cores multiply both; float32 would lose digits.
+    """
+    if x.device.type == "cpu" and can_run_packed((x,), weights, DTYPES):
+        return True
+    # float32 asks no further, nor does what is compiled
+    if x.dtype not in HALVES or torch.compiler.is_compiling():
+        return False
+    if not can_run_packed((x,), weights, _multiplied(), GPU_BACKENDS):
+        return False
+    return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= CAPABILITY
+
+
+def _multiplied() -> tuple[torch.dtype, ...]:
+    # Triton's interpreter multiplies the bit patterns of bfloat16 as if they were integers
+    return (torch.float16,) if backends.interpreting() else HALVES
+
+
+def pack_zerodce(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "auto",
+) -> PackedZeroDCE:
+    """Prepare the weights of the seven convolutions for `enhance_zerodce`.
+
+    Args:
+        weights: `[32, 3, 3, 3]`, three of `[32, 32, 3, 3]`, two of `[32, 64, 3, 3]`, `[24, 64, 3, 3]`.
+        biases: `[32]` six times, `[24]`.
+        dtype: Of the images. The features of bfloat16 images are kept and multiplied as bfloat16 where the
+            CPU has the instruction (AVX-512 BF16); everything else is float32 there. On a GPU features are
+            kept and multiplied as float16 or bfloat16, and float32 is not taken.
+        backend: "cpu", "cuda" or "triton"; "auto" is the one for the device of the weights.
+
+    Raises:
+        TypeError: a dtype that `enhance_zerodce` does not take.
+        ValueError: other shapes, an unknown backend.
+        RuntimeError: a backend that cannot serve.
+    """
+    backends.check_name(backend)
+    if dtype not in DTYPES:
+        raise TypeError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
+    expected = [(outputs, inputs, 3, 3) for inputs, outputs in CHANNELS]
+    if [tuple(weight.shape) for weight in weights] != expected:
+        raise ValueError(f"weights must be {expected}, got {[tuple(weight.shape) for weight in weights]}")
+    if _serving(backend, weights[0]) in GPU_BACKENDS:
+        if dtype not in _multiplied():
+            raise TypeError(f"dtype must be one of {_multiplied()} for tensor cores, got {dtype}")
+        return _pack_matrices(weights, biases, dtype)
+    pairs = dtype == torch.bfloat16 and _native.cpu is not None and _native.cpu.has_bf16()
+    packed = [
+        pack_convolution(
+            weight,
+            bias,
+            arithmetic="direct" if place == 0 else "winograd4_pairs" if pairs else "winograd4",
+        )
+        for place, (weight, bias) in enumerate(zip(weights, biases, strict=True))
+    ]
+    return PackedZeroDCE(
+        tuple(layer.weights for layer in packed), tuple(layer.epilogue for layer in packed), pairs
+    )
+
+
+def _serving(backend: str, x: Tensor) -> str:
+    name = backends.choose(backend, x, "zerodce_forward")
+    # an explicit FASTLLIE_BACKEND=torch is a wish about whole networks, which their modules grant
+    return "cpu" if name == "torch" and backend == "auto" and x.device.type == "cpu" else name
+
+
+def _pack_matrices(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> PackedZeroDCE:
+    """Of each layer, and of each 32 channels that it reads, a matrix: (row, column, channel) by output.
+
+    The 27 rows of the first layer are filled up to 32; `map_columns` says where the last one's outputs lie.
+    """
+    rows = []
+    for weight in weights:
+        weight = weight.detach().to(torch.float32)
+        if weight.shape[0] != FEATURES:
+            weight = _spread(weight)
+        for source in weight.split(FEATURES, 1):
+            rows.append(source.permute(2, 3, 1, 0).reshape(-1, FEATURES))
+    rows[0] = F.pad(rows[0], (0, 0, 0, FEATURES - len(rows[0])))
+    wide = [bias.detach().to(torch.float32) for bias in biases]
+    wide[-1] = _spread(wide[-1])
+    return PackedZeroDCE(
+        (torch.cat(rows).to(dtype).contiguous(),), (torch.stack(wide).contiguous(),), False, True
+    )
+
+
+def map_columns() -> list[int]:
+    """The column of each map, map 3 k + c of step k and channel c, in the last layer's matrix.
+
+    Column 16 s2 + 8 s1 + 2 c + s0 for step 4 s2 + 2 s1 + s0: what a thread of a matrix product holds of a
+    pixel are all steps of one channel.
+    """
+    return [
+        16 * (step // 4) + 8 * (step // 2 % 2) + 2 * channel + step % 2
+        for step in range(STEPS)
+        for channel in range(3)
+    ]
+
+
+def _spread(maps: Tensor) -> Tensor:
+    spread = maps.new_zeros((FEATURES, *maps.shape[1:]))
+    spread[map_columns()] = maps
+    return spread
+
+
+def enhance_zerodce(
+    x: Tensor,
+    packed: PackedZeroDCE,
+    *,
+    padding: str = "replicate",
+    cropped: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Enhance by Zero-DCE: eight steps of the curve x <- x + alpha * x * (1 - x), alpha = tanh(network(x)).
+
+    Seven 3x3 convolutions with 32 channels and symmetric skips; sums are float32. On the CPU in strips whose
+    features stay in the cache, by Winograd's algorithm with tiles of 4x4; on a GPU layer by layer on tensor
+    cores, the features in the dtype of `x`, and the maps in registers only.
+
+    For inference: not differentiable. Any strides are read in place.
+
+    Args:
+        x: Images, `[B, 3, H, W]` in [0, 1]; float32 (CPU only), bfloat16 or float16.
+        packed: From `pack_zerodce`, for the dtype of `x`, and for its device or backend.
+        padding: What each layer finds outside of the image: "zeros" as published, or "replicate", the
+            network of an image that goes on with its nearest pixel.
+        cropped: Nothing is padded: `x` brings 7 pixels on each side that the result lacks.
+        backend: "auto", "cpu", "cuda" or "triton".
+
+    Returns:
+        The enhanced images, in the dtype and the memory format of `x`.
+
+    Raises:
+        TypeError: an argument that is no tensor, or of another dtype.
+        ValueError: another shape, an unknown padding or backend.
+        RuntimeError: the compiled module was not built, a tensor on another device than the packed weights
+            are for, a GPU without such tensor cores, or a gradient is wanted.
+    """
+    check_images(DTYPES, x=x)
+    if x.shape[1] != 3:
+        raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+    if cropped and padding == "zeros":
+        raise ValueError("cropped images need no padding, got 'zeros'")
+    if cropped and min(x.shape[-2:]) < 2 * HALO:
+        raise ValueError(f"cropped images must bring {HALO} pixels on each side, got {tuple(x.shape)}")
+    backends.check_name(backend)
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise RuntimeError("enhance_zerodce is for inference and has no gradient: call it under no_grad()")
+    if packed.matrices:
+        _check_matrices(x, packed, backend)
+        return torch.ops.fastllie.zerodce_matrices_forward(
+            x, packed.weights[0], packed.epilogues[0], padding, cropped, backend
+        )
+    if _native.cpu is None:
+        raise RuntimeError(f"enhance_zerodce needs the compiled module: {_native.reasons['cpu']}")
+    if x.device.type != "cpu":
+        raise RuntimeError(f"enhance_zerodce needs tensors on 'cpu', got {x.device}")
+    if _serving(backend, x) != "cpu":
+        raise RuntimeError(f"the weights are packed for the CPU, got backend {backend!r}")
+    return torch.ops.fastllie.zerodce_forward(
+        x, list(packed.weights), list(packed.epilogues), packed.pairs, padding, cropped
+    )
+
+
+def _check_matrices(x: Tensor, packed: PackedZeroDCE, backend: str) -> None:
+    (matrices,) = packed.weights
+    if x.dtype != matrices.dtype:
+        raise TypeError(f"x must be {matrices.dtype}, which the weights are packed for, got {x.dtype}")
+    if x.device != matrices.device:
+        raise RuntimeError(f"the weights are packed on {matrices.device}, got x on {x.device}")
+    name = _serving(backend, x)
+    if name not in GPU_BACKENDS:
+        raise RuntimeError(f"the weights are packed for a GPU's tensor cores, got backend {name!r}")
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < CAPABILITY:
+        found = ".".join(map(str, torch.cuda.get_device_capability(x.device)))
+        raise RuntimeError(f"enhance_zerodce needs a GPU of compute capability 8.0 or more, got {found}")
+
+
+def _empty(x: Tensor, cropped: bool) -> Tensor:
+    if not cropped:
+        return torch.empty_like(x)
+    inner = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
+    interleaved = x.stride(1) == 1 and x.stride(3) == 3
+    layout = torch.channels_last if interleaved else torch.contiguous_format
+    return torch.empty_like(inner, memory_format=layout)
+
+
+def _forward(
+    x: Tensor, weights: list[Tensor], epilogues: list[Tensor], pairs: bool, padding: str, cropped: bool
+) -> Tensor:
+    out = _empty(x, cropped)
+    if out.numel() == 0:
+        return out
+    if cropped:
+        x = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
+    assert _native.cpu is not None
+    _native.cpu.zerodce_forward(
+        *views(x, out),
+        tuple(out.shape),
+        HALO if cropped else 0,
+        padding == "zeros",
+        pairs,
+        [weight.data_ptr() for weight in weights],
+        [epilogue.data_ptr() for epilogue in epilogues],
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _matrices_forward(
+    x: Tensor, matrices: Tensor, biases: Tensor, padding: str, cropped: bool, backend: str
+) -> Tensor:
+    name = _serving(backend, x)
+    out = _empty(x, cropped)
+    if out.numel() == 0:
+        return out
+    if cropped:
+        x = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
+    zeros, around = padding == "zeros", HALO if cropped else 0
+    # the first layer's features are made again where CUDA reads them, and those of the fourth are free by the
+    # time that the sixth writes
+    features: list[Tensor] = [] if name == "cuda" else [_features(x, 1, zeros)]
+    features += [_features(x, layer, zeros) for layer in range(2, 6)]
+    features.append(features[-2])
+    if name == "triton":
+        from fastllie.kernels import zerodce
+
+        zerodce.zerodce_forward(x, matrices, biases, features, out, zeros, around)
+        return out
+    assert _native.cuda is not None
+    _native.cuda.zerodce_forward(
+        *views(x, out),
+        tuple(out.shape),
+        around,
+        zeros,
+        matrices.data_ptr(),
+        biases.data_ptr(),
+        [feature.data_ptr() for feature in features],
+        *cuda_place(x),
+    )
+    return out
+
+
+def _features(x: Tensor, layer: int, zeros: bool) -> Tensor:
+    margin = 0 if zeros else LAYERS - layer
+    height, width = (side + 2 * margin for side in x.shape[-2:])
+    return torch.empty((x.shape[0], height, width, FEATURES), dtype=x.dtype, device=x.device)
+
+
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_library.define(
+    "zerodce_forward(Tensor x, Tensor[] weights, Tensor[] epilogues, bool pairs, str padding, bool cropped)"
+    " -> Tensor"
+)
+_library.impl("zerodce_forward", _forward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "fastllie::zerodce_forward",
+    lambda x, weights, epilogues, pairs, padding, cropped: _empty(x, cropped),
+    lib=_library,
+)
+_library.define(
+    "zerodce_matrices_forward(Tensor x, Tensor matrices, Tensor biases, str padding, bool cropped,"
+    " str backend) -> Tensor"
+)
+_library.impl("zerodce_matrices_forward", _matrices_forward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "fastllie::zerodce_matrices_forward",
+    lambda x, matrices, biases, padding, cropped, backend: _empty(x, cropped),
+    lib=_library,
+)

@@ -1,0 +1,218 @@
+"""The data of a training run: photographs collected, decoded once, and given out in the recipe's batches."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastllie.training.data.cache import Progress, open_cache
+from fastllie.training.data.collection import Collection, Item, collect
+from fastllie.training.data.layout import EXTENSIONS, Problem
+from fastllie.training.data.pixels import Preparation
+from fastllie.training.data.scene_source import SyntheticScenes
+from fastllie.training.data.source import (
+    Batch,
+    Photographs,
+    Source,
+    Squares,
+    SyntheticExposures,
+    Unpaired,
+    UnpairedExposures,
+)
+from fastllie.training.recipes import (
+    UNPAIRED,
+    AnyRecipe,
+    DawnRecipe,
+    EnlightenGANRecipe,
+    NeRCoRecipe,
+    SCIRecipe,
+)
+
+__all__ = [
+    "Batch",
+    "Collection",
+    "Item",
+    "Photograph",
+    "Photographs",
+    "Problem",
+    "Source",
+    "Squares",
+    "SyntheticExposures",
+    "collect",
+    "list_photographs",
+    "open_source",
+]
+
+# mean level of a photograph that stands for normal light
+NORMAL_MEAN = (0.38, 0.68)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file's attribution; empty strings where the folder's photos.csv does not tell."""
+
+    file: str
+    author: str = ""
+    licence: str = ""
+
+
+def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> list[Photograph]:
+    """The photographs of a folder in name order, with authors and licences from its photos.csv if it has one.
+
+    Files under CC0 are held out of training: they are free to be shown, so they are the examples and the test
+    pictures. `held_out=True` gives those instead.
+
+    Raises:
+        ValueError: no folder, no photographs in it, or a photos.csv without the columns that are needed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    known: dict[str, Photograph] = {}
+    table = folder / "photos.csv"
+    if table.exists():
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            missing = {"file", "author", "licence"} - set(rows.fieldnames or ())
+            if missing:
+                raise ValueError(f"{table} has no column {', '.join(sorted(missing))}")
+            known = {row["file"]: Photograph(row["file"], row["author"], row["licence"]) for row in rows}
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    photographs = [known.get(name, Photograph(name)) for name in names]
+    photographs = [photo for photo in photographs if photo.licence.startswith("CC0") == held_out]
+    if not photographs:
+        kind = "CC0 photographs" if held_out else "photographs to train on"
+        raise ValueError(f"{folder} holds no {kind}; wanted files that end in {', '.join(EXTENSIONS)}")
+    return photographs
+
+
+def open_source(
+    collection: Collection,
+    recipe: AnyRecipe,
+    seed: int,
+    *,
+    cache: Path,
+    device: torch.device,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Source:
+    """The recipe's batches of photographs, which are decoded once into the folder `cache`.
+
+    Args:
+        device: Where the batches shall be; the photographs are kept there too where they take at most 40 % of
+            the free memory of a GPU.
+        threads: That decode.
+        progress: Called with how many photographs are ready, and how many there are.
+
+    Raises:
+        ValueError: synthetic exposures without a size, or of photographs in two sides; whole photographs in
+            batches of several; a file that has changed since it was collected.
+        OSError: a cache that cannot be written.
+    """
+    unpaired = isinstance(recipe, UNPAIRED)
+    if unpaired and not collection.high and recipe.synthesis is None:
+        raise ValueError(
+            f"{recipe.method} learns from dark photographs and from others in normal light: give both sides,"
+            " or a folder of photographs in normal light and a recipe that makes dark frames of some of them"
+        )
+    if recipe.synthesis is not None:
+        if recipe.size is None:
+            raise ValueError("synthetic exposures need a size")
+        if collection.layout != "plain" and not unpaired:
+            raise ValueError(
+                f"synthetic exposures are made of photographs of normal light, got {collection.layout} ones:"
+                " give the folder of those alone, or synthesis=None to train on what is there"
+            )
+        how = Preparation(short_side=round(recipe.size * recipe.synthesis.zoom))
+    elif isinstance(recipe, NeRCoRecipe) and recipe.squeeze is not None:
+        how = Preparation(square=recipe.squeeze, bicubic=True)
+    elif isinstance(recipe, UNPAIRED):
+        how = Preparation(least=recipe.size)
+    elif isinstance(recipe, DawnRecipe):
+        if collection.layout != "plain":
+            raise ValueError(
+                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the folder"
+                " of those alone"
+            )
+        how = Preparation(long_side=recipe.long_side)
+    elif isinstance(recipe, SCIRecipe):
+        if recipe.batch > 1 and recipe.size is None:
+            raise ValueError(
+                f"whole photographs go one a batch, got batch={recipe.batch}: give a size to crop to"
+            )
+        how = Preparation(long_side=recipe.long_side, least=recipe.size)
+    else:
+        how = Preparation(square=recipe.size)
+    items = [*collection.low, *collection.high]
+    photographs = open_cache(items, how, cache, threads=threads, progress=progress).to(device)
+    low, high = photographs[: len(collection.low)], photographs[len(collection.low) :]
+    names = [item.name for item in collection.low]
+    if isinstance(recipe, UNPAIRED):
+        return _unpaired(recipe, low, high, seed, names, device)
+    if isinstance(recipe, DawnRecipe):
+        return SyntheticScenes(low, recipe.scenes, recipe.batch, seed, names=names, device=device)
+    if recipe.synthesis is not None and recipe.size is not None:
+        return SyntheticExposures(
+            low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
+        )
+    sides = {
+        "target": high if collection.layout == "paired" else None,
+        "normal": high if collection.layout == "unpaired" else None,
+    }
+    if isinstance(recipe, SCIRecipe):
+        return Photographs(
+            low, recipe.batch, seed, size=recipe.size, flips=recipe.flips, names=names, device=device, **sides
+        )
+    return Squares(low, recipe.batch, seed, flips=recipe.flips, names=names, device=device, **sides)
+
+
+def _unpaired(
+    recipe: EnlightenGANRecipe | NeRCoRecipe,
+    low: Sequence[Tensor],
+    high: Sequence[Tensor],
+    seed: int,
+    names: list[str],
+    device: torch.device,
+) -> Source:
+    if recipe.synthesis is None:
+        own: dict[str, Any] = {"upside": False}
+        if isinstance(recipe, EnlightenGANRecipe):
+            own = {"dark_share": recipe.dark_share, "darkening": recipe.darkening}
+        return Unpaired(
+            low,
+            recipe.batch,
+            seed,
+            normal=high,
+            size=recipe.size,
+            flips=recipe.flips,
+            by_index=recipe.by_index,
+            names=names,
+            device=device,
+            **own,
+        )
+    if not len(high):
+        normal = set(_normal_half(low))
+        high = [low[index] for index in sorted(normal)]
+        kept = [index for index in range(len(low)) if index not in normal]
+        low, names = [low[index] for index in kept], [names[index] for index in kept]
+    if not len(low) or not len(high):
+        raise ValueError(
+            f"{recipe.method} needs at least two photographs with a mean from {NORMAL_MEAN[0]} to"
+            f" {NORMAL_MEAN[1]}, one for each side; found {len(high)} of {len(low) + len(high)}"
+        )
+    return UnpairedExposures(
+        low, recipe.synthesis, recipe.size, recipe.batch, seed, normal=high, names=names, device=device
+    )
+
+
+def _normal_half(photographs: Sequence[Tensor]) -> list[int]:
+    """Every second of the photographs in normal light: the others serve for dark frames."""
+    # enough pixels for a mean
+    means = [float(photo[::8, ::8].float().mean()) / 255 for photo in photographs]
+    found = [index for index, mean in enumerate(means) if NORMAL_MEAN[0] <= mean <= NORMAL_MEAN[1]]
+    return found[::2]

@@ -1,0 +1,1 @@
+"""What a training run leaves behind: log, bar, pictures, report, card."""

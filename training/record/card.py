@@ -1,0 +1,201 @@
+"""The card beside a file of weights: what it was trained on, how, how good it is, and under which licence.
+
+    python -m fastllie.training.record.card WEIGHTS --photos PHOTOS --scores benchmarks/results/quality.json
+
+writes the card anew, say after its scores were measured.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from fastllie.methods import info
+from fastllie.training.data import Photograph, list_photographs
+
+TITLES = {
+    "zerodce": "Zero-DCE",
+    "zerodce++": "Zero-DCE++",
+    "sci": "SCI",
+    "enlightengan": "EnlightenGAN",
+    "nerco": "NeRCo",
+}
+CHOICE = {
+    "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
+    " of which was trained on, and by looking at the pictures.",
+    "enlightengan": "The recipe was chosen among thirteen, most of them stopped early, by the scores"
+    " below on LOL, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of"
+    " the first four was trained on.",
+    "nerco": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
+    " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
+}
+LIMITS = {
+    "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
+    " removed.",
+    "sci": "The network sees 7x7 pixels and has 258 parameters: nearly a tone curve. It brightens noise with"
+    " the picture, makes strong colours stronger, does not correct casts, and treats a dark object as it"
+    " treats a dark scene.",
+}
+LIMITS["enlightengan"] = (
+    "Half the published width, trained for 35 minutes on one core, and not quite the published network: its"
+    " residual is added to the image's logits. It brightens noise with the picture, and makes colours in deep"
+    " shadows strong. Its layers pad with zeros, which the pixels along the border show."
+)
+LIMITS["nerco"] = (
+    "A quarter of the published width and two thirds of its blocks, trained for half an hour on one core, and"
+    " not quite the published network: its generator changes the image's logits instead of drawing the image"
+    " anew. It brightens noise with the picture; what is only somewhat dark it hardly changes, and a dark"
+    " subject in front of a bright sky stays dark."
+)
+LIMITS["zerodce++"] = LIMITS["zerodce"]
+
+
+def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | None) -> Path:
+    """Write the card of a safetensors file of `fastllie.training.reproduce` beside it; returns its path.
+
+    Args:
+        scores: The JSON of benchmarks/quality.py; None writes a card without scores.
+
+    Raises:
+        ValueError: weights that another program made.
+    """
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata() or {}
+    if "recipe" not in metadata or "run" not in metadata:
+        raise ValueError(f"{weights} was not written by fastllie.training.reproduce: it has no recipe in it")
+    method, run, recipe = metadata["method"], json.loads(metadata["run"]), json.loads(metadata["recipe"])
+    lines = [
+        f"# {TITLES[method]}: `{weights.name}`",
+        "",
+        f"Weights for the method `{method}`{_told(metadata)}, trained by this project from scratch; no"
+        " published weights of it took part.",
+        "",
+        "## Licence",
+        "Apache-2.0, as the rest of fastllie. The photographs below keep their own licences; none of them is"
+        " part of the weights or of this repository.",
+        "",
+        "## How it was made",
+        "```",
+        f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
+        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}"
+        + (f" --vgg {recipe['vgg']}" if recipe.get("vgg") else ""),
+        "```",
+        f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
+        " The same photographs, seed, thread count, PyTorch and kind of processor give the same weights;"
+        " another processor or version gives weights that score alike.",
+        *_commit_lines(run),
+        *([CHOICE[method]] if method in CHOICE else []),
+        "",
+        "The recipe (`training/recipes.py` says what each entry means):",
+        "",
+        *_recipe_lines(recipe),
+        "",
+        "## Scores",
+        *_score_lines(TITLES[method], scores),
+        "",
+        "## Limits",
+        LIMITS[method]
+        + " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
+        "",
+        "## Photographs",
+        f"{run['photographs']} photographs, {_use(method)}.",
+        "",
+        "| file | author | licence |",
+        "|---|---|---|",
+        *(f"| {p.file} | {p.author or 'not stated'} | {p.licence or 'not stated'} |" for p in photographs),
+    ]
+    path = weights.with_suffix(".md")
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _use(method: str) -> str:
+    if method in ("enlightengan", "nerco"):
+        return "some cropped, reduced, darkened and given noise, others cropped and reduced, during training"
+    return "each cropped, reduced, darkened and given noise during training"
+
+
+def _told(metadata: dict[str, str]) -> str:
+    """What the file says of its network."""
+    return "".join(
+        f", `{name}={metadata[name]}`"
+        for name in ("padding", "align_corners", "in_logits", "coordinates")
+        if name in metadata
+    )
+
+
+def _commit_lines(run: dict[str, Any]) -> list[str]:
+    """For weights that were made before a change of what is drawn at random."""
+    if "commit" not in run:
+        return []
+    return [
+        f"Made with this repository at commit {run['commit']}: there the command gives these bits. Later"
+        " versions draw other random numbers of the same distributions."
+    ]
+
+
+def _variant(method: str, file: str) -> str:
+    """The flag that asks for this file where a method ships several."""
+    variants = info(method).weights
+    named = [f" --variant {variant.name}" for variant in variants if variant.file == file]
+    return named[0] if named and len(variants) > 1 else ""
+
+
+def _recipe_lines(recipe: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            # a loss with weight zero takes no part
+            value = ", ".join(f"{key} {entry}" for key, entry in value.items() if entry)
+        lines.append(f"- {name}: {value}")
+    return lines
+
+
+def _score_lines(title: str, scores: Path | None) -> list[str]:
+    if scores is None:
+        return ["Not measured; `benchmarks/quality.py` does it."]
+    measured = json.loads(scores.read_text(encoding="utf-8"))
+    columns = measured["columns"]
+    # "Zero-DCE" is a prefix of "Zero-DCE++", so the row's first word must be the title
+    rows = {name: row for name, row in measured["rows"].items() if name.replace(",", " ").split()[0] == title}
+    return [
+        "Measured side by side by `benchmarks/quality.py`, which says what each column is.",
+        "",
+        "| | " + " | ".join(columns.values()) + " |",
+        "|---|" + "---|" * len(columns),
+        *(
+            f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in columns) + " |"
+            for name, row in rows.items()
+        ),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastllie.training.record.card", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("weights", type=Path)
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="the folder that the weights were trained on"
+    )
+    parser.add_argument("--scores", type=Path, help="JSON of benchmarks/quality.py")
+    options = parser.parse_args(arguments)
+    try:
+        path = write_card(options.weights, list_photographs(options.photos), options.scores)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
