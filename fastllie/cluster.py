@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
+from fastllie.defaults import PNG_LEVEL, QUALITY
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
     FolderResult,
+    OfArrays,
     Outcomes,
     Progress,
     Work,
@@ -29,7 +31,7 @@ from fastllie.folders.work import (
     checked,
     quiet_pillow,
 )
-from fastllie.images.files import PNG_LEVEL, QUALITY, remove_remains_of
+from fastllie.images.files import remove_remains_of
 from fastllie.methods import info
 
 # A file that ends its worker this often is named, and not tried again
@@ -208,7 +210,10 @@ def enhance_folder(
     enhance = LazyEnhancer(method, **settings) if isinstance(method, str) else method
     if gpus is None and isinstance(enhance, LazyEnhancer) and enhance.needs_no_gpu:
         gpus = 0
-    work = Work(enhance, others or {}, compare, quality, png_level)
+    takes_photographs = isinstance(enhance, (Enhancer, LazyEnhancer))
+    work = Work(
+        enhance if takes_photographs else OfArrays(enhance), others or {}, compare, quality, png_level
+    )
     try:
         packed = ray.cloudpickle.dumps((os.getcwd(), work))
     except Exception as error:

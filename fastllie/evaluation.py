@@ -17,6 +17,7 @@ from fastllie.images.files import SUFFIXES, replacing
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.pixels import FilePath
+from fastllie.terminal import aligned
 
 Method = str | Sequence[str] | Mapping[str, Callable[[Tensor], Tensor]]
 INPUT = "input"  # the row of the images as they came
@@ -87,16 +88,8 @@ class Evaluation:
             cells = [f"{means[m.name]:.{m.decimals}f}" if m.name in means else "-" for m in self.metrics]
             least, most = min(counts[method].values()), max(counts[method].values())
             lines.append([method, str(most) if least == most else f"{least} to {most}", *cells])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join(
-                f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}"
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        ]
-        name = max(len(metric.name) for metric in self.metrics)
-        return "\n".join([*text, "", *(f"{m.name:<{name}}  {m.protocol}" for m in self.metrics)])
+        meanings = aligned([(metric.name, metric.protocol) for metric in self.metrics])
+        return "\n".join([*aligned(lines, numbers=True), "", *meanings])
 
     def write_csv(self, path: FilePath) -> None:
         """Write a line for each image, then the means (image "mean"); the labels head the columns. Atomic."""

@@ -242,6 +242,9 @@ class _Residual(nn.Module):
 
 
 def _plain(network: Any) -> nn.Module:
+    if hasattr(network, "observe"):
+        # written in such operators
+        return network
     if hasattr(network, "generate"):
         return _Residual(network)
     return _Division(network) if hasattr(network, "enhance") else _Curves(network)

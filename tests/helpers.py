@@ -71,7 +71,7 @@ def ship_random_weights(folder, monkeypatch):
     for method in methods.list_methods():
         for variant in methods.info(method).weights:
             write_weights(folder / variant.file, method)
-    monkeypatch.setattr(checkpoint, "FOLDER", folder)
+    monkeypatch.setattr(checkpoint.loading, "FOLDER", folder)
 
 
 def picture(seed=0, size=(40, 30), brightest=225):

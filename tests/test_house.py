@@ -4,11 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from serving import HOME
 
+import fastllie
 from fastllie import _native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,8 +22,18 @@ MAY_IMPORT = {
     "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
     "fastllie/methods.py": ("fastllie.models",),
-    "fastllie/images": ("fastllie.images",),
-    "fastllie/checkpoint.py": ("fastllie.models", "fastllie.methods", "fastllie.images.files"),
+    "fastllie/defaults.py": (),
+    "fastllie/terminal.py": (),
+    "fastllie/images": ("fastllie.images", "fastllie.defaults"),
+    # names that stood there before the wings
+    "fastllie/files.py": ("fastllie.images", "fastllie.defaults"),
+    "fastllie/deep.py": ("fastllie.images",),
+    "fastllie/checkpoint": (
+        "fastllie.checkpoint",
+        "fastllie.models",
+        "fastllie.methods",
+        "fastllie.images.files",
+    ),
     "fastllie/inference": ("fastllie.inference",),
     "fastllie/api.py": (
         "fastllie.methods",
@@ -30,8 +42,14 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.ops.backend",
     ),
-    "fastllie/folders": ("fastllie.folders", "fastllie.api", "fastllie.images"),
-    "fastllie/cluster.py": ("fastllie.folders", "fastllie.api", "fastllie.images", "fastllie.methods"),
+    "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
+    "fastllie/cluster.py": (
+        "fastllie.defaults",
+        "fastllie.folders",
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.methods",
+    ),
     "fastllie/exporting.py": (
         "fastllie.checkpoint",
         "fastllie.images.files",
@@ -45,16 +63,30 @@ MAY_IMPORT = {
         "fastllie.api",
         "fastllie.checkpoint",
         "fastllie.exporting",
+        "fastllie.defaults",
         "fastllie.images.files",
         "fastllie.methods",
         "fastllie.models",
         "fastllie.ops",
+        "fastllie.terminal",
     ),
     "fastllie/metrics": ("fastllie.metrics", "fastllie.images.batches", "fastllie.methods"),
-    "fastllie/evaluation.py": ("fastllie.api", "fastllie.images", "fastllie.methods", "fastllie.metrics"),
+    "fastllie/evaluation.py": (
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.methods",
+        "fastllie.metrics",
+        "fastllie.terminal",
+    ),
     "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.images", "fastllie.ops"),
-    "fastllie/demo": ("fastllie.demo", "fastllie.api", "fastllie.images", "fastllie.methods"),
-    "fastllie/cli.py": ("fastllie",),
+    "fastllie/demo": (
+        "fastllie.demo",
+        "fastllie.api",
+        "fastllie.defaults",
+        "fastllie.images",
+        "fastllie.methods",
+    ),
+    "fastllie/cli": ("fastllie",),
     "training": (
         "fastllie.training",
         "fastllie.ops",
@@ -63,6 +95,7 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.checkpoint",
         "fastllie.metrics",
+        "fastllie.terminal",
     ),
 }
 # library -> where alone it may be imported
@@ -100,8 +133,22 @@ def test_room_imports_only_what_it_may(room):
             if top != "fastllie":
                 continue
             assert any(within(name, ok) for ok in MAY_IMPORT[room]), f"{path}: {name}"
-            if room in ("fastllie/cli.py", "training"):
+            if room == "training":
                 assert not any(within(name, private) for private in PRIVATE), f"{path}: {name}"
+
+
+def test_the_command_line_uses_public_names_only():
+    own = ("fastllie.cli", "fastllie.defaults", "fastllie.terminal")
+    for path in python_files("fastllie/cli"):
+        for name in imports(path):
+            if name == "fastllie" or not within(name, "fastllie") or any(within(name, part) for part in own):
+                continue
+            module, _, public = name.rpartition(".")
+            assert public in import_module(module).__all__, f"{path}: {name}"
+        # `fastllie.WING.NAME` of the package itself
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fastllie":
+                assert node.attr in fastllie.__all__, f"{path}: fastllie.{node.attr}"
 
 
 def test_training_is_imported_when_it_is_asked_for():
@@ -173,8 +220,6 @@ def test_import_is_lean():
 
 
 def test_public_names():
-    import fastllie
-
     for name in fastllie.__all__:
         assert getattr(fastllie, name) is not None, name
     assert set(fastllie.__all__) <= set(dir(fastllie))

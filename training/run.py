@@ -14,6 +14,7 @@ import torch
 
 from fastllie import checkpoint
 from fastllie.methods import info, unknown
+from fastllie.training.dawn import DawnTask
 from fastllie.training.data import Collection, Item, Source, collect, open_source
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.losses.clip import OPEN_CLIP, Reader, find_clip
@@ -26,6 +27,7 @@ from fastllie.training.recipes import (
     RECIPES,
     UNPAIRED,
     AnyRecipe,
+    DawnRecipe,
     EnlightenGANRecipe,
     NeRCoRecipe,
     SCIRecipe,
@@ -470,6 +472,8 @@ def task_of(
         return EnlightenGANTask(recipe, steps, steps_per_epoch, parallel=parallel)
     if isinstance(recipe, NeRCoRecipe):
         return NeRCoTask(recipe, steps, steps_per_epoch, reader=reader, parallel=parallel)
+    if isinstance(recipe, DawnRecipe):
+        return DawnTask(recipe, steps, parallel)
     return CurveTask(recipe, steps, parallel)
 
 

@@ -1,6 +1,6 @@
 """How long methods take here, beside what would be run without us."""
 
 from fastllie.benchmarking.contest import benchmark
-from fastllie.benchmarking.timing import Benchmark
+from fastllie.benchmarking.timing import Benchmark, Case
 
-__all__ = ["Benchmark", "benchmark"]
+__all__ = ["Benchmark", "Case", "benchmark"]

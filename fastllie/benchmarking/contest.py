@@ -18,11 +18,10 @@ from fastllie.benchmarking import baselines
 from fastllie.benchmarking.baselines import RIVALS, Call, Peak, Subject
 from fastllie.benchmarking.machine import describe, free_memory
 from fastllie.benchmarking.timing import Benchmark, Case, LeftOut, interleave, row_of, seconds_of, spelled
+from fastllie.defaults import ROUNDS, SECONDS, SIZES
 
 OURS, OURS_BYTES = "fastllie", "fastllie, uint8"
 DTYPES = ("float32", "bfloat16", "float16")
-SIZES = ("600x400", "1920x1080")
-ROUNDS, SECONDS = 15, 4.0
 LEAST_ROUNDS = 3  # fewer say nothing about the spread
 OURS_SHARE = 3  # of the time: ours is what the reader came for
 LARGEST_DIFFERENCE = 1e-4  # from the plain network, in float32 on a CPU

@@ -13,6 +13,7 @@ import torch
 
 from fastllie.benchmarking.machine import in_words
 from fastllie.images.files import replacing
+from fastllie.terminal import aligned
 
 RESOLVED = 0.02  # seconds: shorter calls are repeated until the clock can resolve them
 
@@ -90,14 +91,9 @@ class Case:
             off = "-" if row.difference is None else f"{row.difference:.1e}"
             spread = f"{spelled(row.best_ms)}..{spelled(row.worst_ms)}"
             cells.append((row.contender, spelled(row.ms), spread, spelled(row.images_per_s), times, off))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [self.title]
-        for line in cells if self.rows else ():
-            first, *others = (
-                f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}"
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            lines.append("  ".join([f"  {first}", *others]))
+        if self.rows:
+            lines += [f"  {line}" for line in aligned(cells, numbers=True)]
         lines += [f"  left out: {one.contender}: {one.reason}" for one in self.left_out]
         if self.unchecked:
             lines.append(f"  results not compared: {self.unchecked}")

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fastllie.api import Enhancer
-from fastllie.images.photograph import DeepImage, read_image
-from fastllie.images.files import SUFFIXES, opening, save_image
+from fastllie.images.files import SUFFIXES, opening
+from fastllie.images.photograph import Photograph
+from fastllie.images.reading import read
 from fastllie.methods import info, list_methods
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -41,7 +42,7 @@ class Result:
     Attributes:
         before: The photograph as a browser shows it, at most `SHOWN` pixels long.
         after: The result in the same size.
-        file: The result in full size, of the photograph's kind where `save_image` knows it, else PNG.
+        file: The result in full size, of the photograph's kind where it can be written, else PNG.
         size: Width and height of `file`.
         seconds: What the enhancement took, without reading and writing.
     """
@@ -122,25 +123,19 @@ def brighten(path: Path, method: str, variant: str, strength: float, folder: Pat
         raise ValueError(f"{method} has no weights {variant!r}; known: {', '.join(variants(method))}")
     suffix = checked(path)
     enhancer = Enhancer(method, weights=variant, strength=strength)
-    before = read_image(path)
+    before = read(path)
     begin = time.perf_counter()
-    if isinstance(before, DeepImage):
-        after: Image.Image | DeepImage = before.with_colours(enhancer(before.colours))
-    else:
-        after = enhancer(before)
+    after = enhancer(before)
     seconds = time.perf_counter() - begin
     place = Path(tempfile.mkdtemp(dir=folder))
     file = place / f"{path.stem}-{label(method, variant)}{suffix}"
-    if isinstance(after, DeepImage):
-        after.save(file)
-    else:
-        save_image(after, file)
+    after.save(file)
     shown = displayable(before, SHOWN), displayable(after, SHOWN)
     return Result(
         before=_written(shown[0], place / "before"),
         after=_written(shown[1], place / "after"),
         file=file,
-        size=_size(after),
+        size=after.size,
         seconds=seconds,
     )
 
@@ -157,7 +152,7 @@ def compare(path: Path, strength: float, folder: Path) -> Iterator[tuple[Path, s
         As `brighten`.
     """
     checked(path)
-    small = displayable(read_image(path), COMPARED)
+    small = displayable(read(path), COMPARED)
     place = Path(tempfile.mkdtemp(dir=folder))
     width, height = small.size
     yield _written(small, place / "photograph"), f"photograph, {width} × {height}"
@@ -187,16 +182,9 @@ def duration(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _size(image: Image.Image | DeepImage) -> tuple[int, int]:
-    if isinstance(image, DeepImage):
-        height, width = image.values.shape[:2]
-        return width, height
-    return image.size
-
-
-def displayable(image: Image.Image | DeepImage, side: int) -> Image.Image:
+def displayable(given: Image.Image | Photograph, side: int) -> Image.Image:
     """An image of any mode as RGB or RGBA of 8 bits, at most `side` pixels long, with its colour profile."""
-    image = image.reduced() if isinstance(image, DeepImage) else image
+    image = given.as_pil() if isinstance(given, Photograph) else given
     # the profile of a grey image or of CMYK would be wrong for RGB
     profile = image.info.get("icc_profile") if image.mode in ("P", "RGB", "RGBA") else None
     if image.mode == "F" or image.mode.startswith("I"):
@@ -213,5 +201,5 @@ def displayable(image: Image.Image | DeepImage, side: int) -> Image.Image:
 
 def _written(image: Image.Image, path: Path) -> Path:
     target = path.with_name(path.name + (".png" if image.mode == "RGBA" else ".jpg"))
-    save_image(image, target, quality=SHOWN_QUALITY)
+    Photograph.of(image).save(target, quality=SHOWN_QUALITY)
     return target

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastllie.images.files import upright
-from fastllie.images.photograph import DeepImage, read_image
+from fastllie.images.photograph import LUMA, Photograph, upright
+from fastllie.images.reading import read
 
 CHANNELS = ("rgb", "bgr")
 TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -23,11 +23,7 @@ _WANTED = (
     "wanted a torch.Tensor (3,H,W) or (B,3,H,W), a numpy.ndarray (H,W,3) or (B,H,W,3), a PIL.Image.Image"
     " or the path of an image file"
 )
-# ITU-R 601, as Pillow converts to grey
-_LUMA = (0.299, 0.587, 0.114)
 _BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds
-_GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_DIRECT = ("RGB", "RGBA", "RGBX")
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def to_batch(
     """Turn an image of any kind into a batch `[B, 3, H, W]`, RGB in [0, 1], and remember how to go back.
 
     Args:
-        image: A tensor, an array, a PIL image or a path, as in `fastllie.enhance`.
+        image: A tensor, an array, a `Photograph`, a PIL image or a path, as in `fastllie.enhance`.
         channels: "rgb" or "bgr", the order in tensors and arrays; PIL images and files know theirs.
         device: Where the batch shall be; None leaves a tensor where it is and puts the rest on the CPU.
         dtype: The floating-point dtype of the batch. uint8 leaves the bytes of colour images as they are, and
@@ -69,10 +65,12 @@ def to_batch(
         return _from_tensor(image, channels == "bgr", device, dtype)
     if isinstance(image, np.ndarray):
         return _from_array(image, channels == "bgr", device, dtype)
+    if isinstance(image, Photograph):
+        return _from_photograph(image, device, dtype)
     if isinstance(image, Image.Image):
-        return _from_pil(upright(_with_pixels(image)), device, dtype)
+        return _as_pil(_from_photograph(Photograph.of(upright(image)), device, dtype))
     if isinstance(image, (str, os.PathLike)):
-        return _from_file(image, device, dtype)
+        return _as_pil(_from_photograph(_read(image), device, dtype))
     raise TypeError(f"image is a {type(image).__name__}; {_WANTED}")
 
 
@@ -158,7 +156,7 @@ def _values(y: Tensor, top: int) -> Tensor:
 
 
 def _luma(y: Tensor) -> Tensor:
-    return torch.einsum("chw,c->hw", y, y.new_tensor(_LUMA))
+    return torch.einsum("chw,c->hw", y, y.new_tensor(LUMA))
 
 
 def _check_size(shape: tuple[int, ...], size: tuple[int, ...]) -> None:
@@ -203,102 +201,41 @@ def _plane(values: np.ndarray, dtype: torch.dtype, device: torch.device | None) 
     return _unit(torch.from_numpy(np.ascontiguousarray(native)).to(device), dtype)
 
 
-def _with_pixels(image: Image.Image) -> Image.Image:
-    if 0 in image.size:
-        raise ValueError(f"image has no pixels: width {image.size[0]}, height {image.size[1]}")
-    return image
+def _read(path: str | os.PathLike[str]) -> Photograph:
+    photo = read(path)
+    if photo.deep:
+        warnings.warn(
+            f"{os.fspath(path)!r} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept"
+            " by fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
+            stacklevel=2,
+        )
+    return photo
 
 
-def _from_file(
-    path: str | os.PathLike[str], device: torch.device | None, dtype: torch.dtype
+def _from_photograph(
+    photo: Photograph, device: torch.device | None, dtype: torch.dtype
 ) -> tuple[Tensor, Source]:
-    image = read_image(path)
-    if not isinstance(image, DeepImage):
-        return _from_pil(_with_pixels(image), device, dtype)
-    warnings.warn(
-        f"{os.fspath(path)!r} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept by"
-        " fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
-        stacklevel=2,
-    )
-    x, inner = _from_array(image.colours, False, device, dtype)
-
-    def restore(y: Tensor) -> Image.Image:
-        return image.with_colours(inner.restore(y)).reduced()
-
-    return x, Source(restore, image.reduced)
-
-
-def _from_pil(image: Image.Image, device: torch.device | None, dtype: torch.dtype) -> tuple[Tensor, Source]:
-    """An upright PIL image; grey is enhanced as three equal channels and returns as their luma."""
-    image = _resolved(image)
-    if image.mode in _GREY:
-        planes, top = _grey_values(image)
+    """Grey is enhanced as three equal channels and returns as their luma."""
+    values = photo.values
+    if photo.grey:
         # the luma of three rounded channels would be rounded twice
-        grey = _plane(planes, torch.float32 if dtype == torch.uint8 else dtype, device)
+        grey = _plane(values[..., 0], torch.float32 if dtype == torch.uint8 else dtype, device)
         x = grey.expand(1, 3, *grey.shape)
     else:
-        colour = image if image.mode in _DIRECT else image.convert("RGB")
-        values = np.array(colour)[..., :3]
-        top = 255
-        x = _plane(values, dtype, device).permute(2, 0, 1).unsqueeze(0)
+        x = _plane(photo.colours, dtype, device).permute(2, 0, 1).unsqueeze(0)
+    top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 0
 
-    def restore(y: Tensor) -> Image.Image:
+    def restore(y: Tensor) -> Photograph:
         # the network treats the three channels differently, so a grey image is not grey any more
-        y = _luma(y[0]) if image.mode in _GREY else y[0].permute(1, 2, 0)
-        result = _pil(image, _values(y, top).cpu().numpy())
-        result.info = dict(image.info)
-        return result
+        y = _luma(y[0]).unsqueeze(2) if photo.grey else y[0].permute(1, 2, 0)
+        return photo.with_colours(_values(y, top).cpu().numpy())
 
-    return x, Source(restore, lambda: image)
+    return x, Source(restore, lambda: photo)
 
 
-def _resolved(image: Image.Image) -> Image.Image:
-    """Palettes to the colours that they name, a transparent colour to alpha, premultiplied alpha to plain."""
-    clear = "transparency" in image.info
-    mode = {"P": "RGBA" if clear else "RGB", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(image.mode)
-    if mode is None and clear:
-        mode = {"L": "LA", "1": "LA", "RGB": "RGBA"}.get(image.mode)
-    if mode is None:
-        return image
-    info = {key: value for key, value in image.info.items() if key != "transparency"}
-    resolved = image.convert(mode)
-    resolved.info = info
-    return resolved
-
-
-def _grey_values(image: Image.Image) -> tuple[np.ndarray, int]:
-    """The grey plane, and the value of white (0: floats in [0, 1])."""
-    if image.mode == "F":
-        return np.array(image), 0
-    if image.mode == "I":
-        values = np.array(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"image of mode I has values from {values.min()} to {values.max()}; wanted 0..65535"
-            )
-        return values.astype(np.uint16), 65535
-    if image.mode.startswith("I;16"):
-        return np.array(image), 65535
-    if image.mode == "1":
-        return np.array(image.convert("L")), 255
-    return np.array(image.getchannel(0)), 255
-
-
-def _pil(like: Image.Image, values: np.ndarray) -> Image.Image:
-    """An image of the mode of `like`; values are `[H, W]` or `[H, W, 3]`, alpha comes from `like`."""
-    mode = like.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.frombytes(mode, like.size, values.astype(np.array(like).dtype).tobytes())
-    pixels = Image.fromarray(values.astype(np.uint8))
-    if mode == "1":
-        return pixels.point(lambda value: 255 * (value >= 128)).convert("1")
-    if mode in ("L", "RGB"):
-        return pixels
-    if mode == "LA":
-        return Image.merge("LA", (pixels, like.getchannel(1)))
-    if mode in _DIRECT:
-        return Image.merge(mode, (*pixels.split(), like.getchannel(3)))
-    return pixels.convert(mode)
+def _as_pil(made: tuple[Tensor, Source]) -> tuple[Tensor, Source]:
+    x, source = made
+    return x, Source(lambda y: source.restore(y).as_pil(), lambda: source.unchanged().as_pil())
 
 
 def through_floats(model: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -319,4 +256,4 @@ def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:
     for band, result in zip(bands, sums, strict=True):
         torch.sum(band, (2, 3), dtype=dtype, out=result)
     means = sums.cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
-    return means @ torch.tensor(_LUMA[::-1] if bgr else _LUMA, dtype=torch.float64)
+    return means @ torch.tensor(LUMA[::-1] if bgr else LUMA, dtype=torch.float64)

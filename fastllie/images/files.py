@@ -3,15 +3,13 @@
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-#: what `save_image` writes, and what is taken from a folder
+#: what is written, and what is taken from a folder
 SUFFIXES = {
     ".bmp": "BMP",
     ".jpeg": "JPEG",
@@ -23,9 +21,6 @@ SUFFIXES = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
-QUALITY = 95
-# Pillow's own, 6, takes three times as long for files a tenth smaller (photographs of 1600x1067)
-PNG_LEVEL = 1
 # Pixels times scans of a progressive JPEG, about half a minute; ten scans of 100 megapixels have a quarter
 MOST_DECODED = 2**32
 # Seconds after which nobody is writing to a temporary file any more
@@ -57,21 +52,9 @@ class RefusedError(ValueError):
     """A file that may be an image but is not read; the message says all."""
 
 
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Decode an image file (the first frame), turned upright by its EXIF orientation.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: named with the path.
-        ValueError: the file is not an image, is damaged, or wants more memory or time than any photograph.
-    """
-    with opening(path) as file:
-        file.load()
-        return upright(file, own=True)
-
-
 @contextmanager
 def opening(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The unread image of a file; what goes wrong in the block is told as by `open_image`."""
+    """The unread image of a file; what goes wrong in the block is told by the name of the file."""
     name = os.fspath(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{name!r} is a directory; wanted an image file")
@@ -150,79 +133,3 @@ def remove_remains_of(path: str | os.PathLike[str]) -> None:
     for entry in target.parent.iterdir():
         if left.fullmatch(entry.name):
             entry.unlink(missing_ok=True)
-
-
-def upright(image: Image.Image, *, own: bool = False) -> Image.Image:
-    """The image with its EXIF orientation applied, and EXIF in `info` whatever format it came from.
-
-    Args:
-        image: Stays as it is.
-        own: Where it is nobody else's, it may be turned itself; a copy takes as long as decoding.
-    """
-    try:
-        exif = image.getexif()
-    except Exception as error:
-        # see `opening`; the pixels are good, and no reason to lose a photograph
-        name = getattr(image, "filename", "") or "an image"
-        warnings.warn(f"the EXIF data of {name!r} are damaged and left out: {error}", stacklevel=2)
-        image = image if own else image.copy()
-        for key in ("exif", "Raw profile type exif"):
-            image.info.pop(key, None)
-        exif = image.getexif()
-    # not a TIFF, which would be saved again with all its tags
-    if own and image.format != "TIFF":
-        ImageOps.exif_transpose(image, in_place=True)
-        result = image
-    else:
-        result = ImageOps.exif_transpose(image)
-    # TIFF keeps its tags in the image object, which copies lose
-    if exif and "exif" not in image.info:
-        for tag in list(exif):
-            if tag not in TIFF_TAGS:
-                del exif[tag]
-        if exif:
-            result.info["exif"] = exif.tobytes()
-    return result
-
-
-def save_image(
-    image: Image.Image, path: str | os.PathLike[str], *, quality: int = QUALITY, png_level: int = PNG_LEVEL
-) -> None:
-    """Write an image in the format of the suffix, with its EXIF and ICC profile. Atomic.
-
-    Args:
-        image: Of a mode that the format can hold.
-        path: Where to; `SUFFIXES` lists the suffixes.
-        quality: Of JPEG and WebP, 1 to 100.
-        png_level: 0 (large and fast) to 9 (small and slow).
-
-    Raises:
-        ValueError: an unknown suffix, or a mode that the format cannot hold.
-        OSError: a path that cannot be written.
-    """
-    name = os.fspath(path)
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"cannot write {name!r}: wanted a suffix of {', '.join(SUFFIXES)}, got {suffix!r}")
-    format = SUFFIXES[suffix]
-    extras: dict[str, Any] = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
-    if format in ("JPEG", "WEBP"):
-        extras["quality"] = quality
-    if format == "PNG":
-        extras["compress_level"] = png_level
-        # our values end at 65535, and newer versions of Pillow write no others
-        image = image.convert("I;16") if image.mode == "I" else image
-    with replacing(path) as temporary, told(path, format):
-        image.save(temporary, format, **extras)
-
-
-@contextmanager
-def told(path: str | os.PathLike[str], format: str) -> Iterator[None]:
-    """Name the file and the format in the errors of an encoder."""
-    name = os.fspath(path)
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, f"cannot write {name!r}: {error.strerror}") from error
-        raise ValueError(f"cannot write {name!r} as {format}: {error}") from error

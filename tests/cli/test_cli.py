@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
+from fastllie.cli.common import Progress
 
 # the copy of fastllie that these tests run on, for processes of their own
 
@@ -279,13 +282,12 @@ class Terminal:
 def test_progress_on_a_terminal_after_a_second(monkeypatch, is_terminal, seconds, shown):
     stream = Terminal(is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
-    clock = iter([0.0, seconds, seconds])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
-    bar = cli.Progress(2)
-    bar.advance()
-    assert ("1/2" in stream.text) == shown
-    bar.advance()
-    bar.clear()
+    clock = chain([0.0], repeat(seconds))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with Progress(2) as bar:
+        bar.advance()
+        assert ("1/2" in stream.text) == shown
+        bar.advance()
     assert ("2/2" in stream.text) == shown
     assert stream.text.endswith("\r") == shown
 

@@ -16,8 +16,10 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
-from fastllie.demo import page, showcase
-from fastllie.images.photograph import DeepImage, read_image
+from fastllie.demo import showcase
+from fastllie.demo.page import page as made_page
+from fastllie.images.photograph import Photograph
+from fastllie.images.reading import read
 
 EAGER = "gradio" in sys.modules
 ORIENTATION, MODEL = 274, 272  # tags of EXIF
@@ -84,10 +86,10 @@ def test_a_photograph_comes_back_upright_with_its_data(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_stay(tmp_path, suffix):
     path = tmp_path / ("deep" + suffix)
-    DeepImage(DEEP).save(path)
+    Photograph(DEEP).save(path)
     result = showcase.brighten(path, "zerodce", "fastllie", 1, tmp_path)
     assert result.file.suffix == suffix
-    assert np.array_equal(read_image(result.file).values, fastllie.enhance(DEEP))
+    assert np.array_equal(read(result.file).values, fastllie.enhance(DEEP))
     assert result.size == (18, 13)
     assert np.abs(pixels(result.before).astype(int) - DEEP // 257).mean() < 5
 
@@ -267,7 +269,7 @@ def test_the_page_says_where_photographs_go(tmp_path):
     pytest.importorskip("gradio")
     texts = {}
     for public in (False, True):
-        blocks = demo.page(tmp_path, public=public)
+        blocks = made_page(tmp_path, public=public)
         assert blocks.analytics_enabled is False
         texts[public] = str(blocks.get_config_file()["components"])
     assert "They stay on the machine" in texts[False]
@@ -388,7 +390,7 @@ def test_a_visit(address, browser, tmp_path):
     assert np.abs(pixels(got) - want).mean() < 3
 
     # an upload of 16 bits, another method, its weights, and half the strength
-    DeepImage(DEEP).save(tmp_path / "deep.png")
+    Photograph(DEEP).save(tmp_path / "deep.png")
     visitor.until_shown(lambda: visitor.upload(tmp_path / "deep.png"), "Zero-DCE · deep.png · 18 × 13")
     visitor.until_shown(lambda: visitor.choose("Method", "SCI"), "SCI strong · deep.png")
     visitor.until_shown(lambda: visitor.choose("Weights", "mild"), "SCI mild · deep.png")
@@ -404,7 +406,7 @@ def test_a_visit(address, browser, tmp_path):
         got = visitor.download(downloads)
         assert got.name == "deep-sci.mild.png"
         # a run at full strength may still have been on its way: nothing else on the page tells it apart
-        if np.array_equal(read_image(got).values, want):
+        if np.array_equal(read(got).values, want):
             break
         page.wait_for_timeout(500)
     else:

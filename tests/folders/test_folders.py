@@ -17,7 +17,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
-from fastllie.folders import work
+from fastllie.folders import threads
 from fastllie.images import files
 
 
@@ -75,6 +75,19 @@ def test_any_callable_enhances(photos):
         assert np.array_equal(np.array(got), 255 - RGB)
     with refused(TypeError, "strength, tile: settings go with the name of a method"):
         fastllie.enhance_folder("photos", "c", brighter, strength=1, tile=2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda x: x / 255, "the method made float64 (13, 18, 3) of uint8 (13, 18, 3)"),
+        (lambda x: x[1:], "the method made uint8 (12, 18, 3) of uint8 (13, 18, 3)"),
+        (Image.fromarray, "the method made Image of uint8 (13, 18, 3)"),
+    ],
+)
+def test_a_callable_that_makes_something_else(photos, wrong, told):
+    result = fastllie.enhance_folder("photos/00.png", "out", wrong)
+    assert told in str(result.failed[0].error)
 
 
 MODES = {
@@ -295,7 +308,7 @@ def test_files_of_other_kinds_have_their_own_writer(photos):
 def test_decoding_and_writing_are_done_by_others_and_bounded(photos, monkeypatch):
     enhancing, reading, alive, most = set(), set(), [0], [0]
     lock = threading.Lock()
-    real = work._read
+    real = threads.read
 
     def read(path):
         reading.add(threading.current_thread())
@@ -311,7 +324,7 @@ def test_decoding_and_writing_are_done_by_others_and_bounded(photos, monkeypatch
     def progress(*given):
         alive[0] -= 1
 
-    monkeypatch.setattr(work, "_read", read)
+    monkeypatch.setattr(threads, "read", read)
     fastllie.enhance_folder("photos", "out", enhance, workers=2, progress=progress)
     assert enhancing == {threading.current_thread()}
     assert threading.current_thread() not in reading
@@ -319,7 +332,7 @@ def test_decoding_and_writing_are_done_by_others_and_bounded(photos, monkeypatch
     assert 2 <= most[0] <= 5
     assert not any(thread.is_alive() for thread in reading)
     # enormous images: two at a time
-    monkeypatch.setattr(work, "MOST_PIXELS", RGB.size // 3)
+    monkeypatch.setattr(threads, "MOST_PIXELS", RGB.size // 3)
     most[0] = 0
     fastllie.enhance_folder("photos", "other", enhance, workers=4, progress=progress)
     assert most[0] <= 2
@@ -341,7 +354,7 @@ def test_threads_follow_the_share_of_the_work(photos, computing, want):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        balance = work._Balance()
+        balance = threads.Balance()
         balance.timed(busy, 0.01)
         for _ in range(2):
             with balance.enhancing():

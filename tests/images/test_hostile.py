@@ -17,7 +17,7 @@ from PIL import Image
 from serving import HOME
 
 from fastllie.images.files import SUFFIXES, is_complete
-from fastllie.images.photograph import DeepImage
+from fastllie.images.photograph import Photograph
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and links are POSIX's")
 
@@ -70,7 +70,7 @@ def headers(folder):
     exif[0x0112], exif[0x010F] = 6, "Maker"
     extras = {"exif": exif.tobytes(), "icc_profile": bytes(range(200))}
     rgb = photograph()
-    deep = DeepImage(np.asarray(rgb).astype(np.uint16) * 257, extras)
+    deep = Photograph(np.asarray(rgb).astype(np.uint16) * 257, extras)
     for suffix in ("png", "tif"):
         deep.save(folder / f"deep.{suffix}")
     grey = Image.fromarray(np.asarray(rgb)[..., 0].astype(np.uint16) * 257)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import fastllie
 from fastllie import cli, metrics
-from fastllie.images.files import open_image
+from fastllie.images.reading import read
 from fastllie.metrics import METRICS
 
 FAST = ["psnr", "ssim", "rise"]
@@ -78,7 +78,7 @@ def test_methods_are_scored_as_a_file_would_hold_their_results(folders):
     for name, settings in (("zerodce", {}), ("sci.mild", {"method": "sci", "weights": "mild"})):
         outputs = {}
         for stem in ("a", "b", "deep/c"):
-            x = torch.from_numpy(np.array(open_image(f"low/{stem}.png"))).permute(2, 0, 1).float()[None] / 255
+            x = torch.from_numpy(read(f"low/{stem}.png").values).permute(2, 0, 1).float()[None] / 255
             y = fastllie.enhance(x, **settings)
             outputs[stem] = ((y * 255).double() + 0.5).floor() / 255
         for metric in FAST:

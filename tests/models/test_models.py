@@ -92,7 +92,7 @@ def test_published_weights_only_brighten(method):
 def test_shipped_weights_brighten_a_dark_image(method, variant):
     row = fastllie.info(method)
     file = next(entry.file for entry in row.weights if entry.name == variant)
-    with safe_open(checkpoint.FOLDER / file, "pt") as opened:
+    with safe_open(checkpoint.loading.FOLDER / file, "pt") as opened:
         assert opened.metadata()["format"] == "fastllie"
         assert opened.metadata()["method"] == method
     network = fastllie.load(method, variant)
@@ -343,7 +343,7 @@ def test_missing_weights_and_directories(tmp_path):
 
 
 def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
+    monkeypatch.setattr(checkpoint.loading, "FOLDER", tmp_path)
     with pytest.raises(
         FileNotFoundError, match=r"the weights 'fastllie' of zerodce .* missing .*zerodce\.safe"
     ):

@@ -17,8 +17,8 @@ from helpers import refused
 from PIL import Image
 from serving import HOME
 
+from fastllie.terminal import compose, spell_seconds
 from fastllie.training.record import journal as module
-from fastllie.training.record.bar import compose, spell_seconds
 from fastllie.training.record.journal import LOG, NOTES, TABLE, VALIDATION, Journal, read_lines
 
 PARTS = {"total": 1.5, "exposure": 0.5, "gradient": 0.25, "learning_rate": 1e-4}

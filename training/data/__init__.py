@@ -14,6 +14,7 @@ from fastllie.training.data.cache import Progress, open_cache
 from fastllie.training.data.collection import Collection, Item, collect
 from fastllie.training.data.layout import EXTENSIONS, Problem
 from fastllie.training.data.pixels import Preparation
+from fastllie.training.data.scene_source import SyntheticScenes
 from fastllie.training.data.source import (
     Batch,
     Photographs,
@@ -23,7 +24,14 @@ from fastllie.training.data.source import (
     Unpaired,
     UnpairedExposures,
 )
-from fastllie.training.recipes import UNPAIRED, AnyRecipe, EnlightenGANRecipe, NeRCoRecipe, SCIRecipe
+from fastllie.training.recipes import (
+    UNPAIRED,
+    AnyRecipe,
+    DawnRecipe,
+    EnlightenGANRecipe,
+    NeRCoRecipe,
+    SCIRecipe,
+)
 
 __all__ = [
     "Batch",
@@ -125,6 +133,13 @@ def open_source(
         how = Preparation(square=recipe.squeeze, bicubic=True)
     elif isinstance(recipe, UNPAIRED):
         how = Preparation(least=recipe.size)
+    elif isinstance(recipe, DawnRecipe):
+        if collection.layout != "plain":
+            raise ValueError(
+                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the folder"
+                " of those alone"
+            )
+        how = Preparation(long_side=recipe.long_side)
     elif isinstance(recipe, SCIRecipe):
         if recipe.batch > 1 and recipe.size is None:
             raise ValueError(
@@ -139,6 +154,8 @@ def open_source(
     names = [item.name for item in collection.low]
     if isinstance(recipe, UNPAIRED):
         return _unpaired(recipe, low, high, seed, names, device)
+    if isinstance(recipe, DawnRecipe):
+        return SyntheticScenes(low, recipe.scenes, recipe.batch, seed, names=names, device=device)
     if recipe.synthesis is not None and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastllie.images.files import replacing, save_image
-from fastllie.training.record.bar import Bar, on_terminal, spell_seconds
+from fastllie.images.files import replacing
+from fastllie.images.photograph import Photograph
+from fastllie.terminal import Bar, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
 PICTURES, EVENTS = "pictures", "tensorboard"
@@ -161,7 +162,7 @@ class Journal:
         """
         path = self.folder / PICTURES / f"step-{step:07d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        save_image(sheet.convert("RGB"), path)
+        Photograph.of(sheet.convert("RGB")).save(path)
         if self._events is not None:
             self._events.add_image(name, np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
             self._events.flush()

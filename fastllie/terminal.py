@@ -1,4 +1,4 @@
-"""The progress bar of a run: one line on stderr, drawn over itself, never wider than the terminal."""
+"""What a terminal shows: a progress bar, one line drawn over itself, and tables with aligned columns."""
 
 import math
 import os
@@ -64,6 +64,19 @@ def compose(fields: Sequence[str], fraction: float, width: int) -> str:
     if length >= SHORTEST:
         text = f"[{'#' * int(length * min(fraction, 1)):<{length}}] {text}"
     return text[:width]
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """The lines of a table; with `numbers` all columns but the first end, and do not begin, together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = (
+            f"{cell:>{width}}" if numbers and place else f"{cell:<{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    return lines
 
 
 def spell_seconds(seconds: float) -> str:

@@ -1,0 +1,6 @@
+"""Weights: found, recognised by content, converted; written in our layout or in the published one."""
+
+from fastllie.checkpoint.file import SUFFIXES, Checkpoint, write
+from fastllie.checkpoint.loading import build, export_official, find, read
+
+__all__ = ["SUFFIXES", "Checkpoint", "build", "export_official", "find", "read", "write"]

@@ -1,0 +1,185 @@
+"""Weights: finding a file, recognising its layout by content, and saying exactly what does not fit."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastllie.checkpoint import enlightengan, nerco, sci, zerodce
+from fastllie.checkpoint.file import (
+    SUFFIXES,
+    Checkpoint,
+    listed,
+    read_safetensors,
+    read_torch,
+    without_module,
+    write_published,
+)
+from fastllie.methods import METHODS, info, model_class, unknown
+
+FOLDER = Path(__file__).resolve().parents[1] / "weights"
+_LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
+    "zerodce": zerodce.layout,
+    "zerodce++": zerodce.layout,
+    "sci": sci.layout,
+    "enlightengan": enlightengan.layout,
+    "nerco": nerco.layout,
+    # there is no published file
+    "dawn": lambda found, metadata: Checkpoint(dict(found), {}, {key: key for key in found}),
+}
+
+
+def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
+    """The file that `weights` means: None (the default variant), a variant's name, or a path.
+
+    Raises:
+        TypeError: neither a string nor a path.
+        ValueError: an unknown variant, or a file of a suffix that holds no weights.
+        FileNotFoundError: no such file.
+    """
+    row = info(method)
+    if weights is None:
+        weights = row.weights[0].name
+    if not isinstance(weights, (str, os.PathLike)):
+        raise TypeError(f"weights must be a variant's name, a path or None, got {type(weights).__name__}")
+    variants = {variant.name: variant.file for variant in row.weights}
+    if isinstance(weights, str) and weights in variants:
+        path = FOLDER / variants[weights]
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the weights {weights!r} of {method} are missing from this installation: {path}"
+            )
+        return path
+    path = Path(weights)
+    if path.is_dir() and method == "nerco":
+        return nerco.file_in(path)
+    if path.is_dir():
+        raise ValueError(f"weights {os.fspath(path)!r} is a directory; wanted a file: {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in SUFFIXES:
+        if isinstance(weights, str) and len(path.parts) == 1 and not path.exists() and not path.suffix:
+            raise ValueError(
+                unknown(f"weights of {method}", weights, variants)
+                + f"; or give a path to a file: {', '.join(SUFFIXES)}"
+            )
+        raise ValueError(f"weights {os.fspath(path)!r}: wanted a file that ends in {', '.join(SUFFIXES)}")
+    if not path.exists():
+        raise FileNotFoundError(f"no such weight file: {os.fspath(path)!r}")
+    return path
+
+
+def read(path: Path, method: str) -> Checkpoint:
+    """Read weights for `method`: our layout, or the one of the published repository.
+
+    Raises:
+        ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
+    """
+    safe = path.suffix.lower() == ".safetensors"
+    if safe:
+        found, metadata = read_safetensors(path)
+    elif method == "nerco" and nerco.is_published(path):
+        found, metadata = nerco.read_published(path), {}
+    else:
+        found, metadata = read_torch(path), {}
+    found = without_module(found)
+    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
+    checkpoint = _LAYOUTS[method](found, metadata)
+    _check_fits(path, method, checkpoint, found, metadata)
+    for key, tensor in checkpoint.state.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise ValueError(f"{path}: {key} holds {bad} values that are NaN or infinite")
+    return checkpoint
+
+
+def _check_fits(
+    path: Path,
+    method: str,
+    checkpoint: Checkpoint,
+    content: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Raise a ValueError unless keys and shapes are the method's."""
+    names = checkpoint.names
+    found = _shapes(checkpoint.state)
+    wanted = _wanted(method, checkpoint)
+    if found == wanted:
+        return
+    for other in METHODS:
+        read_as = _LAYOUTS[other](content, metadata)
+        if other != method and _shapes(read_as.state) == _wanted(other, read_as):
+            raise ValueError(f"{path} holds weights of {other!r}, wanted weights of {method!r}")
+    missing = [f"{key} {wanted[key]}" for key in wanted if key not in found]
+    unexpected = [f"{names[key]} {found[key]}" for key in found if key not in wanted]
+    shapes = [
+        f"{names[key]} {found[key]}, wanted {wanted[key]}"
+        for key in wanted
+        if key in found and found[key] != wanted[key]
+    ]
+    lines = [f"{path} does not fit {method!r}:"]
+    for label, entries in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes)):
+        if entries:
+            lines.append(f"  {label}: {listed(entries)}")
+    lines.append("  wanted: fastllie's layout, or the one of the published repository")
+    raise ValueError("\n".join(lines))
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _wanted(method: str, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of a network with the options that the file tells.
+
+    The padding does not matter to them, and one method may not know another's.
+    """
+    options = {name: value for name, value in checkpoint.options.items() if name != "padding"}
+    with torch.device("meta"):
+        return _shapes(model_class(method)(**options).state_dict())
+
+
+def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
+    """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
+
+    Of `options` those that are None leave the choice to the file.
+    """
+    checkpoint = read(path, method)
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        # without memory: drawing initial weights would cost time and move the caller's random state
+        with torch.device("meta"):
+            model = model_class(method)(**{**checkpoint.options, **given})
+    except ValueError as error:
+        raise ValueError(f"{method} with weights {path}: {error}") from error
+    model.load_state_dict(checkpoint.state, assign=True)
+    return model.eval()
+
+
+def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network's weights as its published code does, for its scripts.
+
+    SCI: a .pt with the shared blocks repeated under `blocks`; the script that enhances needs the enhance
+    network alone, the one that trains the calibration network too. They pad with zeros, whatever the network
+    was trained with. EnlightenGAN: what the published `<epoch>_net_G_A.pth` holds, `module.` before every
+    name; the published code takes its corners from the PyTorch that it runs on. NeRCo: `path` is a folder,
+    made where there is none, that gets latest_net_Pre.pth, latest_net_H.pth and latest_net_G_A.pth.
+
+    Raises:
+        TypeError: another network than SCI, EnlightenGAN and NeRCo.
+        ValueError: a block, a width or coordinates that the published code does not have.
+    """
+    from fastllie.models.enlightengan import EnlightenGAN
+    from fastllie.models.nerco import NeRCo
+    from fastllie.models.sci import SCI
+
+    if isinstance(network, NeRCo):
+        return nerco.export(network, Path(path))
+    if isinstance(network, SCI):
+        state = sci.published(network)
+    elif isinstance(network, EnlightenGAN):
+        state = enlightengan.published(network)
+    else:
+        raise TypeError(f"network must be an SCI, an EnlightenGAN or a NeRCo, got {type(network).__name__}")
+    write_published(path, state)

@@ -1,0 +1,119 @@
+"""What the verbs share: exit codes, complaints, flags that several of them have, progress, tables."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastllie.terminal import Bar, aligned, on_terminal, spell_seconds
+
+OK, FAILED, USAGE = 0, 1, 2
+BAR_AFTER = 1.0  # seconds
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant; nothing was done."""
+
+
+def complain(verb: str, about: object) -> None:
+    """A line on stderr."""
+    print(f"fastllie {verb}: {about}", file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """A line on stdout, now."""
+    print(line, flush=True)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows on stdout, their columns aligned."""
+    for line in aligned(rows):
+        print(line)
+
+
+class Progress:
+    """A bar on stderr that appears once the work takes over a second, and only on a terminal.
+
+    It is a context that clears it at its end.
+    """
+
+    def __init__(self, total: int | None = None):
+        self.total = total
+        self.done = 0
+        self._start = time.monotonic()
+        self._bar = Bar()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clear()
+
+    def advance(self, total: int | None = None) -> None:
+        """One more is done, of so many where that was not known before."""
+        self.done += 1
+        self.total = total or self.total
+        passed = time.monotonic() - self._start
+        if passed < BAR_AFTER or not self.total or not on_terminal():
+            return
+        rate = self.done / passed
+        left = spell_seconds((self.total - self.done) / rate)
+        fields = [f"{self.done}/{self.total}", f"{rate:.1f}/s", f"{left} left"]
+        self._bar.draw(fields, self.done / self.total)
+
+    def clear(self) -> None:
+        """Take the bar away, for what is to be printed."""
+        self._bar.clear()
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+
+
+def add_weights(parser: argparse.ArgumentParser, help: str = "") -> None:
+    parser.add_argument("--weights", help=help or "a variant's name, or a .safetensors, .pth or .pt file")
+
+
+def add_options(parser: argparse.ArgumentParser, of: str = "the method") -> None:
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"an option of {of}, such as scale=12 for zerodce++; may be repeated",
+    )
+
+
+def options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of `--option NAME=VALUE`: truth values, integers and strings."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option wants NAME=VALUE, got {pair!r}")
+        found[name] = value_of(value)
+    return found
+
+
+def value_of(text: str) -> Any:
+    """A truth value, an integer, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the arguments that were given; the others are left to the function."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def check_writable(*paths: str | None) -> None:
+    """Raise now, and not when all is computed, for what cannot be written."""
+    for path in filter(None, paths):
+        if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"cannot write {path!r}: it is a folder, or its folder does not exist")

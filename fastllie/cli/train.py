@@ -1,0 +1,124 @@
+"""`fastllie train` and `fastllie finetune`."""
+
+import argparse
+import os
+from typing import Any
+
+import fastllie
+from fastllie.cli.common import FAILED, OK, UsageError, complain, say
+
+FIELD = "recipe field "  # before the name of a recipe's field in the parsed arguments
+
+
+def register(verbs: Any, chosen: str) -> None:
+    """Add both verbs; the one that is `chosen` gets the fields of the recipes, which take time to find."""
+    for verb, text in (("train", "train a method on your photographs"), ("finetune", "go on from weights")):
+        weights = " --weights W" if verb == "finetune" else ""
+        # without its own usage, every error would begin with all the fields of the recipes
+        usage = f"fastllie {verb} METHOD DATA{weights} -o RUN [options]"
+        train = verbs.add_parser(verb, help=text, usage=usage, allow_abbrev=False)
+        train.add_argument("method", nargs="?", metavar="METHOD", help="see `fastllie methods`")
+        train.add_argument(
+            "data",
+            nargs="?",
+            metavar="DATA",
+            help="a folder of photographs, searched with its folders, or a glob",
+        )
+        train.add_argument("-o", "--output", required=True, metavar="RUN", help="the folder to write to")
+        train.add_argument(
+            "--config", metavar="TOML", help="settings from a file, say the config.toml of a run; flags win"
+        )
+        _add_settings(train, verb)
+        train.set_defaults(run=run)
+        if verb == chosen:
+            _add_recipe_fields(train)
+
+
+def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
+    """The flags of a run that are no fields of its recipe; what is not given is left to `fastllie.train`."""
+    group = parser.add_argument_group("the run")
+
+    def add(flag: str, **settings: Any) -> None:
+        group.add_argument(flag, default=argparse.SUPPRESS, **settings)
+
+    if verb == "finetune":
+        add("--weights", help="a variant's name, or a file; needed here or in the file of settings")
+    add("--recipe", help='by name (default: "official", what the published code does)')
+    add("--target", metavar="DATA", help="what the photographs in DATA should become")
+    add("--normal", metavar="DATA", help="photographs in normal light, no pairs of those in DATA")
+    add("--paired", action=argparse.BooleanOptionalAction, help="whether the two sides are pairs")
+    add("--validation", type=_validation, metavar="SHARE|DATA", help="held out (default: 0.05 from 40 on)")
+    add("--seed", type=int)
+    add("--device", help="cpu, cuda, cuda:1, ... (default: CUDA where there is one)")
+    add("--every", type=int, help="steps between checkpoints (default: 200)")
+    add("--log-every", type=int, help="steps between entries of the logs (default: 10)")
+    add("--validate-every", type=int, help="steps between validations (default: as --every)")
+    add("--cache", metavar="FOLDER", help="for decoded photographs, shared by all runs")
+    add("--tensorboard", action="store_true", help="also write for TensorBoard")
+
+
+def _validation(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None if text == "none" else text
+
+
+def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
+    from fastllie.training import field_names, value_of
+
+    group = parser.add_argument_group("the recipe", "fields of the recipe, see fastllie.training.recipes")
+    for name in field_names():
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(flag, type=value_of, dest=FIELD + name, default=argparse.SUPPRESS, metavar="VALUE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from fastllie.training import Interrupted, keep_heap
+
+    try:
+        settings = _settings(arguments)
+        function = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
+        first = os.environ.get("RANK", "0") == "0"
+        keep_heap()
+        result = function(
+            settings.pop("method"),
+            settings.pop("data", None),
+            progress=say if first else None,
+            bar=None,
+            **settings,
+        )
+    except (TypeError, ValueError, FileNotFoundError, ImportError) as error:
+        raise UsageError(str(error)) from error
+    except (OSError, RuntimeError) as error:
+        complain(arguments.verb, error)
+        return FAILED
+    except Interrupted as stop:
+        complain(arguments.verb, f"{stop}; the same command goes on from there")
+        return 128 + stop.signal
+    if first:
+        print(f"wrote {result.weights}\n      {result.report}")
+    return OK
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `fastllie.train`: those of a file of settings, and the flags over them."""
+    from fastllie.training import merged, nested, read_config
+
+    given = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "config")}
+    fields = nested(
+        {name.removeprefix(FIELD): given.pop(name) for name in list(given) if name.startswith(FIELD)}
+    )
+    given = {name: value for name, value in given.items() if value is not None or name == "validation"}
+    settings = read_config(arguments.config) if arguments.config else {}
+    if "weights" in settings and arguments.verb == "train":
+        raise UsageError(f"{arguments.config} is of a finetune run: `fastllie finetune --config` takes it")
+    settings = merged(settings, {**given, **fields})
+    for name, flag in (("method", "METHOD"), ("data", "DATA"), ("weights", "--weights")):
+        if name not in settings and (name != "weights" or arguments.verb == "finetune"):
+            raise UsageError(f"{flag} is missing: give it here or in a file of settings (--config)")
+    if "target" in settings:
+        settings["data"] = (settings["data"], settings.pop("target"))
+    if "normal" in settings:
+        settings["low"] = settings.pop("data")
+    return settings
