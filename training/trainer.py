@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastllie.images.files import replacing
+from fastllie.ops.checks import is_int
 from fastllie.training.data import Batch, Source
 from fastllie.training.parallel import Parallel
 from fastllie.training.record.journal import Journal
@@ -58,7 +59,7 @@ class Pace:
     def __post_init__(self) -> None:
         for name in ("every", "log_every", "validate_every"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is not None and not is_int(value, 1):
                 raise ValueError(f"{name} must be a positive number of steps, got {value!r}")
 
 

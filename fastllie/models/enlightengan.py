@@ -7,13 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.models.logits import half_logits
-from fastllie.ops.enlightengan import DTYPES, pack_enlightengan, run_enlightengan
+from fastllie.ops.checks import check_count
+from fastllie.ops.enlightengan import (
+    DTYPES,
+    LEVELS,
+    MULTIPLE,
+    SLOPE,
+    pack_enlightengan,
+    run_enlightengan,
+)
 from fastllie.ops.packing import Packing, can_run_packed
 
 WIDTH = 32
-LEVELS = 5
-MULTIPLE = 2 ** (LEVELS - 1)
-SLOPE = 0.2
 # of the five levels' 18 convolutions and 4 upsamplings: 137 pixels, rounded up to a multiple of 16
 HALO = 144
 # BT.601, of a pixel in [0, 1]
@@ -75,8 +80,7 @@ class EnlightenGAN(nn.Module):
         in_logits: bool = False,
     ):
         super().__init__()
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ValueError(f"width must be an integer >= 1, got {width!r}")
+        check_count("width", width)
         for name, value in (
             ("align_corners", align_corners),
             ("halve_wide", halve_wide),

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.illumination import divide_illumination, illuminate
-from fastllie.ops.sci import enhance_sci
+from fastllie.ops.reference import ILLUM_MIN
+from fastllie.ops.sci import PADDINGS, enhance_sci
 
-PADDINGS = ("zeros", "reflect")
 BLOCKS = ("basic", "plain", "ruas")
-ILLUM_MIN = 1e-4  # of the published code
 RUAS_ILLUM_MIN = 1e-3  # of RUAS's
 CALIBRATE_BLOCKS, CALIBRATE_CHANNELS = 3, 16
 
@@ -29,8 +29,7 @@ class Conv3x3(nn.Conv2d):
     """A 3x3 convolution that keeps the size, padding with zeros or by reflection."""
 
     def __init__(self, inputs: int, outputs: int, padding: str):
-        if padding not in PADDINGS:
-            raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+        check_choice("padding", padding, PADDINGS)
         super().__init__(inputs, outputs, 3, padding=1 if padding == "zeros" else 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,8 +59,7 @@ class EnhanceNetwork(nn.Module):
     def __init__(self, *, blocks: int = 1, channels: int = 3, residual: bool = True, padding: str = "zeros"):
         super().__init__()
         for name, value in (("blocks", blocks), ("channels", channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+            check_count(name, value)
         self.blocks = blocks
         self.residual = residual
         #: pixels around an output pixel that its value depends on
@@ -245,8 +243,7 @@ class SCI(nn.Module):
         calibrate: bool = False,
     ):
         super().__init__()
-        if padding not in PADDINGS:
-            raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+        check_choice("padding", padding, PADDINGS)
         self.block = block if isinstance(block, str) else type(block).__name__
         self.blocks = blocks
         self.channels = channels
@@ -305,8 +302,7 @@ class SCI(nn.Module):
         Raises:
             ValueError: fewer than one stage, or several without a calibration network.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"count must be an integer >= 1, got {count!r}")
+        check_count("count", count)
         if self.calibrate is None and (count > 1 or calibrate_last):
             raise ValueError("several stages need a calibration network: SCI(calibrate=True)")
         stages = Stages([], [], [], [])

@@ -5,20 +5,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastllie.ops.backend import choose
+from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.packing import Packing, can_run_packed
-from fastllie.ops.zerodce import DTYPES, can_run_zerodce, enhance_zerodce, pack_zerodce
+from fastllie.ops.zerodce import (
+    DTYPES,
+    FEATURES,
+    HALO,
+    PADDINGS,
+    STEPS,
+    can_run_zerodce,
+    enhance_zerodce,
+    pack_zerodce,
+)
 from fastllie.ops.zerodcepp import enhance_zerodcepp, pack_zerodcepp
 
-STEPS = 8
-FEATURES = 32
 # 1920x1080 on one core: 776 ms in these tiles, 734 whole, 800 in those of 192 that plain layers want. Not
 # whole: bytes become floats a tile at a time
 PACKED_TILE = 1024
 # A batch's pixels that go through the modules of Zero-DCE++ together where its image takes no tiles: those of
 # an accelerator's tile
 PIXELS_TOGETHER = 2048**2
-PADDINGS = ("zeros", "replicate")
 
 
 class SeparableConv(nn.Module):
@@ -37,12 +44,11 @@ class _CurveNetwork(nn.Module):
     """Seven convolutions with symmetric skips that end in the raw (before tanh) curve maps."""
 
     #: pixels around an output pixel that its value depends on: seven 3x3 convolutions
-    halo = 7
+    halo = HALO
 
     def __init__(self, maps: int, separable: bool, padding: str):
         super().__init__()
-        if padding not in PADDINGS:
-            raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+        check_choice("padding", padding, PADDINGS)
         self.padding = padding
         layer_padding = 1 if padding == "zeros" else 0
 
@@ -152,8 +158,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
 
     def __init__(self, *, scale: int = 1, padding: str = "replicate"):
         super().__init__(3, separable=True, padding=padding)
-        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-            raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
+        check_count("scale", scale)
         self.scale = scale
         self._packing = Packing()
 

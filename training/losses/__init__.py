@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.models.logits import half_logits
+from fastllie.ops.zero_reference import WELL_EXPOSED
 
-WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 _SIMILARITY_WINDOW, _SIMILARITY_STRIDE = 7, 3
 _DARKEST = 2 / 255
 _LARGEST_RATIO = 6.0

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastllie.ops.checks import check_count
 from fastllie.ops.convolution_training import checkpoint_contexts
 
 EPS = 1e-5  # of the published instance norms, which have neither weights nor running statistics
@@ -53,8 +54,7 @@ def whole(name: str, value: int, least: int = 1) -> int:
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    check_count(name, value, least)
     return value
 
 
