@@ -9,12 +9,12 @@ struct DawnColour {
 
 // Luma, blueness and redness, and back.
 FASTLLIE_INLINE DawnColour dawn_to_ycc(const DawnColour& rgb) {
-  const f32v *const v = rgb.v;
+  const f32v* const v = rgb.v;
   return {{v[0] * 0.299f + v[1] * 0.587f + v[2] * 0.114f, v[0] * -0.1687f + v[1] * -0.3313f + v[2] * 0.5f,
            v[0] * 0.5f + v[1] * -0.4187f + v[2] * -0.0813f}};
 }
 FASTLLIE_INLINE DawnColour dawn_to_rgb(const DawnColour& ycc) {
-  const f32v *const v = ycc.v;
+  const f32v* const v = ycc.v;
   return {{v[0] + v[1] * -0.000036820f + v[2] * 1.401987577f,
            v[0] + v[1] * -0.344113281f + v[2] * -0.714103821f,
            v[0] + v[1] * 1.771978117f + v[2] * -0.000134583f}};
@@ -104,7 +104,8 @@ struct DawnCurves {
   // Of the row `r` of the image.
   void look_up(int64_t r) {
     const Dawn& network = task.network;
-    const float at = (float(network.place[0] + r) + 0.5f) * (float(DAWN_ROWS) / float(network.whole[0])) - 0.5f;
+    const float at =
+        (float(network.place[0] + r) + 0.5f) * (float(DAWN_ROWS) / float(network.whole[0])) - 0.5f;
     const float place = at < 0 ? 0 : at > DAWN_ROWS - 1 ? float(DAWN_ROWS - 1) : at;
     const int64_t row = smaller(int64_t(place), DAWN_ROWS - 2);
     const float share = place - float(row);
@@ -127,13 +128,15 @@ struct DawnCurves {
   }
 
   // Pixels in v from column `w` of the image on, all between the middles of the same two cells.
-  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell, int64_t w) {
+  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell,
+                                        int64_t w) {
     const Dawn& network = curves.task.network;
     const f32v zero{}, one = zero + 1.0f;
     f32v columns;
     for (int i = 0; i < LANES<float>; ++i) columns[i] = float(i);
-    f32v share = (columns + (float(network.place[1] + w) + 0.5f)) *
-                     (float(DAWN_COLUMNS) / float(network.whole[1])) - 0.5f;
+    f32v share =
+        (columns + (float(network.place[1] + w) + 0.5f)) * (float(DAWN_COLUMNS) / float(network.whole[1])) -
+        0.5f;
     share = Bounds::at_most(Bounds::at_least(share, zero), zero + float(DAWN_COLUMNS - 1)) - float(cell);
     const f32v luma = v.v[0] * 0.299f + v.v[1] * 0.587f + v.v[2] * 0.114f;
     const f32v height = Bounds::at_most(Bounds::at_least(luma, zero), one) * float(DAWN_LUMAS - 1);
@@ -301,7 +304,8 @@ static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, in
       const float weight = share(r, cell, height, ROWS);
       for (int c = 0; c < 3; ++c)
         for (int64_t w = 0; w < width; w += LANES<float>)
-          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight, false);
+          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight,
+                false);
     }
     const float scale = float(ROWS * COLUMNS) / (float(height) * float(width));
     for (int c = 0; c < 3; ++c) {
@@ -316,11 +320,8 @@ static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, in
 }
 
 DawnLoops dawn_loops() {
-  return {dawn_halve_rows,
-          {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
-          dawn_weigh_rows<2>,
-          dawn_weigh_rows<3>,
-          dawn_finish_rows,
-          dawn_brighten_rows,
+  return {dawn_halve_rows,    {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
+          dawn_weigh_rows<2>, dawn_weigh_rows<3>,
+          dawn_finish_rows,   dawn_brighten_rows,
           dawn_thumbnail_rows};
 }
