@@ -31,6 +31,8 @@ _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Check
     "sci": sci.layout,
     "enlightengan": enlightengan.layout,
     "nerco": nerco.layout,
+    # there is no published file
+    "dawn": lambda found, metadata: Checkpoint(dict(found), {}, {key: key for key in found}),
 }
 
 
