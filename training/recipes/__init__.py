@@ -752,7 +752,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=13000,
+    steps=14000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,
