@@ -20,12 +20,13 @@ from fastllie.images.batches import (
     TENSOR_FLOATS,
     Source,
     from_batch,
+    from_bytes,
     mean_luma,
     through_floats,
     to_batch,
 )
 from fastllie.inference.cuda_graphs import Graphs
-from fastllie.inference.tiles import Grid, Network, blended, check_tile, most_pixels, on_grid, tiled
+from fastllie.inference.tiles import Grid, Network, blended, check_tile, in_place, most_pixels, on_grid, tiled
 from fastllie.ops.backend import choose
 
 CACHED_MODELS = 8
@@ -193,6 +194,8 @@ class Enhancer:
         self._tile = tile
         self._crops: bool = self._halo is not None and getattr(model, "crops", False)
         self._streams: bool = getattr(model, "streams", False)
+        # looks at the whole picture first: then tiles are exact
+        self._observes = hasattr(model, "observe")
         self._grid: Grid | None = None
         if hasattr(model, "pixel_bytes"):
             taken = model.pixel_bytes * self._dtype.itemsize / 4
@@ -200,7 +203,8 @@ class Enhancer:
         # one pass over the image needs no tiles, and takes a camera's bytes as they are
         self._takes_bytes = self._streams and self._strength == 1 and self._dtype == torch.float32
         # one kernel is one launch as it is, and a network that completes images waits for its tiles' places
-        recorded = cuda_graph and not compile and not self._streams and self._grid is None
+        whole = self._streams or self._observes or self._grid is not None
+        recorded = cuda_graph and not compile and not whole
         self._graphs = Graphs() if recorded else None
 
     def __repr__(self) -> str:
@@ -403,6 +407,8 @@ class Enhancer:
             if tile is None and self._takes_bytes and out is not None and not self._compile:
                 return model.enhance_into(x, out, bgr=bgr)
             run: Network = partial(_mixed, model, self._strength)
+            if self._observes:
+                return self._in_place(run, x, tile, out, bgr)
             if self._grid is not None and self._halo is None and tile == "auto":
                 tile, run = self._faded(run, x, self._grid)
             cropping: Network | None = None
@@ -422,6 +428,20 @@ class Enhancer:
             if self._grid is not None and self._halo is not None:
                 return on_grid(run, x, tile, self._halo, self._grid, out=out)
             return tiled(run, x, tile, self._halo, cropping=cropping, out=out)
+
+    def _in_place(
+        self, run: Network, x: Tensor, tile: int | str | None, out: Tensor | None, bgr: bool
+    ) -> Tensor:
+        """For a network that looks at the whole picture before its parts."""
+        # not the compiled one, which is a function
+        network: Any = _cached(self._method, self._path, x.device, self._dtype, self._options)
+        observe = network.observe
+        tile = network.tile if tile == "auto" else tile
+        if x.dtype == torch.uint8:
+            run, observe = through_floats(run, self._dtype), from_bytes(observe, self._dtype)
+        if bgr:
+            run, observe = partial(_flipped, run), partial(_seen_flipped, observe)
+        return in_place(run, observe, x, tile, network.halo, network.multiple, out=out)
 
     def _faded(self, run: Network, x: Tensor, grid: Grid) -> tuple[int, Network]:
         """For a network whose result hangs on the whole image: how many pixels square go at once, and how."""
@@ -450,7 +470,7 @@ class Enhancer:
 def _alone(model: nn.Module) -> Callable[..., Tensor]:
     """The model as a function of its own: torch.compile counts the versions of all networks of one class."""
 
-    def network(x: Tensor, **how: bool) -> Tensor:
+    def network(x: Tensor, **how: Any) -> Tensor:
         return model(x, **how)
 
     network.__code__ = network.__code__.replace()
@@ -464,7 +484,7 @@ def _can_record(x: Tensor) -> bool:
     )
 
 
-def _mixed(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:
+def _mixed(model: Any, strength: float, x: Tensor, **how: Any) -> Tensor:
     """The model's result, mixed with the image itself where that is asked for."""
     y = model(x, **how)
     if strength == 1:
@@ -473,8 +493,12 @@ def _mixed(model: Any, strength: float, x: Tensor, **how: bool) -> Tensor:
     return torch.lerp(x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin], y, strength)
 
 
-def _flipped(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return model(x.flip(1)).flip(1)
+def _flipped(model: Callable[..., Tensor], x: Tensor, **how: Any) -> Tensor:
+    return model(x.flip(1), **how).flip(1)
+
+
+def _seen_flipped(look: Callable[[Tensor], Any], x: Tensor) -> Any:
+    return look(x.flip(1))
 
 
 def _check_frames(name: str, frames: Any) -> None:

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from fastllie.images.photograph import LUMA, Photograph, upright
 from fastllie.images.reading import read
 
+T = TypeVar("T")
 CHANNELS = ("rgb", "bgr")
 TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ARRAY_FLOATS = (np.float16, np.float32, np.float64)
@@ -238,9 +239,14 @@ def _as_pil(made: tuple[Tensor, Source]) -> tuple[Tensor, Source]:
     return x, Source(lambda y: source.restore(y).as_pil(), lambda: source.unchanged().as_pil())
 
 
-def through_floats(model: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def through_floats(model: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
     """A model of floats in [0, 1] as one of bytes: in tiles, no float image of the whole is ever made."""
-    return lambda x: _values(model(_unit(x, dtype)), 255)
+    return lambda x, **how: _values(model(_unit(x, dtype), **how), 255)
+
+
+def from_bytes(look: Callable[[Tensor], T], dtype: torch.dtype) -> Callable[[Tensor], T]:
+    """What looks at floats in [0, 1] as something that looks at bytes."""
+    return lambda x: look(_unit(x, dtype))
 
 
 def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:

@@ -183,6 +183,50 @@ def on_grid(
     return out
 
 
+def in_place(
+    model: Callable[..., Tensor],
+    observe: Callable[[Tensor], object],
+    x: Tensor,
+    tile: int | None,
+    halo: int,
+    multiple: int,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`tiled` for a network that looks at the whole picture first: exactly the untiled result again.
+
+    Args:
+        model: `model(x, observed=..., place=..., size=...)` enhances the part of pictures that begins at
+            `place`, a row and a column, of pictures of `size`.
+        observe: What `observed` is, of whole pictures.
+        x, halo, out: As for `tiled`.
+        tile: Longest side of a tile in pixels; None runs the model once.
+        multiple: What the places of parts have to be multiples of; tile and halo are rounded up to it.
+    """
+    if out is None:
+        out = torch.empty_like(x)
+    if tile is None:
+        return out.copy_(model(x, observed=observe(x)))
+    height, width = x.shape[-2:]
+    side, halo = (-(-length // multiple) * multiple for length in (tile, halo))
+    together = max(1, side * side // (height * width))
+    for images, results in zip(x.split(together), out.split(together), strict=True):
+        observed = observe(images)
+        for top in range(0, height, side):
+            first, last = max(0, top - halo), min(height, top + side + halo)
+            for left in range(0, width, side):
+                start, end = max(0, left - halo), min(width, left + side + halo)
+                y = model(
+                    images[..., first:last, start:end],
+                    observed=observed,
+                    place=(first, start),
+                    size=(height, width),
+                )
+                place = results[..., top : top + side, left : left + side]
+                place.copy_(y[..., top - first :, left - start :][..., : place.shape[-2], : place.shape[-1]])
+    return out
+
+
 def _taken(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The pixels of an index along one axis; a view where they follow one another."""
     first, count = int(index[0]), index.shape[0]

@@ -49,6 +49,8 @@ class Dawn(nn.Module):
     halo = 64
     #: what the places of tiles are multiples of
     multiple = MULTIPLE
+    #: the tile that "auto" takes: a few hundred megabytes with all planes of the pyramid
+    tile = 1024
 
     def __init__(self, *, denoise: float = 1.0, exposure: float | None = None):
         super().__init__()
