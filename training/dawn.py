@@ -10,8 +10,8 @@ from fastllie.models.dawn import Dawn, Observed
 from fastllie.models.dawn.brain import luma, thumbnail
 from fastllie.models.dawn.network import STEPS
 from fastllie.ops import reference
-from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.data import Batch
+from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import DawnRecipe
 from fastllie.training.task import ALONE, NetworkTask

@@ -14,8 +14,8 @@ import torch
 
 from fastllie import checkpoint
 from fastllie.methods import info, unknown
-from fastllie.training.dawn import DawnTask
 from fastllie.training.data import Collection, Item, Source, collect, open_source
+from fastllie.training.dawn import DawnTask
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.losses.clip import OPEN_CLIP, Reader, find_clip
 from fastllie.training.losses.vgg import find_vgg

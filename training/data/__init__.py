@@ -136,8 +136,8 @@ def open_source(
     elif isinstance(recipe, DawnRecipe):
         if collection.layout != "plain":
             raise ValueError(
-                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the folder"
-                " of those alone"
+                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the"
+                " folder of those alone"
             )
         how = Preparation(long_side=recipe.long_side)
     elif isinstance(recipe, SCIRecipe):

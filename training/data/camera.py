@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.training.data.jpeg import code
-from fastllie.training.recipes import Scenes
 from fastllie.training.data.synthesis import srgb
+from fastllie.training.recipes import Scenes
 
 # fitted to 6,555 public camera profiles: the variance of a signal x is a x + b, ln b = 1.24 ln a - 3.19 with
 # a deviation of 1.07; a of red and of blue, after white balance, in units of green's

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastllie.training.recipes import Scenes
 from fastllie.training.data.scenes import Frame, make_frame
 from fastllie.training.data.source import Batch, Passes, share_of
+from fastllie.training.recipes import Scenes
 
 
 class SyntheticScenes:

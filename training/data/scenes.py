@@ -1,7 +1,7 @@
 """Whole dark scenes made of photographs, with what they should become and what they are without noise.
 
-Unlike `fastllie.training.data.synthesis`, which makes small squares by the batch, a frame here is a whole scene of
-native pixels, made by itself: a network that judges a scene needs to see all of it.
+Unlike `fastllie.training.data.synthesis`, which makes small squares by the batch, a frame here is a whole
+scene of native pixels, made by itself: a network that judges a scene needs to see all of it.
 """
 
 import math
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.training.data import camera
-from fastllie.training.recipes import Scenes
 from fastllie.training.data.synthesis import compress, linear, srgb
+from fastllie.training.recipes import Scenes
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 CEILING = 0.95  # linear light that highlights of a target stay under
@@ -121,9 +121,7 @@ def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tenso
     return shown, target if lift == 1 else _shown(shown).lerp(target, lift)
 
 
-def _mixed(
-    light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _mixed(light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Light and target of a frame that is lit in parts."""
     target = _shown(light)
     field = _field(target, random)

@@ -651,6 +651,7 @@ NERCO = replace(
     synthesis=Synthesis(exposures=(-6.5, -0.7), bright_share=0.1, mixed_share=0.1, curved_share=0.5),
 )
 
+
 @dataclass(frozen=True)
 class Scenes:
     """How whole scenes are made of photographs; see `fastllie.training.scenes` and `...camera`.
@@ -743,7 +744,8 @@ class DawnRecipe(Loop):
         super().__post_init__()
         if self.crop % 16 or not 32 <= self.crop <= min(self.scenes.size):
             raise ValueError(
-                f"crop must be a multiple of 16 from 32 to the scenes' {min(self.scenes.size)}, got {self.crop}"
+                f"crop must be a multiple of 16 from 32 to {min(self.scenes.size)}, the scenes' shorter side,"
+                f" got {self.crop}"
             )
         for name, only in (("normal_init", None), ("synthesis", None), ("cuda_graph", False)):
             if getattr(self, name) != only:

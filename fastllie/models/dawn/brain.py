@@ -1,4 +1,4 @@
-"""What `dawn` decides by a look at the whole picture: a grid of curves, from a thumbnail and its statistics."""
+"""What `dawn` decides by a look at the whole picture: a grid of curves."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def luma(x: Tensor) -> Tensor:
 
 
 def areas(cells: int, size: Tensor | int, like: Tensor) -> Tensor:
-    """The share `[cells, size]` that each of `size` pixels has in each of `cells` equal parts of their row."""
+    """The share `[cells, size]` that each pixel of a row of `size` has in each of its `cells` equal parts."""
     edges = torch.arange(cells + 1, device=like.device, dtype=like.dtype) * (size / cells)
     pixels = torch.arange(size, device=like.device, dtype=like.dtype)
     # what lies of each pixel before an edge; between two edges is the difference
@@ -68,14 +68,11 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     columns = (columns + steps).clamp(max=width - 1).flatten()
     v = x[..., rows, :][..., columns]
     v = v / (v + mean)
-    redness, blueness = (
-        v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA
-    )
+    redness, blueness = (v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA)
     planes = torch.cat([luma(v), blueness, redness], 1)
-    # half a block's worth: 4 x 4 pixels at each place, of which the full size takes the first 2 x 2
-    halves = F.avg_pool2d(planes, 2)
-    fine = _diagonal(planes[..., 0::4, 0::4], planes[..., 0::4, 1::4], planes[..., 1::4, 0::4], planes[..., 1::4, 1::4])
-    coarse = _diagonal(halves[..., 0::2, 0::2], halves[..., 0::2, 1::2], halves[..., 1::2, 0::2], halves[..., 1::2, 1::2])
+    # 4 x 4 pixels at each place, of which the full size takes the first 2 x 2
+    fine = _diagonal(planes, 4)
+    coarse = _diagonal(F.avg_pool2d(planes, 2), 2)
     coefficients = torch.cat([fine, 2 * coarse], 1).flatten(2)
     # edges are few and large: each round cuts them to what the round before takes for noise
     level = coefficients.mean(-1, keepdim=True)
@@ -84,7 +81,9 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     return level[..., 0]
 
 
-def _diagonal(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def _diagonal(x: Tensor, step: int) -> Tensor:
+    """Magnitudes of the diagonal Haar coefficients of the first 2 x 2 pixels of each cell of `step`."""
+    a, b, c, d = (x[..., row::step, column::step] for row in (0, 1) for column in (0, 1))
     return (a - b - c + d).abs() / 2
 
 

@@ -100,14 +100,14 @@ class Dawn(nn.Module):
         v = x / (x + observed.mean)
         if self.denoise == 0:
             return v
-        height, width = v.shape[-2:]
-        # gathered: exporters cannot follow a padding whose width depends on the size
-        rows, columns = (
-            torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device).clamp(max=side - 1)
-            for side in (height, width)
-        )
-        padded = v.index_select(2, rows).index_select(3, columns)
-        clean = self.denoiser(padded, observed.noise, self.denoise)[..., :height, :width]
+        for dim in (2, 3):
+            # gathered: exporters cannot follow a padding whose width depends on the size
+            side = v.shape[dim]
+            places = torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device)
+            v = v.index_select(dim, places.clamp(max=side - 1))
+        clean = self.denoiser(v, observed.noise, self.denoise)
+        for dim in (2, 3):
+            clean = clean.index_select(dim, torch.arange(x.shape[dim], device=x.device))
         return clean.clamp(0.0, _BRIGHTEST)
 
 
