@@ -22,7 +22,7 @@ STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
 # Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
 # no statistic of the dark picture tells how bright the photographer made the other, so the mean decides most
 MEAN, WHITE, WHITE_RANK = 0.46, 0.83, 0.99
-WHITE_SHARE = 0.25
+WHITE_SHARE = 0.12
 LEAST_MEAN, LARGEST_MEAN = 0.4, 0.53
 # stops that a photograph of such a mean is brightened by at most: night stays night
 NIGHT, DUSK = (0.08, 0.7), (0.25, 2.0)
@@ -98,21 +98,35 @@ def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) 
         stops = random.uniform(*scenes.over_exposures)
         return _finish(light * 2**stops, _shown(light), False, scenes, random)
     stops = random.uniform(*scenes.exposures)
+    there = light
+    if random.random() < scenes.range_share:
+        there = _ranged(light, random.uniform(*scenes.ranges))
     how = random.random()
     if how < scenes.mixed_share:
-        shown, target = _mixed(light, stops, scenes, random)
+        shown, target = _mixed(light, there, stops, scenes, random)
     elif how < scenes.mixed_share + scenes.curved_share:
         # deep shadows below highlights that stay
         shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
         target = _shown(light)
     else:
-        shown, target = _uniform(light, stops, scenes)
+        shown, target = _uniform(light, stops, scenes, there)
     return _finish(shown, target, True, scenes, random)
 
 
-def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tensor | None]:
-    """Light and target of a frame of one exposure; none where it is to stay as it is."""
-    shown = light * 2**stops
+def _ranged(light: Tensor, share: float) -> Tensor:
+    """Light as it was before the photograph's tone curve rolled its highlights off: skies, lamps, windows."""
+    return light / (1 - share * light.amax(0).clamp(max=1).square())
+
+
+def _uniform(
+    light: Tensor, stops: float, scenes: Scenes, there: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Light and target of a frame of one exposure; none where it is to stay as it is.
+
+    Args:
+        there: The light that was there, if more than the photograph shows.
+    """
+    shown = (light if there is None else there) * 2**stops
     nothing, full = scenes.lift
     lift = min((stops - nothing) / (full - nothing), 1.0)
     if lift <= 0:
@@ -121,7 +135,9 @@ def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tenso
     return shown, target if lift == 1 else _shown(shown).lerp(target, lift)
 
 
-def _mixed(light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _mixed(
+    light: Tensor, there: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Light and target of a frame that is lit in parts."""
     target = _shown(light)
     field = _field(target, random)
@@ -129,7 +145,7 @@ def _mixed(light: Tensor, stops: float, scenes: Scenes, random: np.random.Genera
     if random.random() < scenes.ground_share:
         # what light did not reach stays night: the ground of a lit subject, the street around a lamp
         target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
-    return light * (stops + rise * field).exp2(), target
+    return there * (stops + rise * field).exp2(), target
 
 
 def _field(target: Tensor, random: np.random.Generator) -> Tensor:

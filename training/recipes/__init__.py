@@ -664,6 +664,8 @@ class Scenes:
         over_exposures: Range of their exposure in stops.
         exposures: Range of the exposure of the dark frames in stops.
         lift: Exposures in stops at which a frame stays as it is, and at which it is lifted to the photograph.
+        range_share: Share of the dark frames whose highlights get back what the photograph's tone curve took.
+        ranges: Range of how much of white that is: white was 1 / (1 - this) times as bright.
         mixed_share: Share of the dark frames that are lit in parts.
         ground_share: Share of those whose unlit part stays darker in the target too.
         curved_share: Share of the dark frames whose light is raised to a power.
@@ -685,7 +687,9 @@ class Scenes:
     over_exposures: tuple[float, float] = (0.5, 2.0)
     exposures: tuple[float, float] = (-7.8, -0.5)
     lift: tuple[float, float] = (-0.4, -1.2)
-    mixed_share: float = 0.45
+    range_share: float = 0.5
+    ranges: tuple[float, float] = (0.3, 0.96)
+    mixed_share: float = 0.4
     ground_share: float = 0.2
     curved_share: float = 0.2
     curves: tuple[float, float] = (1.3, 2.5)
@@ -754,7 +758,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=14000,
+    steps=11000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,
