@@ -436,12 +436,12 @@ class Enhancer:
         # not the compiled one, which is a function
         network: Any = _cached(self._method, self._path, x.device, self._dtype, self._options)
         observe = network.observe
-        tile = network.tile if tile == "auto" else tile
+        side: int | None = network.tile if isinstance(tile, str) else tile
         if x.dtype == torch.uint8:
             run, observe = through_floats(run, self._dtype), from_bytes(observe, self._dtype)
         if bgr:
             run, observe = partial(_flipped, run), partial(_seen_flipped, observe)
-        return in_place(run, observe, x, tile, network.halo, network.multiple, out=out)
+        return in_place(run, observe, x, side, network.halo, network.multiple, out=out)
 
     def _faded(self, run: Network, x: Tensor, grid: Grid) -> tuple[int, Network]:
         """For a network whose result hangs on the whole image: how many pixels square go at once, and how."""

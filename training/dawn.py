@@ -42,8 +42,8 @@ class DawnTask(NetworkTask):
         # native pixels cost most, so that some scenes of a batch have to do
         some = self.recipe.crops
         place = self._place(batch.x.shape[-2:])
-        window = (slice(some), ..., *(slice(start, start + self.recipe.crop) for start in place))
-        x, target, clean = (image[window] for image in (batch.x, batch.target, batch.clean))
+        rows, columns = (slice(start, start + self.recipe.crop) for start in place)
+        x, target, clean = (image[:some, :, rows, columns] for image in (batch.x, batch.target, batch.clean))
         grid, mean, noise = (part[:some] for part in observed)
         with self.autocast():
             v = self.network.denoised(x, Observed(grid, mean, noise))

@@ -114,6 +114,16 @@ def open_source(
             batches of several; a file that has changed since it was collected.
         OSError: a cache that cannot be written.
     """
+    if isinstance(recipe, DawnRecipe):
+        if collection.layout != "plain":
+            raise ValueError(
+                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the"
+                " folder of those alone"
+            )
+        how = Preparation(long_side=recipe.long_side)
+        whole = open_cache(collection.low, how, cache, threads=threads, progress=progress).to(device)
+        names = [item.name for item in collection.low]
+        return SyntheticScenes(whole, recipe.scenes, recipe.batch, seed, names=names, device=device)
     unpaired = isinstance(recipe, UNPAIRED)
     if unpaired and not collection.high and recipe.synthesis is None:
         raise ValueError(
@@ -133,13 +143,6 @@ def open_source(
         how = Preparation(square=recipe.squeeze, bicubic=True)
     elif isinstance(recipe, UNPAIRED):
         how = Preparation(least=recipe.size)
-    elif isinstance(recipe, DawnRecipe):
-        if collection.layout != "plain":
-            raise ValueError(
-                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the"
-                " folder of those alone"
-            )
-        how = Preparation(long_side=recipe.long_side)
     elif isinstance(recipe, SCIRecipe):
         if recipe.batch > 1 and recipe.size is None:
             raise ValueError(
@@ -154,8 +157,6 @@ def open_source(
     names = [item.name for item in collection.low]
     if isinstance(recipe, UNPAIRED):
         return _unpaired(recipe, low, high, seed, names, device)
-    if isinstance(recipe, DawnRecipe):
-        return SyntheticScenes(low, recipe.scenes, recipe.batch, seed, names=names, device=device)
     if recipe.synthesis is not None and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device

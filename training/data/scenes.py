@@ -71,7 +71,7 @@ def exposure_of(light: Tensor) -> float:
     # a photograph that looks right by its mean is kept about there
     stops = min(max(stops, min(_reach(means, LEAST_MEAN), 0.0)), _reach(means, LARGEST_MEAN))
     own = float(np.interp(0.0, STOPS.numpy(), means.numpy()))
-    return min(stops, float(np.interp(own, *zip(NIGHT, DUSK, strict=True))))
+    return min(stops, float(np.interp(own, (NIGHT[0], DUSK[0]), (NIGHT[1], DUSK[1]))))
 
 
 def _shown(light: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) 
         shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
         target = _shown(light)
     else:
-        shown, target = _uniform(light, stops, scenes, there)
+        return _finish(*_uniform(light, stops, scenes, there), True, scenes, random)
     return _finish(shown, target, True, scenes, random)
 
 

@@ -38,7 +38,7 @@ def luma(x: Tensor) -> Tensor:
     return x[:, :1] * LUMA[0] + x[:, 1:2] * LUMA[1] + x[:, 2:] * LUMA[2]
 
 
-def areas(cells: int, size: Tensor | int, like: Tensor) -> Tensor:
+def areas(cells: int, size: int, like: Tensor) -> Tensor:
     """The share `[cells, size]` that each pixel of a row of `size` has in each of its `cells` equal parts."""
     edges = torch.arange(cells + 1, device=like.device, dtype=like.dtype) * (size / cells)
     pixels = torch.arange(size, device=like.device, dtype=like.dtype)
@@ -118,10 +118,9 @@ class Brain(nn.Module):
         self.conv6 = _conv(third, third, 1)
         self.last = nn.Conv2d(third, PLANES * GRID[0], 1)
         nn.init.normal_(self.last.weight, 0, 0.01)
-        with torch.no_grad():
-            self.last.bias.zero_()
-            # dark pixels are lifted, bright ones less: a start, no bound
-            self.last.bias.view(PLANES, GRID[0])[:3] = torch.linspace(0.6, 0.1, GRID[0])
+        # dark pixels are lifted, bright ones less: a start, no bound
+        lifts = torch.linspace(0.6, 0.1, GRID[0]).repeat(3)
+        self.last.bias = nn.Parameter(torch.cat([lifts, torch.zeros(3 * GRID[0])]))
 
     def forward(self, seen: Seen) -> Tensor:
         thumb, mean, noise = (part.to(self.last.weight.dtype) for part in seen)
