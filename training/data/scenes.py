@@ -21,11 +21,11 @@ CEILING = 0.95  # linear light that highlights of a target stay under
 STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
 # Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
 # no statistic of the dark picture tells how bright the photographer made the other, so the mean decides most
-MEAN, WHITE, WHITE_RANK = 0.46, 0.83, 0.99
-WHITE_SHARE = 0.12
-LEAST_MEAN, LARGEST_MEAN = 0.4, 0.53
+MEAN, WHITE, WHITE_RANK = 0.48, 0.83, 0.99
+WHITE_SHARE = 0.1
+LEAST_MEAN, LARGEST_MEAN = 0.42, 0.54
 # stops that a photograph of such a mean is brightened by at most: night stays night
-NIGHT, DUSK = (0.08, 0.7), (0.25, 2.0)
+NIGHT, DUSK = (0.05, 0.8), (0.2, 2.2)
 
 
 class Frame(NamedTuple):
@@ -59,8 +59,8 @@ def window(photograph: Tensor, size: tuple[int, int], random: np.random.Generato
 def exposure_of(light: Tensor) -> float:
     """The exposure in stops that a photograph `[3, H, W]`, in linear light, should have had.
 
-    Between the one that brings its mean to 0.46 and the one that brings its whites to 0.83: a street at night
-    is dark but for its lamps. At most two stops up, and less for what is a night already.
+    Between the one that brings its mean to 0.48 and the one that brings its whites to 0.83: a street at night
+    is dark but for its lamps. At most 2.2 stops up, and less for what is a night already.
     """
     small = F.adaptive_avg_pool2d(light, (24, 36))
     tried = srgb(compress(small * STOPS.exp2().view(-1, 1, 1, 1), CEILING))
@@ -144,7 +144,7 @@ def _mixed(
     rise = -stops * random.uniform(0.4, 1.05)
     if random.random() < scenes.ground_share:
         # what light did not reach stays night: the ground of a lit subject, the street around a lamp
-        target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
+        target = _shown(light * (-random.uniform(0.5, 1.5) * (1 - field)).exp2())
     return there * (stops + rise * field).exp2(), target
 
 

@@ -690,7 +690,7 @@ class Scenes:
     range_share: float = 0.5
     ranges: tuple[float, float] = (0.3, 0.96)
     mixed_share: float = 0.4
-    ground_share: float = 0.2
+    ground_share: float = 0.1
     curved_share: float = 0.2
     curves: tuple[float, float] = (1.3, 2.5)
     lamp: float = 0.25
@@ -739,7 +739,7 @@ class DawnRecipe(Loop):
     method: str = "dawn"
     padding: str = "replicate"
     crop: int = 128
-    crops: int = 3
+    crops: int = 2
     long_side: int = 1024
     scenes: Scenes = field(default_factory=Scenes)
     losses: DawnLossWeights = field(default_factory=DawnLossWeights)
@@ -758,7 +758,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=11000,
+    steps=6000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,
