@@ -141,6 +141,14 @@ def test_parts_of_a_batch_are_the_batch():
     assert not torch.equal(source.batch(0).x, source.batch(2).x)
 
 
+@pytest.mark.parametrize(
+    "field", [{"compile": True}, {"cuda_graph": True}, {"padding": "zeros"}, {"normal_init": 0.02}], ids=str
+)
+def test_what_a_run_of_dawn_has_no_use_for_is_an_error(field):
+    with pytest.raises(ValueError, match=f"{next(iter(field))} is not for dawn"):
+        DawnRecipe(**field)
+
+
 @pytest.mark.parametrize("crop", [100, 16, 208])
 def test_crops_that_do_not_fit_are_errors(crop):
     with pytest.raises(ValueError, match="crop must be"):

@@ -751,7 +751,14 @@ class DawnRecipe(Loop):
                 f"crop must be a multiple of 16 from 32 to {min(self.scenes.size)}, the scenes' shorter side,"
                 f" got {self.crop}"
             )
-        for name, only in (("normal_init", None), ("synthesis", None), ("cuda_graph", False)):
+        # how the network pads and begins is set, and each step's crops lie elsewhere
+        for name, only in (
+            ("padding", "replicate"),
+            ("normal_init", None),
+            ("synthesis", None),
+            ("compile", False),
+            ("cuda_graph", False),
+        ):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} is not for dawn, got {getattr(self, name)!r}")
 
