@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastllie import methods
 from fastllie.images.batches import CHANNELS, Source, from_batch, to_batch
+from fastllie.images.reading import check_white
 from fastllie.inference import frames, loading
 from fastllie.inference.levels import mean_luma
 from fastllie.inference.loading import Device, Weights
@@ -57,15 +58,18 @@ def enhance(
     strength: float = 1.0,
     tile: int | str | None = "auto",
     channels: str = "rgb",
+    white_level: int | str | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Any:
     """Brighten an image, or a batch of them; what comes back is of the same kind.
 
-    - `torch.Tensor`, (3,H,W) or (B,3,H,W), floats in [0, 1] or uint8: same shape, dtype, device and memory
-      format, outside of autograd (for gradients, call the network that `load` returns).
+    - `torch.Tensor`, (3,H,W) or (B,3,H,W), floats in [0, 1], uint8 or uint16: same shape, dtype, device and
+      memory format, outside of autograd (for gradients, call the network that `load` returns).
     - `numpy.ndarray`, (H,W,3) or (B,H,W,3), uint8, uint16, or floats in [0, 1]: same shape and dtype.
-    - `PIL.Image.Image` of any mode, or the path of an image file: a PIL image, upright, with its EXIF and ICC
-      data; grey stays grey, alpha is kept as it is, palettes become RGB or RGBA.
+    - `PIL.Image.Image` of any mode, or an image file (path, bytes, or open): a PIL image, upright, with its
+      metadata; grey stays grey, alpha is kept as it is, palettes become RGB or RGBA. Of a file of several
+      pictures it is the first; `enhance_folder` keeps all.
 
     Integers are rounded half up. Floats that leave [0, 1] by at most 0.001 are clamped; anything further, NaN
     and infinity are errors.
@@ -82,6 +86,9 @@ def enhance(
             Tiles change memory and speed, not the result; but with `align_corners=True` or `halve_wide=True`
             EnlightenGAN is approximate where "auto" takes tiles, which then fade into each other.
         channels: "rgb", or "bgr" for the arrays and tensors of OpenCV.
+        white_level: The value of white of 16-bit integers, such as 4095 of a camera's 12 bits, or "auto": the
+            least of 10, 12, 14 or 16 bits that holds all values. None is 65535, or what a file says.
+        max_pixels: Of an image file; None is 220 million.
         **options: The method's own, e.g. `scale=12` for "zerodce++"; see `info(method)`.
 
     Raises:
@@ -98,6 +105,8 @@ def enhance(
         tile=tile,
         strength=strength,
         channels=channels,
+        white_level=white_level,
+        max_pixels=max_pixels,
         **options,
     )
     return enhancer(image)
@@ -112,7 +121,8 @@ class Enhancer:
 
     Args:
         method: One of `list_methods()`.
-        weights, device, dtype, tile, strength, channels, **options: As for `enhance`.
+        weights, device, dtype, tile, strength, channels, white_level, max_pixels, **options: As for
+            `enhance`.
         skip_bright: Images whose mean luma (0.299 R + 0.587 G + 0.114 B, in [0, 1]) is above this come back
             as with `strength=0`: the same pixels. In a batch each image is judged alone. None enhances all.
         compile: Run the network through `torch.compile`: slow at the first image, faster for many. What
@@ -136,6 +146,8 @@ class Enhancer:
         skip_bright: float | None = None,
         compile: bool = False,
         cuda_graph: bool = True,
+        white_level: int | str | None = None,
+        max_pixels: int | None = None,
         **options: Any,
     ):
         self._arguments = {
@@ -149,6 +161,8 @@ class Enhancer:
             "skip_bright": skip_bright,
             "compile": compile,
             "cuda_graph": cuda_graph,
+            "white_level": white_level,
+            "max_pixels": max_pixels,
             **options,
         }
         if channels not in CHANNELS:
@@ -161,6 +175,8 @@ class Enhancer:
         self._strength = _share("strength", strength)
         self._skip_bright = None if skip_bright is None else _share("skip_bright", skip_bright)
         self._bgr = channels == "bgr"
+        check_white(white_level)
+        self._white_level, self._max_pixels = white_level, max_pixels
         self._run = Runner(
             method,
             weights,
@@ -279,7 +295,14 @@ class Enhancer:
         # bytes become floats where they are computed with, tile by tile
         dtype = torch.float64 if self._dtype == torch.float64 else torch.uint8
         channels = "bgr" if self._bgr else "rgb"
-        x, source = to_batch(image, channels=channels, device=device, dtype=dtype)
+        x, source = to_batch(
+            image,
+            channels=channels,
+            device=device,
+            dtype=dtype,
+            white_level=self._white_level,
+            max_pixels=self._max_pixels,
+        )
         return x if x.dtype == torch.uint8 else x.to(self._dtype), source
 
     def _bright(self, x: Tensor, bgr: bool = False) -> Tensor:

@@ -42,7 +42,7 @@ class MethodInfo:
         model: The network's class as "module:class", imported on first use.
         parameters: Of the published network; a narrower one of ours tells its own in its variant.
         halo: Pixels around an output pixel that its value depends on, with default options and weights; None
-            where that is the whole image.
+            where that is the whole image. Of `dawn` beside what it sees of the whole, see its class.
         weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
     """
@@ -167,6 +167,24 @@ METHODS: Mapping[str, MethodInfo] = {
                 ),
             ),
             training=_UNPAIRED,
+        ),
+        MethodInfo(
+            name="dawn",
+            title="dawn",
+            paper="none: our own, see docs/dawn.md",
+            model="fastllie.models:Dawn",
+            parameters=157_540,
+            halo=64,
+            weights=(Variant("fastllie", "dawn.safetensors", _OURS, "Apache-2.0"),),
+            options=(
+                Option("denoise", 1.0, "how much of the noise is taken out, from 0 to 1"),
+                Option(
+                    "exposure",
+                    None,
+                    "the mean luma that is aimed at, between 0 and 1; None leaves it to the network",
+                ),
+            ),
+            training="well-exposed photographs alone; no pairs, no labels",
         ),
     )
 }
