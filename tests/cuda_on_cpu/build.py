@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pybind11
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
@@ -35,8 +33,10 @@ def in_cpp(text: str) -> str:
         r"\1* const \2 = emulator::dynamic_shared();",
         text,
     )
+    if several := re.search(r"__shared__ [^;<]*,[^;]*;|__shared__ [^;]*\]\s*,[^;]*;", text):
+        raise ValueError(f"one variable a declaration: {several[0]}")
     text = re.sub(
-        r"__shared__ ([^;]+?(\w+)(?:\[[^;,]*\])?);",
+        r"__shared__ ([^;]+?(\w+)(?:\[[^;,]*\])*);",
         r"static \1; emulator::shared_variable(&\2, sizeof \2);",
         text,
     )
@@ -90,6 +90,8 @@ def _compile(kind: str, units: Sequence[Path], folder: Path, module: Path) -> No
         elif path.parent == HERE:
             flags = ["-O2"]
         else:
+            import pybind11
+
             flags = ["-fvisibility=hidden", f"-I{CSRC}", f"-I{sysconfig.get_path('include')}"]
             flags.append(f"-I{pybind11.get_include()}")
         _run([str(compiler()), *COMMON, *flags, "-c", str(path), "-o", str(target)])

@@ -112,6 +112,8 @@ def absent() -> str | None:
         return "the emulator is for Linux"
     if not build.CSRC.is_dir():
         return "the sources are not here"
+    if importlib.util.find_spec("pybind11") is None:
+        return "pybind11 is not here"
     return None if build.compiler() else "a C++ compiler is not here"
 
 
