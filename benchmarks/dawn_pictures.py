@@ -49,9 +49,7 @@ def bytes_of(image: Tensor) -> np.ndarray:
 def sheet(rows: list[list[np.ndarray]]) -> Image.Image:
     """Pictures of one size in rows, with gaps."""
     height, width = rows[0][0].shape[:2]
-    canvas = np.full(
-        (len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3), 255, np.uint8
-    )
+    canvas = np.full((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3), 255, np.uint8)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
             top, left = row * (height + GAP), column * (width + GAP)

@@ -775,6 +775,24 @@ DAWN = DawnRecipe(
     precision="float32",
 )
 
+# Then on from there: more scenes that are dark all over, of which the first hold few, and colours that count
+# for more
+DAWN_REFINED = replace(
+    DAWN,
+    steps=5000,
+    learning_rate=1e-3,
+    warmup=50,
+    scenes=replace(
+        DAWN.scenes,
+        bright_share=0.15,
+        mixed_share=0.3,
+        curved_share=0.12,
+        range_share=0.4,
+        cast_share=0.15,
+    ),
+    losses=replace(DAWN.losses, chroma=1.3),
+)
+
 AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe | NeRCoRecipe | DawnRecipe
 UNPAIRED = (EnlightenGANRecipe, NeRCoRecipe)  # those that learn from two sides that are no pairs
 OFFICIAL = "official"
@@ -785,8 +803,10 @@ SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
     "nerco": {"fastllie": NERCO},
-    "dawn": {"fastllie": DAWN},
+    "dawn": {"fastllie": DAWN_REFINED},
 }
+# likewise the recipe of the weights that those went on from, where they did not begin from scratch
+BEGUN: dict[str, dict[str, AnyRecipe]] = {"dawn": {"fastllie": DAWN}}
 # method -> the name of a recipe -> the recipe
 RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {OFFICIAL: ZERODCE_PUBLISHED, **SHIPPED["zerodce"]},
@@ -794,7 +814,7 @@ RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
     "enlightengan": {OFFICIAL: ENLIGHTENGAN_PUBLISHED, **SHIPPED["enlightengan"]},
     "nerco": {OFFICIAL: NERCO_PUBLISHED, **SHIPPED["nerco"]},
-    "dawn": {OFFICIAL: DAWN, **SHIPPED["dawn"]},
+    "dawn": {OFFICIAL: DAWN, **BEGUN["dawn"]},
 }
 # likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
 FINETUNES: dict[str, dict[str, AnyRecipe]] = {
@@ -803,5 +823,5 @@ FINETUNES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_FINETUNE},
     "enlightengan": RECIPES["enlightengan"],
     "nerco": RECIPES["nerco"],
-    "dawn": {OFFICIAL: replace(DAWN, steps=1000, learning_rate=3e-4)},
+    "dawn": {OFFICIAL: replace(DAWN_REFINED, steps=1000, learning_rate=3e-4), "fastllie": DAWN_REFINED},
 }
