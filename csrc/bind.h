@@ -1,4 +1,5 @@
-// What the two bind.cpp share: how Python hands over a tensor.
+// What the two bind.cpp share: how Python hands over a tensor. A function that takes a View is called with a
+// Handle.
 #pragma once
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -38,3 +39,15 @@ inline View view_if(bool needed, const Handle& handle) {
 }
 
 }  // namespace fastllie
+
+template <>
+struct pybind11::detail::type_caster<fastllie::View> {
+  PYBIND11_TYPE_CASTER(fastllie::View, make_caster<fastllie::Handle>::name);
+
+  bool load(handle source, bool convert) {
+    make_caster<fastllie::Handle> parts;
+    if (!parts.load(source, convert)) return false;
+    value = fastllie::view(cast_op<fastllie::Handle>(std::move(parts)));
+    return true;
+  }
+};

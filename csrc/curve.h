@@ -1,16 +1,6 @@
-// The arithmetic of the curve on one element, shared by the C++ and CUDA kernels. T is float, double,
-// or a vector of either: whatever the loops around it hold in registers.
+// The arithmetic of the curve on one element, shared by the C++ and CUDA kernels; T as in inline.h.
 #pragma once
-#include <cmath>
-
-#if defined(__CUDACC__)
-#define FASTLLIE_INLINE static __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
-// always: a copy of a template that is not inlined would be shared between instruction sets by the linker
-#define FASTLLIE_INLINE static inline __attribute__((always_inline))
-#else
-#define FASTLLIE_INLINE static inline
-#endif
+#include "inline.h"
 
 namespace fastllie {
 

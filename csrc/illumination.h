@@ -1,7 +1,7 @@
 // The arithmetic of illumination division on one element, shared by the C++ and CUDA kernels; T as in
-// curve.h.
+// inline.h.
 #pragma once
-#include "curve.h"
+#include "inline.h"
 
 namespace fastllie {
 

@@ -1,6 +1,8 @@
 // The arithmetic of SCI's enhancement network beside its convolutions, shared by the C++ and CUDA kernels; T
-// as in curve.h.
+// as in inline.h.
 #pragma once
+#include <cstdint>
+
 #include "illumination.h"
 
 namespace fastllie {

@@ -1,8 +1,8 @@
 // The arithmetic of the smoothness loss on one pixel or pair of pixels, shared by the C++ and CUDA kernels; T
-// as in curve.h.
+// as in inline.h.
 #pragma once
-#include "curve.h"
 #include "fastllie.h"
+#include "inline.h"
 
 namespace fastllie {
 

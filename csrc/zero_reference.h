@@ -1,8 +1,8 @@
 // The arithmetic of the zero-reference losses on one element, shared by the C++ and CUDA kernels; T as in
-// curve.h.
+// inline.h.
 #pragma once
-#include "curve.h"
 #include "fastllie.h"
+#include "inline.h"
 
 namespace fastllie {
 

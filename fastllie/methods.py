@@ -31,8 +31,6 @@ class Option:
     name: str
     default: Any
     meaning: str
-    #: whether tiles still give the untiled result at other values than the default, if the network has a halo
-    tiles: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,8 @@ METHODS: Mapping[str, MethodInfo] = {
             halo=7,
             weights=(Variant("fastllie", "zerodcepp.safetensors", _OURS, "Apache-2.0"),),
             options=(
-                # the enlarged map is aligned with the corners of the whole image, so a tile would move it
                 Option(
-                    "scale",
-                    1,
-                    "the network sees the image reduced by this factor; 12 in the published test",
-                    tiles=False,
+                    "scale", 1, "the network sees the image reduced by this factor; 12 in the published test"
                 ),
             ),
             training=_UNPAIRED,
@@ -236,11 +230,6 @@ def options_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             has = f"its options are: {', '.join(names)}" if names else "it has no options"
             raise TypeError(f"{method} has no option {name!r}; {has}")
     return {option.name: given.get(option.name, option.default) for option in row.options}
-
-
-def tiles_exact(method: str, options: Mapping[str, Any]) -> bool:
-    """Whether tiles with the network's halo give the untiled result with these options."""
-    return all(option.tiles or options[option.name] == option.default for option in info(method).options)
 
 
 def model_class(method: str) -> Any:

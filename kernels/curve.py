@@ -1,5 +1,7 @@
 """The curve in Triton. Every tensor is read and written in place, whatever its strides."""
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -110,42 +112,36 @@ def _adjoin(*tensors: Tensor) -> bool:
     return all(t.stride(2) == t.shape[3] * t.stride(3) for t in tensors)
 
 
-def _sizes(x: Tensor) -> tuple[tuple[int], tuple[int, int, int, int]]:
-    """The grid, and the sizes that both kernels take: channels, pixels, width, programs a channel."""
-    batch, channels, height, width = x.shape
+def _grid(sizes: Sequence[int]) -> tuple[tuple[int], tuple[int, int, int, int]]:
+    """The grid, and what both kernels take: channels, pixels, width, programs a channel."""
+    batch, channels, height, width = sizes
     blocks = triton.cdiv(height * width, BLOCK)
     return (batch * channels * blocks,), (channels, height * width, width, blocks)
 
 
-def curve_forward(x: Tensor, alpha: Tensor, out: Tensor, steps: int, tanh: bool) -> None:
+def curve_forward(
+    x: Tensor, alpha: Tensor, out: Tensor, sizes: Sequence[int], shared: bool, steps: int, tanh: bool
+) -> None:
     """Fill `out` with the curve of `x`; shapes and meanings as for `fastllie.ops.apply_curve`."""
-    grid, sizes = _sizes(x)
+    grid, counts = _grid(sizes)
     with torch.cuda.device_of(x):
         curve_forward_kernel[grid](
-            x, alpha, out, *sizes, *x.stride(), *alpha.stride(), *out.stride(),
-            STEPS=steps, SHARED=alpha.shape[1] == x.shape[1], TANH=tanh,
-            ADJOIN=_adjoin(x, alpha, out), BLOCK=BLOCK,
+            x, alpha, out, *counts, *x.stride(), *alpha.stride(), *out.stride(),
+            STEPS=steps, SHARED=shared, TANH=tanh, ADJOIN=_adjoin(x, alpha, out), BLOCK=BLOCK,
         )  # fmt: skip
 
 
 def curve_backward(
-    grad: Tensor,
-    x: Tensor,
-    alpha: Tensor,
-    grad_x: Tensor | None,
-    grad_alpha: Tensor | None,
-    steps: int,
-    tanh: bool,
-) -> None:
-    """Fill the gradients of the curve that are not None."""
-    grid, sizes = _sizes(x)
+    grad: Tensor, x: Tensor, alpha: Tensor, grad_x: Tensor, grad_alpha: Tensor, sizes: Sequence[int],
+    shared: bool, steps: int, tanh: bool, need_x: bool, need_alpha: bool,
+) -> None:  # fmt: skip
+    """Fill the gradients of the curve that are needed."""
+    grid, counts = _grid(sizes)
     # a gradient that nobody needs is never touched: its pointer and strides are any
-    to_x = x if grad_x is None else grad_x
-    to_alpha = alpha if grad_alpha is None else grad_alpha
-    tensors = (grad, x, alpha, to_x, to_alpha)
+    tensors = (grad, x, alpha, grad_x if need_x else x, grad_alpha if need_alpha else alpha)
     with torch.cuda.device_of(x):
         curve_backward_kernel[grid](
-            *tensors, *sizes, *(stride for t in tensors for stride in t.stride()),
-            STEPS=steps, SHARED=alpha.shape[1] == x.shape[1], TANH=tanh, NEED_X=grad_x is not None,
-            NEED_ALPHA=grad_alpha is not None, ADJOIN=_adjoin(*tensors), BLOCK=BLOCK,
+            *tensors, *counts, *(stride for t in tensors for stride in t.stride()),
+            STEPS=steps, SHARED=shared, TANH=tanh, NEED_X=need_x, NEED_ALPHA=need_alpha,
+            ADJOIN=_adjoin(*tensors), BLOCK=BLOCK,
         )  # fmt: skip

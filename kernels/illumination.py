@@ -65,17 +65,44 @@ def illumination_kernel(
                 tl.store(pointers[7] + _at(b, c, p, width, strides[7], ADJOIN), grad_y, mask=mask)
 
 
-def run(op: str, inputs: Sequence[Tensor], outs: Sequence[Tensor | None]) -> None:
-    """Fill the outputs of `op` that are not None; the operators and their order as in `fastllie.ops`."""
+def _run(op: str, inputs: Sequence[Tensor], outs: Sequence[Tensor], needs: Sequence[bool]) -> None:
     batch, channels, height, width = inputs[0].shape
     # an output that nobody needs is never touched: its pointer and strides are any
-    tensors = (*inputs, *(inputs[0] if out is None else out for out in outs))
+    tensors = (*inputs, *(out if needed else inputs[0] for out, needed in zip(outs, needs, strict=True)))
     adjoin = all(t.stride(2) == width * t.stride(3) for t in tensors)
     blocks = triton.cdiv(height * width, BLOCK)
     # one by one: Triton 3.3 cannot index a constant tuple
-    needs = {f"NEED_{i}": i < len(outs) and outs[i] is not None for i in range(3)}
+    constants = {f"NEED_{i}": i < len(needs) and needs[i] for i in range(3)}
     with torch.cuda.device_of(inputs[0]):
         illumination_kernel[(batch * channels * blocks,)](
             tensors, tuple(t.stride() for t in tensors), channels, height * width, width, blocks,
-            OP=op, **needs, ADJOIN=adjoin, BLOCK=BLOCK,
+            OP=op, **constants, ADJOIN=adjoin, BLOCK=BLOCK,
         )  # fmt: skip
+
+
+def divide_forward(x: Tensor, illum: Tensor, out: Tensor, sizes: Sequence[int]) -> None:
+    """Fill `out`; shapes and meanings as for `fastllie.ops.divide_illumination`."""
+    _run("divide_forward", (x, illum), (out,), (True,))
+
+
+def divide_backward(
+    grad: Tensor, x: Tensor, illum: Tensor, grad_x: Tensor, grad_illum: Tensor, sizes: Sequence[int],
+    needs: Sequence[bool],
+) -> None:  # fmt: skip
+    """Fill the gradients that are needed."""
+    _run("divide_backward", (grad, x, illum), (grad_x, grad_illum), needs)
+
+
+def illuminate_forward(
+    raw: Tensor, v: Tensor, y: Tensor, illum: Tensor, out: Tensor, sizes: Sequence[int]
+) -> None:
+    """Fill `illum` and `out`; shapes and meanings as for `fastllie.ops.illuminate`."""
+    _run("illuminate_forward", (raw, v, y), (illum, out), (True, True))
+
+
+def illuminate_backward(
+    grad_illum: Tensor, grad_out: Tensor, raw: Tensor, v: Tensor, y: Tensor, grad_raw: Tensor, grad_v: Tensor,
+    grad_y: Tensor, sizes: Sequence[int], needs: Sequence[bool],
+) -> None:  # fmt: skip
+    """Fill the gradients that are needed."""
+    _run("illuminate_backward", (grad_illum, grad_out, raw, v, y), (grad_raw, grad_v, grad_y), needs)

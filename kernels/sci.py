@@ -4,6 +4,8 @@ Each of the three layers loses a pixel around the tile, so of SIZE x SIZE pixels
 kept: two thirds of the arithmetic at 32. The margin is read again by the neighbours, out of the cache.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -134,10 +136,16 @@ def sci_forward_kernel(
 
 
 def sci_forward(
-    x: Tensor, weights: Tensor, biases: Tensor, out: Tensor, residual: bool, reflect: bool
+    x: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    out: Tensor,
+    sizes: Sequence[int],
+    residual: bool,
+    reflect: bool,
 ) -> None:
     """Fill `out` with the enhanced `x`; shapes and meanings as for `fastllie.ops.enhance_sci`."""
-    batch, _, height, width = x.shape
+    batch, _, height, width = sizes
     tiles_y, tiles_x = triton.cdiv(height, SIZE - 2 * HALO), triton.cdiv(width, SIZE - 2 * HALO)
     with torch.cuda.device_of(x):
         sci_forward_kernel[(batch * tiles_y * tiles_x,)](

@@ -7,6 +7,8 @@ that is its `margin`. Rows and columns are counted from the image's first pixel,
 negative.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -169,19 +171,27 @@ def zerodce_curve_kernel(
 
 
 def zerodce_forward(
-    x: Tensor, matrices: Tensor, biases: Tensor, features: list[Tensor], out: Tensor, zeros: bool, around: int
+    x: Tensor,
+    out: Tensor,
+    sizes: Sequence[int],
+    around: int,
+    zeros: bool,
+    matrices: Tensor,
+    biases: Tensor,
+    features: Sequence[Tensor],
 ) -> None:
     """Fill `out` with the enhanced `x`.
 
     Args:
-        x: Images `[B, 3, H, W]`, float16 or bfloat16, any strides; `around` pixels beyond it are readable.
+        x: Images `[B, 3, H, W]` of these sizes, float16 or bfloat16, any strides.
+        out: Like `x`.
+        around: Pixels beyond `x` on each side that are readable.
+        zeros: Each layer finds zeros outside of the image; else the nearest of the readable pixels goes on.
         matrices: `[2624, 32]` in the dtype of `x`; biases: `[7, 32]`, float32. See `pack_zerodce`.
         features: Six buffers of at least B (H + 2 m) (W + 2 m) 32 elements, m = 7 - l where not `zeros`, of
             layers l = 1 to 6; layers 4 and 6 may share one.
-        out: Like `x`.
-        zeros: Each layer finds zeros outside of the image; else the nearest of the readable pixels goes on.
     """
-    batch, _, height, width = x.shape
+    batch, _, height, width = sizes
 
     def margin(layer: int) -> int:
         return 0 if zeros else HALO - layer

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import fastllie
 from fastllie import exporting
 from fastllie.cli import main
+from fastllie.models import SCI
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -159,11 +160,11 @@ def test_a_program_takes_bytes_and_halves(tmp_path):
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     (tmp_path / "m.pt2").write_bytes(b"from before")
-    monkeypatch.setattr(exporting, "_plain", lambda network: torch.nn.Sigmoid())
+    monkeypatch.setattr(SCI, "plain", lambda network: torch.nn.Sigmoid())
     with refused(RuntimeError, "computes something else", "1x3x64x48: 0."):
         fastllie.export("sci", tmp_path / "m.pt2")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"from before"]
-    monkeypatch.setattr(exporting, "_plain", lambda network: _Nothing())
+    monkeypatch.setattr(SCI, "plain", lambda network: _Nothing())
     with refused(RuntimeError, "1x3x64x48: nan"):
         fastllie.export("sci", tmp_path / "m.pt2")
 
@@ -208,6 +209,6 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_command_line_fails_where_the_check_does(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(exporting, "_plain", lambda network: torch.nn.Sigmoid())
+    monkeypatch.setattr(SCI, "plain", lambda network: torch.nn.Sigmoid())
     assert main(["export", "sci", "-o", str(tmp_path / "m.pt2")]) == 1
     assert "computes something else" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from fastllie.methods import info
 from fastllie.training import data
 from fastllie.training.recipes import BEGUN, SHIPPED, AnyRecipe, EnlightenGANRecipe
 from fastllie.training.record.card import write_card
-from fastllie.training.run import Settings, run
+from fastllie.training.session import Settings, run
 
 
 def reproduce(

@@ -4,7 +4,6 @@
 #include <new>
 
 #include "cpu/convolution_task.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace fastllie {
@@ -15,17 +14,6 @@ constexpr int64_t DIRECT_ROWS = 8, DIRECT_COLUMNS = 48;
 constexpr int64_t TILES_ACROSS = 12, TILES_DOWN = 8;
 // Units a thread: where the blocks are fewer, they are cut by output channels
 constexpr int64_t UNITS_PER_THREAD = 4;
-
-ConvolutionLoop loop_for(Dtype out) {
-#if defined(__x86_64__)
-  if (has_bf16()) return avx512_bf16::convolution_loop(out);
-  if (isa() == Isa::avx512) return avx512::convolution_loop(out);
-  if (isa() == Isa::avx2) return avx2::convolution_loop(out);
-#endif
-  return baseline::convolution_loop(out);
-}
-
-int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
 
 // Equal parts of a side, none longer than `most`, each a multiple of `step`.
 int64_t even(int64_t side, int64_t most, int64_t step) {
@@ -80,7 +68,7 @@ void convolution_forward_cpu(const Convolution& convolution, int threads) {
   const int64_t groups = std::min(parts(threads * UNITS_PER_THREAD, blocks), parts(outputs, OUTPUT_BLOCK));
   task.group_outputs = threads > 1 ? even(outputs, parts(outputs, groups), OUTPUT_BLOCK) : outputs;
   task.groups = parts(outputs, task.group_outputs);
-  const ConvolutionLoop loop = loop_for(convolution.out.dtype);
+  const ConvolutionLoop loop = FASTLLIE_CHOOSE_BF16(convolution_loop)(convolution.out.dtype);
   parallel(task.units(), threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
 }
 

@@ -4,9 +4,6 @@
 // Every output is made by the same operations in the same order wherever its block ends, and blocks start on
 // a grid of tiles: neither the number of threads nor the cut changes a bit.
 
-FASTLLIE_INLINE constexpr int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-FASTLLIE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // A block of outputs and what it is made of.
 struct Block {
   int64_t b, top, left, rows, columns;  // of outputs

@@ -95,10 +95,11 @@ template <int N, class S, int WINDOWS>
 FASTLLIE_INLINE void product(const S* const (&starts)[WINDOWS], int64_t pitch, int64_t rows, const S* weights,
                              int64_t depth, float* to) {
   constexpr int FEW = PRODUCT_ROWS % 3 ? PRODUCT_ROWS : PRODUCT_ROWS / 3;
+  constexpr int SOME = FEW < PRODUCT_ROWS ? 2 * FEW : FEW;
   if (rows <= FEW)
     product_of<FEW, N, S>(starts, pitch, weights, depth, to);
-  else if (FEW < PRODUCT_ROWS && rows <= 2 * FEW)
-    product_of < FEW<PRODUCT_ROWS ? 2 * FEW : FEW, N, S>(starts, pitch, weights, depth, to);
+  else if (rows <= SOME)
+    product_of<SOME, N, S>(starts, pitch, weights, depth, to);
   else
     product_of<PRODUCT_ROWS, N, S>(starts, pitch, weights, depth, to);
 }

@@ -1,5 +1,6 @@
 // Between the entry point of the convolutions and their loops, which are compiled for each instruction set.
 #pragma once
+#include "cpu/isa.h"
 #include "cpu/views.h"
 
 namespace fastllie {
@@ -30,19 +31,6 @@ using ConvolutionLoop = void (*)(const ConvolutionTask& task, int64_t from, int6
 // At least so many bytes that belong to this thread until it asks again, aligned to a line of the cache.
 void* scratch(int64_t bytes);
 
-namespace baseline {
-ConvolutionLoop convolution_loop(Dtype out);
-}
-#if defined(__x86_64__)
-namespace avx2 {
-ConvolutionLoop convolution_loop(Dtype out);
-}
-namespace avx512 {
-ConvolutionLoop convolution_loop(Dtype out);
-}
-namespace avx512_bf16 {
-ConvolutionLoop convolution_loop(Dtype out);
-}
-#endif
+FASTLLIE_DECLARE_BF16(ConvolutionLoop convolution_loop(Dtype out))
 
 }  // namespace fastllie

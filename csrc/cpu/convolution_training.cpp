@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "cpu/convolution_training_task.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace fastllie {
@@ -13,25 +12,6 @@ constexpr int64_t TILES_ACROSS = 12;  // of a segment
 constexpr int64_t TILE = 4;
 constexpr int64_t LINE = 16;  // floats
 
-int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
-int64_t rounded(int64_t value, int64_t to) { return parts(value, to) * to; }
-
-KernelPackingLoop packing_loop() {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::kernel_packing_loop();
-  if (isa() == Isa::avx2) return avx2::kernel_packing_loop();
-#endif
-  return baseline::kernel_packing_loop();
-}
-
-KernelGradientLoops gradient_loops() {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::kernel_gradient_loops();
-  if (isa() == Isa::avx2) return avx2::kernel_gradient_loops();
-#endif
-  return baseline::kernel_gradient_loops();
-}
-
 // All but where the factors and products lie.
 KernelGradientTask cut(const KernelGradient& gradient) {
   const auto& [batch, outputs, height, width] = gradient.grad_sizes;
@@ -42,8 +22,8 @@ KernelGradientTask cut(const KernelGradient& gradient) {
   task.down = parts(height, TILE);
   task.segments = std::min(parts(TILES_TOGETHER, task.across), batch * task.down * task.strips);
   task.tiles = task.segments * task.across;
-  task.inputs = rounded(gradient.x_sizes[1], INPUT_BLOCK);
-  task.outputs = rounded(outputs, OUTPUT_BLOCK);
+  task.inputs = rounded_up(gradient.x_sizes[1], INPUT_BLOCK);
+  task.outputs = rounded_up(outputs, OUTPUT_BLOCK);
   // a line more, or the points of a tile would fall on the same lines of the first cache
   task.x_pitch = task.tiles * task.inputs + LINE;
   task.grad_pitch = task.tiles * task.outputs + LINE;
@@ -54,7 +34,7 @@ KernelGradientTask cut(const KernelGradient& gradient) {
 
 void convolution_pack_cpu(const KernelPacking& packing, int threads) {
   const int64_t blocks = parts(packing.outputs, OUTPUT_BLOCK) * parts(packing.inputs, INPUT_BLOCK);
-  const KernelPackingLoop loop = packing_loop();
+  const KernelPackingLoop loop = FASTLLIE_CHOOSE(kernel_packing_loop)();
   parallel(blocks, worthwhile(threads, WINOGRAD4_POINTS * packing.outputs * packing.inputs),
            [&](int64_t from, int64_t to) { loop(packing, from, to); });
 }
@@ -66,7 +46,7 @@ int64_t convolution_gradient_floats_cpu(const KernelGradient& gradient) {
 
 void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, int threads) {
   KernelGradientTask task = cut(gradient);
-  const KernelGradientLoops loops = gradient_loops();
+  const KernelGradientLoops loops = FASTLLIE_CHOOSE(kernel_gradient_loops)();
   const uintptr_t line = LINE * sizeof(float);
   task.products = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(workspace) + line - 1) / line * line);
   task.x = task.products + WINOGRAD4_POINTS * task.inputs * task.outputs;

@@ -30,30 +30,17 @@ FASTLLIE_INLINE void each_tap(const int64_t (&strides)[4], int64_t outputs, int6
 template <int M>
 FASTLLIE_INLINE void transform_kernel(const Taps& taps, int64_t input, int64_t column, float* to,
                                       int64_t pitch) {
-  f32v g[9];
-#pragma GCC unroll 9
-  for (int tap = 0; tap < 9; ++tap) g[tap] = load<f32v>(&taps.values[tap][input][column]);
+  const auto tap = [&](int i, int j) __attribute__((always_inline)) {
+    return load<f32v>(&taps.values[3 * i + j][input][column]);
+  };
+  constexpr int TAPS = M ? M + 2 : 3;
+  const auto point = [&](int i, int j, f32v v)
+                         __attribute__((always_inline)) { store(to + (i * TAPS + j) * pitch, v, false); };
   if constexpr (M == 0) {
-#pragma GCC unroll 9
-    for (int tap = 0; tap < 9; ++tap) store(to + tap * pitch, g[tap], false);
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j) point(i, j, tap(i, j));
   } else {
-    constexpr int TAPS = Winograd<M>::TAPS;
-    f32v half[TAPS][3];
-#pragma GCC unroll 3
-    for (int j = 0; j < 3; ++j) {
-      const f32v down[3] = {g[j], g[3 + j], g[6 + j]};
-      f32v u[TAPS];
-      Winograd<M>::kernel(down, u);
-#pragma GCC unroll 6
-      for (int i = 0; i < TAPS; ++i) half[i][j] = u[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < TAPS; ++i) {
-      f32v u[TAPS];
-      Winograd<M>::kernel(half[i], u);
-#pragma GCC unroll 6
-      for (int j = 0; j < TAPS; ++j) store(to + (i * TAPS + j) * pitch, u[j], false);
-    }
+    transform_tile<3, TAPS>(Winograd<M>::kernel, tap, point);
   }
 }
 
@@ -97,23 +84,11 @@ KernelPackingLoop kernel_packing_loop() {
 // A tile of 4 x 4 gradients of outputs, as transform_input.
 FASTLLIE_INLINE void transform_gradient(const float* const (&rows)[4], int64_t at, int64_t pixel_pitch,
                                         float* to, int64_t pitch) {
-  f32v half[6][4];
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    f32v y[4], m[6];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) y[i] = load<f32v>(rows[i] + at + j * pixel_pitch);
-    Winograd<4>::output_gradient(y, m);
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) half[i][j] = m[i];
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    f32v m[6];
-    Winograd<4>::output_gradient(half[i], m);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) store(to + (i * 6 + j) * pitch, m[j], false);
-  }
+  transform_tile<4, 6>(
+      Winograd<4>::output_gradient,
+      [&](int i, int j) __attribute__((always_inline)) { return load<f32v>(rows[i] + at + j * pixel_pitch); },
+      [&](int i, int j, f32v v)
+          __attribute__((always_inline)) { store(to + (i * 6 + j) * pitch, v, false); });
 }
 
 // The factors of a segment's tiles: with(rows, at, pixel pitch, place) for each tile and vector of channels.
@@ -236,23 +211,12 @@ static void finish_gradient(const KernelGradientTask& task, int64_t from, int64_
     for (int64_t i = 0; i < inputs; ++i) {
       for (int64_t c = 0; c < OUTPUT_BLOCK; c += LANES<float>) {
         const float* const products = task.products + (block * task.inputs + input + i) * OUTPUT_BLOCK + c;
-        f32v half[3][6];
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) {
-          f32v m[6], g[3];
-#pragma GCC unroll 6
-          for (int k = 0; k < 6; ++k) m[k] = load<f32v>(products + (k * 6 + j) * pitch);
-          Winograd<4>::kernel_gradient(m, g);
-#pragma GCC unroll 3
-          for (int k = 0; k < 3; ++k) half[k][j] = g[k];
-        }
-#pragma GCC unroll 3
-        for (int k = 0; k < 3; ++k) {
-          f32v g[3];
-          Winograd<4>::kernel_gradient(half[k], g);
-#pragma GCC unroll 3
-          for (int j = 0; j < 3; ++j) store(&taps.values[k * 3 + j][i][c], g[j], false);
-        }
+        transform_tile<6, 3>(
+            Winograd<4>::kernel_gradient,
+            [&](int k, int j)
+                __attribute__((always_inline)) { return load<f32v>(products + (k * 6 + j) * pitch); },
+            [&](int k, int j, f32v v)
+                __attribute__((always_inline)) { store(&taps.values[k * 3 + j][i][c], v, false); });
       }
     }
     float* const start = gradient.to + output * gradient.strides[0] + input * gradient.strides[1];

@@ -32,19 +32,7 @@ struct KernelGradientLoops {
   KernelGradientLoop transform, begin, add, finish;
 };
 
-namespace baseline {
-KernelPackingLoop kernel_packing_loop();
-KernelGradientLoops kernel_gradient_loops();
-}  // namespace baseline
-#if defined(__x86_64__)
-namespace avx2 {
-KernelPackingLoop kernel_packing_loop();
-KernelGradientLoops kernel_gradient_loops();
-}  // namespace avx2
-namespace avx512 {
-KernelPackingLoop kernel_packing_loop();
-KernelGradientLoops kernel_gradient_loops();
-}  // namespace avx512
-#endif
+FASTLLIE_DECLARE(KernelPackingLoop kernel_packing_loop())
+FASTLLIE_DECLARE(KernelGradientLoops kernel_gradient_loops())
 
 }  // namespace fastllie

@@ -1,21 +1,9 @@
 #include "cpu/curve_task.h"
 
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace fastllie {
 namespace {
-
-CurveLoop loop_for(const CurveTask& task, const Curve& curve, bool backward) {
-  const auto pick = [&](auto curve_loop) {
-    return curve_loop(task.x.dtype == Dtype::f64, curve.shared, curve.tanh, backward);
-  };
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return pick(avx512::curve_loop);
-  if (isa() == Isa::avx2) return pick(avx2::curve_loop);
-#endif
-  return pick(baseline::curve_loop);
-}
 
 void execute(CurveTask task, const Curve& curve, bool backward, int threads) {
   task.sizes = curve.sizes;
@@ -43,7 +31,8 @@ void execute(CurveTask task, const Curve& curve, bool backward, int threads) {
   expect_whole_pages(task.out, image);
   expect_whole_pages(task.grad_alpha, all_maps);
 
-  const CurveLoop loop = loop_for(task, curve, backward);
+  const CurveLoop loop =
+      FASTLLIE_CHOOSE(curve_loop)(task.x.dtype == Dtype::f64, curve.shared, curve.tanh, backward);
   parallel(units_of(task.sizes, task.contiguous), worthwhile(threads, all_maps),
            [&](int64_t from, int64_t to) { loop(task, from, to); });
 }

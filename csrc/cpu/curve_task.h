@@ -1,5 +1,6 @@
 // Between the curve's entry points and its loops, which are compiled for each instruction set.
 #pragma once
+#include "cpu/isa.h"
 #include "cpu/views.h"
 
 namespace fastllie {
@@ -17,16 +18,6 @@ struct CurveTask {
 // Does units `from` to `to` of the task.
 using CurveLoop = void (*)(const CurveTask& task, int64_t from, int64_t to);
 
-namespace baseline {
-CurveLoop curve_loop(bool wide, bool shared, bool tanh, bool backward);
-}
-#if defined(__x86_64__)
-namespace avx2 {
-CurveLoop curve_loop(bool wide, bool shared, bool tanh, bool backward);
-}
-namespace avx512 {
-CurveLoop curve_loop(bool wide, bool shared, bool tanh, bool backward);
-}
-#endif
+FASTLLIE_DECLARE(CurveLoop curve_loop(bool wide, bool shared, bool tanh, bool backward))
 
 }  // namespace fastllie

@@ -1,21 +1,12 @@
-#include "cpu/isa.h"
-#include "cpu/map_task.h"
+#include "cpu/illumination_task.h"
 #include "cpu/parallel.h"
 
 namespace fastllie {
 namespace {
 
-MapLoop loop_for(Map map, bool wide) {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::map_loop(map, wide);
-  if (isa() == Isa::avx2) return avx2::map_loop(map, wide);
-#endif
-  return baseline::map_loop(map, wide);
-}
-
 // `views` holds `inputs` inputs, then the outputs, of which a null one is not wanted.
-void execute(Map map, std::initializer_list<View> views, int inputs, Sizes sizes, int threads) {
-  MapTask task{};
+void execute(Illumination op, std::initializer_list<View> views, int inputs, Sizes sizes, int threads) {
+  IlluminationTask task{};
   const int64_t elements = sizes[0] * sizes[1] * sizes[2] * sizes[3];
   bool adjoin = true;
   task.contiguous = true;
@@ -34,7 +25,7 @@ void execute(Map map, std::initializer_list<View> views, int inputs, Sizes sizes
     task.stream[i] = task.contiguous && can_stream(task.views[i], elements);
     expect_whole_pages(task.views[i], elements);
   }
-  const MapLoop loop = loop_for(map, task.views[0].dtype == Dtype::f64);
+  const IlluminationLoop loop = FASTLLIE_CHOOSE(illumination_loop)(op, task.views[0].dtype == Dtype::f64);
   parallel(units_of(sizes, task.contiguous), worthwhile(threads, elements * task.count),
            [&](int64_t from, int64_t to) { loop(task, from, to); });
 }
@@ -42,24 +33,24 @@ void execute(Map map, std::initializer_list<View> views, int inputs, Sizes sizes
 }  // namespace
 
 void divide_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes, int threads) {
-  execute(Map::divide_forward, {x, illum, out}, 2, sizes, threads);
+  execute(Illumination::divide_forward, {x, illum, out}, 2, sizes, threads);
 }
 
 void divide_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
                          const View& grad_illum, const Sizes& sizes, int threads) {
-  execute(Map::divide_backward, {grad, x, illum, grad_x, grad_illum}, 3, sizes, threads);
+  execute(Illumination::divide_backward, {grad, x, illum, grad_x, grad_illum}, 3, sizes, threads);
 }
 
 void illuminate_forward_cpu(const View& raw, const View& v, const View& y, const View& illum, const View& out,
                             const Sizes& sizes, int threads) {
-  execute(Map::illuminate_forward, {raw, v, y, illum, out}, 3, sizes, threads);
+  execute(Illumination::illuminate_forward, {raw, v, y, illum, out}, 3, sizes, threads);
 }
 
 void illuminate_backward_cpu(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
                              const View& y, const View& grad_raw, const View& grad_v, const View& grad_y,
                              const Sizes& sizes, int threads) {
-  execute(Map::illuminate_backward, {grad_illum, grad_out, raw, v, y, grad_raw, grad_v, grad_y}, 5, sizes,
-          threads);
+  execute(Illumination::illuminate_backward, {grad_illum, grad_out, raw, v, y, grad_raw, grad_v, grad_y}, 5,
+          sizes, threads);
 }
 
 }  // namespace fastllie

@@ -1,7 +1,7 @@
 // The loops of illumination division. Included once for each instruction set, inside that set's namespace,
 // after simd.h.
 
-// 1 / (1 + e^-z) keeps its relative precision where it is small and an illumination hangs on it.
+// 1 / (1 + e^-z) keeps its relative precision where it is small and an illumination depends on it.
 template <class V>
 FASTLLIE_INLINE V sigmoid_of(V z, V one) {
   return one / (one + exp_of(-z, one));
@@ -42,7 +42,7 @@ struct IlluminateBackward {
 
 // Contiguous pixels in the arithmetic's type: `pixels` of them, to whole vectors.
 template <class T, class F>
-FASTLLIE_INLINE void map_row(T* const* rows, const bool* stream, int64_t pixels) {
+FASTLLIE_INLINE void illumination_row(T* const* rows, const bool* stream, int64_t pixels) {
   const Vector<T> one = Vector<T>{} + 1;
   for (int64_t at = 0; at < pixels; at += LANES<T>) {
     Vector<T> in[F::INPUTS], out[F::OUTPUTS];
@@ -55,7 +55,7 @@ FASTLLIE_INLINE void map_row(T* const* rows, const bool* stream, int64_t pixels)
 }
 
 template <class T, class F>
-static void run_map(const MapTask& task, int64_t from, int64_t to) {
+static void run_illumination(const IlluminationTask& task, int64_t from, int64_t to) {
   constexpr int COUNT = F::INPUTS + F::OUTPUTS;
   constexpr bool NOT_STREAMED[COUNT] = {};
   std::vector<T> scratch(COUNT * PACKED_PIXELS);
@@ -70,7 +70,7 @@ static void run_map(const MapTask& task, int64_t from, int64_t to) {
           const View& v = task.views[i];
           rows[i] = v.data ? static_cast<T*>(v.data) + place.offset(v, c, 0) : nullptr;
         }
-        map_row<T, F>(rows, task.stream.data(), at);
+        illumination_row<T, F>(rows, task.stream.data(), at);
       }
       for (; at < place.pixels; at += PACKED_PIXELS) {
         const int64_t some = place.pixels - at < PACKED_PIXELS ? place.pixels - at : PACKED_PIXELS;
@@ -79,7 +79,7 @@ static void run_map(const MapTask& task, int64_t from, int64_t to) {
           rows[i] = v.data ? scratch.data() + i * PACKED_PIXELS : nullptr;
           if (i < F::INPUTS) pack(v.dtype, v.data, place.offset(v, c, at), v.strides[3], some, rows[i]);
         }
-        map_row<T, F>(rows, NOT_STREAMED, some);
+        illumination_row<T, F>(rows, NOT_STREAMED, some);
         for (int i = F::INPUTS; i < COUNT; ++i) {
           const View& v = task.views[i];
           if (rows[i])
@@ -92,17 +92,19 @@ static void run_map(const MapTask& task, int64_t from, int64_t to) {
 }
 
 template <class T>
-static MapLoop pick_map(Map map) {
-  switch (map) {
-    case Map::divide_forward:
-      return run_map<T, DivideForward>;
-    case Map::divide_backward:
-      return run_map<T, DivideBackward>;
-    case Map::illuminate_forward:
-      return run_map<T, IlluminateForward>;
+static IlluminationLoop pick_illumination(Illumination op) {
+  switch (op) {
+    case Illumination::divide_forward:
+      return run_illumination<T, DivideForward>;
+    case Illumination::divide_backward:
+      return run_illumination<T, DivideBackward>;
+    case Illumination::illuminate_forward:
+      return run_illumination<T, IlluminateForward>;
     default:
-      return run_map<T, IlluminateBackward>;
+      return run_illumination<T, IlluminateBackward>;
   }
 }
 
-MapLoop map_loop(Map map, bool wide) { return wide ? pick_map<double>(map) : pick_map<float>(map); }
+IlluminationLoop illumination_loop(Illumination op, bool wide) {
+  return wide ? pick_illumination<double>(op) : pick_illumination<float>(op);
+}

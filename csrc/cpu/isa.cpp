@@ -1,6 +1,5 @@
 #include "cpu/isa.h"
 
-#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 
@@ -45,8 +44,8 @@ void set_isa(const std::string& name) {
   throw std::invalid_argument("this machine cannot run the instruction set '" + name + "'");
 }
 
-Isa isa() { return static_cast<Isa>(std::min(chosen().load(), int(Isa::avx512))); }
+Isa isa() { return static_cast<Isa>(chosen().load()); }
 
-bool has_bf16() { return chosen() > int(Isa::avx512); }
+bool has_bf16() { return isa() == Isa::avx512_bf16; }
 
 }  // namespace fastllie

@@ -1,26 +1,8 @@
 // The CPU kernels for AVX2.
 #if defined(__x86_64__)
-// Standard headers stand before the target changes: what they define is shared with code for every machine.
-#include <immintrin.h>
+#include "cpu/isa_tasks.h"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdint>
-#include <type_traits>
-#include <utility>
-#include <vector>
-
-#include "cpu/convolution_task.h"
-#include "cpu/convolution_training_task.h"
-#include "cpu/curve_task.h"
-#include "cpu/zerodce_task.h"
-#include "cpu/zerodcepp_task.h"
-#include "cpu/map_task.h"
-#include "cpu/sci_task.h"
-#include "cpu/smoothness_task.h"
-#include "cpu/zero_reference_task.h"
-
+#define FASTLLIE_SET avx2
 #define FASTLLIE_AVX2
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -29,32 +11,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
-#include "sci.h"
-#include "smoothness.h"
-#include "zero_reference.h"
-
-namespace fastllie::avx2 {
-#include "cpu/simd.h"
-
-#include "cpu/pack.h"
-
-#include "cpu/transpose.h"
-
-#include "cpu/convolution_gather.h"
-#include "cpu/convolution_multiply.h"
-#include "cpu/winograd.h"
-
-#include "cpu/convolution_loops.h"
-#include "cpu/convolution_training_loops.h"
-
-#include "cpu/curve_loops.h"
-#include "cpu/zerodce_loops.h"
-#include "cpu/zerodcepp_loops.h"
-#include "cpu/illumination_loops.h"
-#include "cpu/sci_loops.h"
-#include "cpu/smoothness_loops.h"
-#include "cpu/zero_reference_loops.h"
-}  // namespace fastllie::avx2
+#include "cpu/isa_loops.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

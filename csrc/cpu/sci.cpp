@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/sci_task.h"
 
@@ -17,16 +16,6 @@ constexpr int64_t BAND_ROWS_LEAST = 16, BAND_ROWS_MOST = 512;
 constexpr int64_t UNITS_PER_THREAD = 4;
 // A pixel's arithmetic is that of so many elements of an elementwise operator
 constexpr int64_t PIXEL_WORTH = 64;
-
-SciLoop loop_for(bool wide) {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::sci_loop(wide);
-  if (isa() == Isa::avx2) return avx2::sci_loop(wide);
-#endif
-  return baseline::sci_loop(wide);
-}
-
-int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
 
 }  // namespace
 
@@ -47,7 +36,7 @@ void sci_forward_cpu(const View& x, const View& weights, const View& biases, con
   if (out.strides[1] == 1 && out.strides[3] == 3) lines.strides[1] = 0;
   task.stream = (unit(out) || lines.strides[1] == 0) && can_stream(lines, elements);
   expect_whole_pages(out, elements);
-  const SciLoop loop = loop_for(x.dtype == Dtype::f64);
+  const SciLoop loop = FASTLLIE_CHOOSE(sci_loop)(x.dtype == Dtype::f64);
   parallel(task.units(), worthwhile(threads, batch * height * width * PIXEL_WORTH),
            [&](int64_t from, int64_t to) { loop(task, from, to); });
 }

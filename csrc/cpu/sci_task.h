@@ -1,5 +1,6 @@
 // Between the entry point of SCI's network and its loops, which are compiled for each instruction set.
 #pragma once
+#include "cpu/isa.h"
 #include "cpu/views.h"
 
 namespace fastllie {
@@ -20,16 +21,6 @@ struct SciTask {
 // Does units `from` to `to` of the task.
 using SciLoop = void (*)(const SciTask& task, int64_t from, int64_t to);
 
-namespace baseline {
-SciLoop sci_loop(bool wide);
-}
-#if defined(__x86_64__)
-namespace avx2 {
-SciLoop sci_loop(bool wide);
-}
-namespace avx512 {
-SciLoop sci_loop(bool wide);
-}
-#endif
+FASTLLIE_DECLARE(SciLoop sci_loop(bool wide))
 
 }  // namespace fastllie

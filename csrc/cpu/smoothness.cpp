@@ -1,35 +1,18 @@
 #include "smoothness.h"
 
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/smoothness_task.h"
 
 namespace fastllie {
 namespace {
 
-SmoothnessLoop loop_for(bool backward, const SmoothnessTask& task) {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::smoothness_loop(backward, task);
-  if (isa() == Isa::avx2) return avx2::smoothness_loop(backward, task);
-#endif
-  return baseline::smoothness_loop(backward, task);
-}
-
 void execute(bool backward, const SmoothnessTask& task, int threads) {
   const Sizes& sizes = task.settings.sizes;
-  const SmoothnessLoop loop = loop_for(backward, task);
+  const SmoothnessLoop loop = FASTLLIE_CHOOSE(smoothness_loop)(backward, task);
   // a pair costs about as much as an element that is read and written
   const int64_t work = sizes[0] * sizes[2] * sizes[3] * OFFSETS;
   parallel(tiles_of(sizes), worthwhile(threads, work),
            [&](int64_t from, int64_t to) { loop(task, from, to); });
-}
-
-MemoryOrderLoop memory_order_loop_for(bool wide) {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::memory_order_loop(wide);
-  if (isa() == Isa::avx2) return avx2::memory_order_loop(wide);
-#endif
-  return baseline::memory_order_loop(wide);
 }
 
 }  // namespace
@@ -65,7 +48,7 @@ void smoothness_backward_cpu(const View& illum, const View& guide, const View& g
 }
 
 void smoothness_colours_cpu(const View& grad_colours, const View& grad_guide, int64_t triples, int threads) {
-  const MemoryOrderLoop loop = memory_order_loop_for(grad_colours.dtype == Dtype::f64);
+  const MemoryOrderLoop loop = FASTLLIE_CHOOSE(memory_order_loop)(grad_colours.dtype == Dtype::f64);
   const int64_t units = (triples + MEMORY_ORDER_TRIPLES - 1) / MEMORY_ORDER_TRIPLES;
   parallel(units, worthwhile(threads, triples * 6),
            [&](int64_t from, int64_t to) { loop(grad_colours, grad_guide, triples * 3, from, to); });

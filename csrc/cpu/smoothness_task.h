@@ -1,5 +1,6 @@
 // Between the entry points of the smoothness loss and its loops, which are compiled for each instruction set.
 #pragma once
+#include "cpu/isa.h"
 #include "cpu/views.h"
 
 namespace fastllie {
@@ -47,19 +48,7 @@ constexpr int64_t MEMORY_ORDER_TRIPLES = 256;
 using MemoryOrderLoop = void (*)(const View& grad_colours, const View& grad_guide, int64_t total,
                                  int64_t from, int64_t to);
 
-namespace baseline {
-MemoryOrderLoop memory_order_loop(bool wide);
-SmoothnessLoop smoothness_loop(bool backward, const SmoothnessTask& task);
-}  // namespace baseline
-#if defined(__x86_64__)
-namespace avx2 {
-MemoryOrderLoop memory_order_loop(bool wide);
-SmoothnessLoop smoothness_loop(bool backward, const SmoothnessTask& task);
-}  // namespace avx2
-namespace avx512 {
-MemoryOrderLoop memory_order_loop(bool wide);
-SmoothnessLoop smoothness_loop(bool backward, const SmoothnessTask& task);
-}  // namespace avx512
-#endif
+FASTLLIE_DECLARE(MemoryOrderLoop memory_order_loop(bool wide))
+FASTLLIE_DECLARE(SmoothnessLoop smoothness_loop(bool backward, const SmoothnessTask& task))
 
 }  // namespace fastllie

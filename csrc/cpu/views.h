@@ -1,5 +1,6 @@
 // What the CPU operators share: how tensors lie in memory, and how a call is cut into units of work.
 #pragma once
+#include "cpu/sizes.h"
 #include "fastllie.h"
 
 namespace fastllie {

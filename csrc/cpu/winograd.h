@@ -87,46 +87,50 @@ struct Winograd<2> {
   }
 };
 
+// The transform of each column of a tile of FROM x FROM vectors, then of each row of what comes out:
+// load_at(i, j) gives the vector of row i and column j, store_at(i, j, v) takes one of the TO x TO.
+template <int FROM, int TO, class Transform, class Load, class Store>
+FASTLLIE_INLINE void transform_tile(const Transform& transform, const Load& load_at, const Store& store_at) {
+  f32v half[TO][FROM];
+#pragma GCC unroll 6
+  for (int j = 0; j < FROM; ++j) {
+    f32v column[FROM], result[TO];
+#pragma GCC unroll 6
+    for (int i = 0; i < FROM; ++i) column[i] = load_at(i, j);
+    transform(column, result);
+#pragma GCC unroll 6
+    for (int i = 0; i < TO; ++i) half[i][j] = result[i];
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < TO; ++i) {
+    f32v result[TO];
+    transform(half[i], result);
+#pragma GCC unroll 6
+    for (int j = 0; j < TO; ++j) store_at(i, j, result[j]);
+  }
+}
+
 // A tile of (M + 2)^2 pixels, `at` elements into as many rows, to as many products' factors, which lie
 // `pitch` apart.
 template <int M, class Pixel, class Factor>
 FASTLLIE_INLINE void transform_input(const typename Pixel::Element* const (&rows)[M + 2], int64_t at,
                                      int64_t pixel_pitch, typename Factor::Element* to, int64_t pitch) {
   constexpr int TAPS = Winograd<M>::TAPS;
-  f32v half[TAPS][TAPS];
-#pragma GCC unroll 6
-  for (int j = 0; j < TAPS; ++j) {
-    f32v d[TAPS], t[TAPS];
-#pragma GCC unroll 6
-    for (int i = 0; i < TAPS; ++i)
-      d[i] = Pixel::widen(load<typename Pixel::Stored>(rows[i] + at + j * pixel_pitch));
-    Winograd<M>::input(d, t);
-#pragma GCC unroll 6
-    for (int i = 0; i < TAPS; ++i) half[i][j] = t[i];
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < TAPS; ++i) {
-    f32v t[TAPS];
-    Winograd<M>::input(half[i], t);
-#pragma GCC unroll 6
-    for (int j = 0; j < TAPS; ++j) store(to + (i * TAPS + j) * pitch, Factor::narrow(t[j]), false);
-  }
+  transform_tile<TAPS, TAPS>(
+      Winograd<M>::input,
+      [&](int i, int j) __attribute__((always_inline)) {
+        return Pixel::widen(load<typename Pixel::Stored>(rows[i] + at + j * pixel_pitch));
+      },
+      [&](int i, int j, f32v v)
+          __attribute__((always_inline)) { store(to + (i * TAPS + j) * pitch, Factor::narrow(v), false); });
 }
 
 // The sums of the products, `pitch` apart, to M^2 outputs.
 template <int M>
 FASTLLIE_INLINE void transform_output(const float* from, int64_t pitch, f32v (&y)[M][M]) {
   constexpr int TAPS = Winograd<M>::TAPS;
-  f32v half[M][TAPS];
-#pragma GCC unroll 6
-  for (int j = 0; j < TAPS; ++j) {
-    f32v m[TAPS], column[M];
-#pragma GCC unroll 6
-    for (int i = 0; i < TAPS; ++i) m[i] = load<f32v>(from + (i * TAPS + j) * pitch);
-    Winograd<M>::output(m, column);
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) half[i][j] = column[i];
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < M; ++i) Winograd<M>::output(half[i], y[i]);
+  transform_tile<TAPS, M>(
+      Winograd<M>::output,
+      [&](int i, int j) __attribute__((always_inline)) { return load<f32v>(from + (i * TAPS + j) * pitch); },
+      [&](int i, int j, f32v v) __attribute__((always_inline)) { y[i][j] = v; });
 }

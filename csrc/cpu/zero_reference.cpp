@@ -1,25 +1,16 @@
 #include "zero_reference.h"
 
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/zero_reference_task.h"
 
 namespace fastllie {
 namespace {
 
-ZeroReferenceLoop loop_for(bool backward, const ZeroReferenceTask& task) {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::zero_reference_loop(backward, task);
-  if (isa() == Isa::avx2) return avx2::zero_reference_loop(backward, task);
-#endif
-  return baseline::zero_reference_loop(backward, task);
-}
-
 int64_t maps_of(const Curve& curve) { return curve.sizes[1] * (curve.shared ? 1 : curve.steps); }
 
 void execute(bool backward, const ZeroReferenceTask& task, int threads) {
   const Sizes& sizes = task.curve.sizes;
-  const ZeroReferenceLoop loop = loop_for(backward, task);
+  const ZeroReferenceLoop loop = FASTLLIE_CHOOSE(zero_reference_loop)(backward, task);
   const int64_t work = sizes[0] * maps_of(task.curve) * sizes[2] * sizes[3];
   parallel(zero_reference_blocks_cpu(sizes), worthwhile(threads, work),
            [&](int64_t from, int64_t to) { loop(task, from, to); });

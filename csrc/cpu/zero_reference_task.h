@@ -1,6 +1,7 @@
 // Between the entry points of the zero-reference losses and their loops, which are compiled for each
 // instruction set.
 #pragma once
+#include "cpu/isa.h"
 #include "cpu/views.h"
 
 namespace fastllie {
@@ -41,16 +42,6 @@ struct Strip {
 // Does strips `from` to `to` of the task.
 using ZeroReferenceLoop = void (*)(const ZeroReferenceTask& task, int64_t from, int64_t to);
 
-namespace baseline {
-ZeroReferenceLoop zero_reference_loop(bool backward, const ZeroReferenceTask& task);
-}
-#if defined(__x86_64__)
-namespace avx2 {
-ZeroReferenceLoop zero_reference_loop(bool backward, const ZeroReferenceTask& task);
-}
-namespace avx512 {
-ZeroReferenceLoop zero_reference_loop(bool backward, const ZeroReferenceTask& task);
-}
-#endif
+FASTLLIE_DECLARE(ZeroReferenceLoop zero_reference_loop(bool backward, const ZeroReferenceTask& task))
 
 }  // namespace fastllie

@@ -1,6 +1,5 @@
-#include "cpu/zerodce_task.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/zerodce_task.h"
 
 namespace fastllie {
 namespace {
@@ -9,17 +8,6 @@ namespace {
 constexpr int64_t STRIP_COLUMNS = 134;
 // Rows of a band, each of which recomputes the rows of its halo
 constexpr int64_t BAND_ROWS = 192;
-
-ZeroDceLoop loop_for(bool pairs) {
-#if defined(__x86_64__)
-  if (has_bf16()) return avx512_bf16::zerodce_loop(pairs);
-  if (isa() == Isa::avx512) return avx512::zerodce_loop(pairs);
-  if (isa() == Isa::avx2) return avx2::zerodce_loop(pairs);
-#endif
-  return baseline::zerodce_loop(pairs);
-}
-
-int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
 
 }  // namespace
 
@@ -30,7 +18,7 @@ void zerodce_forward_cpu(const ZeroDce& network, int threads) {
   task.band_rows = parts(parts(height, task.bands), 4) * 4;
   task.strips = parts(width, task.strip_columns);
   task.bands = parts(height, task.band_rows);
-  const ZeroDceLoop loop = loop_for(network.pairs);
+  const ZeroDceLoop loop = FASTLLIE_CHOOSE_BF16(zerodce_loop)(network.pairs);
   parallel(task.units(), threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
 }
 

@@ -5,16 +5,16 @@
 // layer only the bands that others still read are kept. Layer l computes 7 - l pixels more on each side than
 // the last one, so that its row and column i are made of rows and columns i to i + 2 of the layer before.
 
-constexpr int DCE_LAYERS = 7, DCE_CHANNELS = 32, DCE_MAPS = 24;
-constexpr int64_t DCE_BAND = 4, DCE_POINTS = 36;
+constexpr int ZERODCE_LAYERS = 7, ZERODCE_CHANNELS = 32, ZERODCE_MAPS = 24;
+constexpr int64_t ZERODCE_BAND = 4, ZERODCE_POINTS = 36;
 // Bands kept of the image and of layers 1 to 6; the first three are read again as skips
-constexpr int64_t DCE_KEPT[] = {2, 6, 5, 3, 2, 2, 2};
+constexpr int64_t ZERODCE_KEPT[] = {2, 6, 5, 3, 2, 2, 2};
 // What layers 5 to 7 read before the layer that precedes them
-constexpr int DCE_SKIPS[] = {3, 2, 1};
+constexpr int ZERODCE_SKIPS[] = {3, 2, 1};
 
 // Bands of rows of one layer; those that are not kept are overwritten.
 template <class S>
-struct DceRing {
+struct ZeroDceRing {
   S* start;
   int64_t rows, pitch;
 
@@ -22,28 +22,29 @@ struct DceRing {
 };
 
 template <class Feature, class S>
-struct DceStrip {
+struct ZeroDceStrip {
   using F = typename Feature::Element;
   static constexpr int64_t PACKED = sizeof(S) / sizeof(F);
 
   const ZeroDceTask& task;
   int64_t tiles, columns;  // columns of four times as many pixels, and of those that fill the last tile up
-  DceRing<float> image;
-  DceRing<F> features[DCE_LAYERS];  // of layers 1 to 6
+  ZeroDceRing<float> image;
+  ZeroDceRing<F> features[ZERODCE_LAYERS];  // of layers 1 to 6
   F* factors;
   float *sums, *maps, *planes;
   int64_t b, top, bottom, left, right;
 
   static int64_t tiles_of(const ZeroDceTask& task) {
-    return (task.strip_columns + 2 * (DCE_LAYERS - 2) + 3) / 4;
+    return (task.strip_columns + 2 * (ZERODCE_LAYERS - 2) + 3) / 4;
   }
 
-  explicit DceStrip(const ZeroDceTask& task) : task(task), tiles(tiles_of(task)), columns(4 * tiles + 8) {
+  explicit ZeroDceStrip(const ZeroDceTask& task) : task(task), tiles(tiles_of(task)), columns(4 * tiles + 8) {
     const int64_t padded = rounded_up(tiles, ROW_BLOCK);
-    int64_t floats = DCE_KEPT[0] * DCE_BAND * columns * 3 + DCE_POINTS * sums_pitch() +
-                     DCE_BAND * 4 * padded * DCE_CHANNELS + (DCE_CHANNELS + 3) * planes_pitch();
-    int64_t stored = DCE_POINTS * factors_pitch(2 * DCE_CHANNELS);
-    for (int l = 1; l < DCE_LAYERS; ++l) stored += DCE_KEPT[l] * DCE_BAND * columns * DCE_CHANNELS;
+    int64_t floats = ZERODCE_KEPT[0] * ZERODCE_BAND * columns * 3 + ZERODCE_POINTS * sums_pitch() +
+                     ZERODCE_BAND * 4 * padded * ZERODCE_CHANNELS + (ZERODCE_CHANNELS + 3) * planes_pitch();
+    int64_t stored = ZERODCE_POINTS * factors_pitch(2 * ZERODCE_CHANNELS);
+    for (int l = 1; l < ZERODCE_LAYERS; ++l)
+      stored += ZERODCE_KEPT[l] * ZERODCE_BAND * columns * ZERODCE_CHANNELS;
     floats = rounded_up(floats + ROW_BLOCK * 3 + LANES<float>, 16);
     const int64_t bytes = floats * sizeof(float) + stored * sizeof(F);
     float* next = static_cast<float*>(scratch(bytes));
@@ -51,17 +52,17 @@ struct DceStrip {
     __builtin_memset(next, 0, bytes);
     F* feature = reinterpret_cast<F*>(next + floats);
     sums = next;
-    next += DCE_POINTS * sums_pitch();
+    next += ZERODCE_POINTS * sums_pitch();
     maps = next;
-    next += DCE_BAND * 4 * padded * DCE_CHANNELS;
+    next += ZERODCE_BAND * 4 * padded * ZERODCE_CHANNELS;
     planes = next;
-    next += (DCE_CHANNELS + 3) * planes_pitch();
-    image = {next, DCE_KEPT[0] * DCE_BAND, columns * 3};
+    next += (ZERODCE_CHANNELS + 3) * planes_pitch();
+    image = {next, ZERODCE_KEPT[0] * ZERODCE_BAND, columns * 3};
     factors = feature;
-    feature += DCE_POINTS * factors_pitch(2 * DCE_CHANNELS);
-    for (int l = 1; l < DCE_LAYERS; ++l) {
-      features[l] = {feature, DCE_KEPT[l] * DCE_BAND, columns * DCE_CHANNELS};
-      feature += DCE_KEPT[l] * DCE_BAND * columns * DCE_CHANNELS;
+    feature += ZERODCE_POINTS * factors_pitch(2 * ZERODCE_CHANNELS);
+    for (int l = 1; l < ZERODCE_LAYERS; ++l) {
+      features[l] = {feature, ZERODCE_KEPT[l] * ZERODCE_BAND, columns * ZERODCE_CHANNELS};
+      feature += ZERODCE_KEPT[l] * ZERODCE_BAND * columns * ZERODCE_CHANNELS;
     }
   }
 
@@ -69,12 +70,12 @@ struct DceStrip {
   int64_t factors_pitch(int64_t depth) const {
     return rounded_up(tiles, ROW_BLOCK) * depth + 64 / int64_t(sizeof(F));
   }
-  int64_t sums_pitch() const { return rounded_up(tiles, ROW_BLOCK) * DCE_CHANNELS + 16; }
+  int64_t sums_pitch() const { return rounded_up(tiles, ROW_BLOCK) * ZERODCE_CHANNELS + 16; }
   int64_t planes_pitch() const { return rounded_up(4 * tiles, LANES<float>); }
 
   // Rows that layer l computes; the image is layer 0.
-  int64_t rows_of(int l) const { return bottom - top + 2 * (DCE_LAYERS - l); }
-  int64_t margin_of(int l) const { return DCE_LAYERS - l; }
+  int64_t rows_of(int l) const { return bottom - top + 2 * (ZERODCE_LAYERS - l); }
+  int64_t margin_of(int l) const { return ZERODCE_LAYERS - l; }
 
   // Whether a row or column of a layer that pads with zeros lies outside of the image.
   bool outside(int64_t at, int64_t size) const { return task.network.zeros && (at < 0 || at >= size); }
@@ -83,11 +84,11 @@ struct DceStrip {
     const ZeroDce& network = task.network;
     const int64_t height = network.sizes[2], width = network.sizes[3], around = network.around;
     const View& x = network.x;
-    for (int64_t i = 0; i < DCE_BAND; ++i) {
-      float* const row = image.row(band * DCE_BAND + i);
-      const int64_t h = top - DCE_LAYERS + band * DCE_BAND + i, first = left - DCE_LAYERS;
-      const int64_t count = right - left + 2 * DCE_LAYERS;
-      // beyond a last strip that is narrower, too: what fills its tiles up may not hang on other strips
+    for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
+      float* const row = image.row(band * ZERODCE_BAND + i);
+      const int64_t h = top - ZERODCE_LAYERS + band * ZERODCE_BAND + i, first = left - ZERODCE_LAYERS;
+      const int64_t count = right - left + 2 * ZERODCE_LAYERS;
+      // beyond a last strip that is narrower, too: what fills its tiles up may not depend on other strips
       __builtin_memset(row + count * 3, 0, (columns - count) * 3 * sizeof(float));
       if (outside(h, height)) {
         __builtin_memset(row, 0, count * 3 * sizeof(float));
@@ -116,10 +117,10 @@ struct DceStrip {
   void first_layer(int64_t band) const {
     const float* const weights = static_cast<const float*>(task.network.weights[0]);
     const float* const bias = task.network.epilogues[0];
-    constexpr int VECTORS = DCE_CHANNELS / LANES<float>;
+    constexpr int VECTORS = ZERODCE_CHANNELS / LANES<float>;
     alignas(64) float products[PRODUCT_ROWS * OUTPUT_BLOCK];
-    const int64_t r = band * DCE_BAND;
-    for (int64_t i = 0; i < DCE_BAND; ++i) {
+    const int64_t r = band * ZERODCE_BAND;
+    for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
       F* const to = features[1].row(r + i);
       // three rows of the ring need not adjoin: they are added up one after the other
       // two columns more than the tiles of the layers that follow
@@ -134,7 +135,7 @@ struct DceStrip {
           for (int n = 0; n < VECTORS; ++n) {
             const f32v v = load<f32v>(products + k * OUTPUT_BLOCK + n * LANES<float>) +
                            load<f32v>(bias + n * LANES<float>);
-            store(to + (p + k) * DCE_CHANNELS + n * LANES<float>,
+            store(to + (p + k) * ZERODCE_CHANNELS + n * LANES<float>,
                   Feature::narrow(Bounds::at_least(v, f32v{})), false);
           }
         }
@@ -147,26 +148,26 @@ struct DceStrip {
     const int64_t offset = l - source - 1, pitch = factors_pitch(depth);
     const F* rows[6];
     for (int i = 0; i < 6; ++i)
-      rows[i] = features[source].row(band * DCE_BAND + offset + i) + offset * DCE_CHANNELS;
+      rows[i] = features[source].row(band * ZERODCE_BAND + offset + i) + offset * ZERODCE_CHANNELS;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int c = 0; c < DCE_CHANNELS; c += LANES<float>) {
-        transform_input<4, Feature, Feature>(rows, 4 * tile * DCE_CHANNELS + c, DCE_CHANNELS,
+      for (int c = 0; c < ZERODCE_CHANNELS; c += LANES<float>) {
+        transform_input<4, Feature, Feature>(rows, 4 * tile * ZERODCE_CHANNELS + c, ZERODCE_CHANNELS,
                                              factors + tile * depth + channel + c, pitch);
       }
     }
   }
 
   void layer(int l, int64_t band) const {
-    int64_t depth = DCE_CHANNELS;
+    int64_t depth = ZERODCE_CHANNELS;
     if (l >= 5) {
-      depth = 2 * DCE_CHANNELS;
-      transform(l, band, DCE_SKIPS[l - 5], depth, 0);
+      depth = 2 * ZERODCE_CHANNELS;
+      transform(l, band, ZERODCE_SKIPS[l - 5], depth, 0);
     }
-    transform(l, band, l - 1, depth, depth - DCE_CHANNELS);
+    transform(l, band, l - 1, depth, depth - ZERODCE_CHANNELS);
     const int64_t pitch = factors_pitch(depth);
     const S* const weights = static_cast<const S*>(task.network.weights[l - 1]);
-    constexpr int VECTORS = DCE_CHANNELS / LANES<float>;
-    for (int point = 0; point < DCE_POINTS; ++point) {
+    constexpr int VECTORS = ZERODCE_CHANNELS / LANES<float>;
+    for (int point = 0; point < ZERODCE_POINTS; ++point) {
       for (int n = 0; n < VECTORS; n += 2) {
         const S* const w = weights + point * depth / PACKED * OUTPUT_BLOCK + n * LANES<float>;
         for (int64_t tile = 0; tile < tiles; tile += PRODUCT_ROWS) {
@@ -176,17 +177,17 @@ struct DceStrip {
         }
       }
     }
-    if (l < DCE_LAYERS)
-      write<Feature, true>(l, [&](int64_t i) { return features[l].row(band * DCE_BAND + i); });
+    if (l < ZERODCE_LAYERS)
+      write<Feature, true>(l, [&](int64_t i) { return features[l].row(band * ZERODCE_BAND + i); });
     else
-      write<Same<float>, false>(l, [&](int64_t i) { return maps + i * 4 * tiles * DCE_CHANNELS; });
+      write<Same<float>, false>(l, [&](int64_t i) { return maps + i * 4 * tiles * ZERODCE_CHANNELS; });
   }
 
   template <class To, bool RELU, class Row>
-  FASTLLIE_INLINE void write_tiles(const DceStrip& strip, int l, const Row& row) {
+  FASTLLIE_INLINE void write_tiles(const ZeroDceStrip& strip, int l, const Row& row) {
     typename To::Element* rows[4];
     for (int i = 0; i < 4; ++i) rows[i] = row(i);
-    for (int c = 0; c < DCE_CHANNELS; c += LANES<float>) {
+    for (int c = 0; c < ZERODCE_CHANNELS; c += LANES<float>) {
       const f32v bias = load<f32v>(strip.task.network.epilogues[l - 1] + c);
       for (int64_t tile = 0; tile < strip.tiles; ++tile) {
         f32v y[4][4];
@@ -197,7 +198,7 @@ struct DceStrip {
           for (int j = 0; j < 4; ++j) {
             f32v v = y[i][j] + bias;
             if (RELU) v = Bounds::at_least(v, f32v{});
-            store(rows[i] + (4 * tile + j) * DCE_CHANNELS + c, To::narrow(v), false);
+            store(rows[i] + (4 * tile + j) * ZERODCE_CHANNELS + c, To::narrow(v), false);
           }
         }
       }
@@ -212,12 +213,13 @@ struct DceStrip {
   void pad(int l, int64_t band) const {
     const int64_t height = task.network.sizes[2], width = task.network.sizes[3];
     const int64_t first = left - margin_of(l), end = right + margin_of(l);
-    for (int64_t i = 0; i < DCE_BAND; ++i) {
-      F* const row = features[l].row(band * DCE_BAND + i);
+    for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
+      F* const row = features[l].row(band * ZERODCE_BAND + i);
       const auto clear = [&](int64_t from, int64_t to) {
-        if (from < to) __builtin_memset(row + from * DCE_CHANNELS, 0, (to - from) * DCE_CHANNELS * sizeof(F));
+        if (from < to)
+          __builtin_memset(row + from * ZERODCE_CHANNELS, 0, (to - from) * ZERODCE_CHANNELS * sizeof(F));
       };
-      if (outside(top - margin_of(l) + band * DCE_BAND + i, height)) {
+      if (outside(top - margin_of(l) + band * ZERODCE_BAND + i, height)) {
         clear(0, columns);
         continue;
       }
@@ -231,18 +233,18 @@ struct DceStrip {
     const int64_t count = right - left, pitch = planes_pitch();
     const f32v one = f32v{} + 1.0f;
     float* x[3];
-    for (int c = 0; c < 3; ++c) x[c] = planes + (DCE_CHANNELS + c) * pitch;
-    for (int64_t i = 0; i < DCE_BAND && top + band * DCE_BAND + i < bottom; ++i) {
-      const int64_t h = top + band * DCE_BAND + i;
+    for (int c = 0; c < 3; ++c) x[c] = planes + (ZERODCE_CHANNELS + c) * pitch;
+    for (int64_t i = 0; i < ZERODCE_BAND && top + band * ZERODCE_BAND + i < bottom; ++i) {
+      const int64_t h = top + band * ZERODCE_BAND + i;
       const auto offset = [&](const View& v) {
         return b * v.strides[0] + h * v.strides[2] + left * v.strides[3];
       };
-      to_planes<float>(maps + i * 4 * tiles * DCE_CHANNELS, DCE_CHANNELS, count, planes, pitch);
+      to_planes<float>(maps + i * 4 * tiles * ZERODCE_CHANNELS, ZERODCE_CHANNELS, count, planes, pitch);
       pack_rgb(network.x, offset(network.x), count, x);
       for (int64_t at = 0; at < count; at += LANES<float>) {
         for (int c = 0; c < 3; ++c) {
           f32v v = load<f32v>(x[c] + at);
-          for (int step = 0; step < DCE_MAPS; step += 3)
+          for (int step = 0; step < ZERODCE_MAPS; step += 3)
             v = curve_step(v, tanh_of(load<f32v>(planes + (step + c) * pitch + at), one));
           store(x[c] + at, v, false);
         }
@@ -252,19 +254,20 @@ struct DceStrip {
   }
 
   void run() const {
-    const int64_t last = (bottom - top + DCE_BAND - 1) / DCE_BAND;
-    for (int64_t step = -1; step < last + DCE_LAYERS - 1; ++step) {
+    const int64_t last = (bottom - top + ZERODCE_BAND - 1) / ZERODCE_BAND;
+    for (int64_t step = -1; step < last + ZERODCE_LAYERS - 1; ++step) {
       read(step + 1);
-      for (int l = 1; l <= DCE_LAYERS; ++l) {
+      for (int l = 1; l <= ZERODCE_LAYERS; ++l) {
         const int64_t band = step - (l - 1);
-        if (band < 0 || band >= last + DCE_LAYERS - l) continue;
-        if (l == DCE_LAYERS) {
+        if (band < 0 || band >= last + ZERODCE_LAYERS - l) continue;
+        if (l == ZERODCE_LAYERS) {
           layer(l, band);
           curve(band);
-        } else if (band * DCE_BAND >= rows_of(l)) {
+        } else if (band * ZERODCE_BAND >= rows_of(l)) {
           // the next layer's last tiles reach below what anybody wants
-          for (int64_t i = 0; i < DCE_BAND; ++i)
-            __builtin_memset(features[l].row(band * DCE_BAND + i), 0, columns * DCE_CHANNELS * sizeof(F));
+          for (int64_t i = 0; i < ZERODCE_BAND; ++i)
+            __builtin_memset(features[l].row(band * ZERODCE_BAND + i), 0,
+                             columns * ZERODCE_CHANNELS * sizeof(F));
         } else {
           l == 1 ? first_layer(band) : layer(l, band);
           if (task.network.zeros) pad(l, band);
@@ -277,7 +280,7 @@ struct DceStrip {
 template <class Feature, class S>
 static void run_zerodce(const ZeroDceTask& task, int64_t from, int64_t to) {
   const auto& [batch, channels, height, width] = task.network.sizes;
-  DceStrip<Feature, S> strip(task);
+  ZeroDceStrip<Feature, S> strip(task);
   for (int64_t unit = from; unit < to; ++unit) {
     const int64_t band = unit / task.strips % task.bands;
     strip.b = unit / (task.strips * task.bands);

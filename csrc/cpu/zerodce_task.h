@@ -16,19 +16,6 @@ struct ZeroDceTask {
 // Does units `from` to `to` of the task.
 using ZeroDceLoop = void (*)(const ZeroDceTask& task, int64_t from, int64_t to);
 
-namespace baseline {
-ZeroDceLoop zerodce_loop(bool pairs);
-}
-#if defined(__x86_64__)
-namespace avx2 {
-ZeroDceLoop zerodce_loop(bool pairs);
-}
-namespace avx512 {
-ZeroDceLoop zerodce_loop(bool pairs);
-}
-namespace avx512_bf16 {
-ZeroDceLoop zerodce_loop(bool pairs);
-}
-#endif
+FASTLLIE_DECLARE_BF16(ZeroDceLoop zerodce_loop(bool pairs))
 
 }  // namespace fastllie

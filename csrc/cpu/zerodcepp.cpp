@@ -1,8 +1,7 @@
 #include <algorithm>
 
-#include "cpu/zerodcepp_task.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/zerodcepp_task.h"
 
 namespace fastllie {
 namespace {
@@ -13,21 +12,12 @@ constexpr int64_t STRIP_COLUMNS = 132;
 // Rows of a band, each of which recomputes the rows of its halo; no fewer where threads share a small image
 constexpr int64_t BAND_ROWS_MOST = 192, BAND_ROWS_LEAST = 8;
 
-ZeroDcePPLoops loops() {
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512) return avx512::zerodcepp_loops();
-  if (isa() == Isa::avx2) return avx2::zerodcepp_loops();
-#endif
-  return baseline::zerodcepp_loops();
-}
-
-int64_t parts(int64_t total, int64_t part) { return (total + part - 1) / part; }
-
 }  // namespace
 
 void zerodcepp_forward_cpu(const ZeroDcePP& network, int threads) {
   const auto& [batch, channels, height, width] = network.sizes;
-  ZeroDcePPTask task{network, parts(height, network.scale), parts(width, network.scale), 0, 0, 0, 0, 0, false};
+  ZeroDcePPTask task{network, parts(height, network.scale), parts(width, network.scale), 0, 0, 0, 0, 0,
+                     false};
   task.strips = parts(task.width, STRIP_COLUMNS);
   task.strip_columns = parts(task.width, task.strips);
   const int64_t shares = parts(threads, batch * task.strips);
@@ -36,7 +26,7 @@ void zerodcepp_forward_cpu(const ZeroDcePP& network, int threads) {
   task.band_rows = parts(task.height, task.bands);
   task.bands = parts(task.height, task.band_rows);
   task.map_pitch = parts(task.width, 16) * 16;
-  const ZeroDcePPLoops run = loops();
+  const ZeroDcePPLoops run = FASTLLIE_CHOOSE(zerodcepp_loops)();
   expect_whole_pages(network.out, batch * channels * height * width);
   parallel(task.units(), threads, [&](int64_t from, int64_t to) { run.network(task, from, to); });
   if (network.scale == 1) return;

@@ -30,16 +30,6 @@ struct ZeroDcePPLoops {
   ZeroDcePPLoop network, brighten;
 };
 
-namespace baseline {
-ZeroDcePPLoops zerodcepp_loops();
-}
-#if defined(__x86_64__)
-namespace avx2 {
-ZeroDcePPLoops zerodcepp_loops();
-}
-namespace avx512 {
-ZeroDcePPLoops zerodcepp_loops();
-}
-#endif
+FASTLLIE_DECLARE(ZeroDcePPLoops zerodcepp_loops())
 
 }  // namespace fastllie

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastllie import _native
-from fastllie.ops.tensors import check_images, views
+from fastllie.ops.checks import check_choice, check_images, check_no_gradient, check_on_cpu
+from fastllie.ops.launch import cpu_kernels
 
 DTYPES = (torch.float32, torch.bfloat16)
 SAMPLINGS = ("same", "pooled", "enlarged", "stretched")
@@ -205,15 +206,10 @@ def convolve(
 def _check(parts: Sequence[Source], packed: PackedConvolution, padding: int) -> tuple[int, int]:
     """Raise unless the sources fit the convolution; the size of the output."""
     check_images(DTYPES, **{f"source {index}": part.x for index, part in enumerate(parts)})
-    if _native.cpu is None:
-        raise RuntimeError(f"convolve needs the compiled module: {_native.reasons['cpu']}")
-    if parts[0].x.device.type != "cpu":
-        raise RuntimeError(f"convolve needs tensors on 'cpu', got {parts[0].x.device}")
-    if torch.is_grad_enabled() and any(part.x.requires_grad for part in parts):
-        raise RuntimeError("convolve is for inference and has no gradient: call it under torch.no_grad()")
+    check_on_cpu("convolve", parts[0].x)
+    check_no_gradient("convolve", *(part.x for part in parts))
     for part in parts:
-        if part.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be one of {SAMPLINGS}, got {part.sampling!r}")
+        check_choice("sampling", part.sampling, SAMPLINGS)
         if part.x.shape[0] != parts[0].x.shape[0] or part.size != parts[0].size:
             sizes = [(p.x.shape[0], *p.size) for p in parts]
             raise ValueError(f"sources must be alike in batch, height and width, got {sizes}")
@@ -243,28 +239,28 @@ def _check_out(out: Tensor, shape: tuple[int, ...]) -> None:
 
 def fill_convolution(parts: Sequence[Source], packed: PackedConvolution, padding: int, out: Tensor) -> None:
     """`convolve` for what was checked: channels side by side, and room in `out`."""
-    native = _native.cpu
-    assert native is not None
+    module, handles, place = cpu_kernels()
     sources = []
     for x, sampling, scales in parts:
-        grid = (0, "float32", ()) if scales is None else views(scales)[0]
-        sources.append((*views(x), tuple(x.shape), getattr(native.Sampling, sampling), grid))
-    native.convolution_forward(
+        grid = (0, "float32", ()) if scales is None else handles(scales)[0]
+        sources.append((*handles(x), tuple(x.shape), getattr(module.Sampling, sampling), grid))
+    module.convolution_forward(
         sources,
-        *views(out),
+        *handles(out),
         tuple(out.shape),
         packed.side,
         padding,
-        getattr(native.Arithmetic, packed.arithmetic),
+        getattr(module.Arithmetic, packed.arithmetic),
         packed.weights.data_ptr(),
         packed.epilogue.data_ptr(),
         packed.slope,
         packed.affine,
-        torch.get_num_threads(),
+        *place,
     )
 
 
-def _interleaved(x: Tensor) -> Tensor:
+def interleaved(x: Tensor) -> Tensor:
+    """`x` with its channels side by side."""
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous(memory_format=torch.channels_last)
 
 
@@ -285,7 +281,7 @@ def _forward_into(
     inputs, outputs, side, padding = sizes
     packed = PackedConvolution(weights, epilogue, inputs, outputs, side, arithmetic, slope, affine)
     parts = [
-        Source(_interleaved(x), sampling, scales)
+        Source(interleaved(x), sampling, scales)
         for x, sampling, scales in zip(xs, samplings, maps, strict=True)
     ]
     fill_convolution(parts, packed, padding, out)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fastllie import _native
 from fastllie.ops import backend as backends
-from fastllie.ops.convolution import BLOCK, PackedConvolution, Source, fill_convolution
-from fastllie.ops.tensors import check_images, differentiate_formula, views
+from fastllie.ops.checks import check_images, check_on_cpu
+from fastllie.ops.convolution import BLOCK, PackedConvolution, Source, fill_convolution, interleaved
+from fastllie.ops.launch import cpu_kernels
+from fastllie.ops.tensors import differentiate_formula, fill
 
 DTYPES = (torch.float64, torch.float32)
 POINTS = {"winograd2": 16, "winograd4": 36}
@@ -62,10 +63,7 @@ def convolve_trainable(x: Tensor, weight: Tensor, bias: Tensor | None = None, *,
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> None:
     check_images(DTYPES, x=x, weight=weight)
-    if _native.cpu is None:
-        raise RuntimeError(f"convolve_trainable needs the compiled module: {_native.reasons['cpu']}")
-    if x.device.type != "cpu":
-        raise RuntimeError(f"convolve_trainable needs tensors on 'cpu', got {x.device}")
+    check_on_cpu("convolve_trainable", x)
     if weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
         found = [t.dtype for t in (x, weight, bias) if t is not None]
         raise TypeError(f"x, weight and bias must be of one dtype, got {found}")
@@ -97,10 +95,6 @@ class _Remember(torch.autograd.Function):
         return _differentiate(ctx, grad)
 
 
-def _interleaved(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous(memory_format=torch.channels_last)
-
-
 def _empty(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     height, width = (side + 2 * padding - 2 for side in x.shape[2:])
     size = (x.shape[0], weight.shape[0], height, width)
@@ -125,18 +119,18 @@ def _packed(weight: Tensor, arithmetic: str, *, turned: bool) -> Tensor:
 
 
 def _pack(weight: Tensor, arithmetic: str, turned: bool) -> Tensor:
-    assert _native.cpu is not None
+    module, handles, place = cpu_kernels()
     weight = weight.transpose(0, 1) if turned else weight
     outputs, inputs = weight.shape[:2]
     packed = torch.empty(-(-outputs // BLOCK), POINTS[arithmetic], inputs, BLOCK)
-    _native.cpu.convolution_pack(
-        *views(weight),
+    module.convolution_pack(
+        *handles(weight),
         outputs,
         inputs,
         turned,
-        getattr(_native.cpu.Arithmetic, arithmetic),
+        getattr(module.Arithmetic, arithmetic),
         packed.data_ptr(),
-        torch.get_num_threads(),
+        *place,
     )
     return packed
 
@@ -152,7 +146,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, out: Tens
         epilogue[0, :outputs] = bias
     weights = _packed(weight, arithmetic, turned=turned)
     packed = PackedConvolution(weights, epilogue, inputs, outputs, 3, arithmetic, 1.0, False)
-    fill_convolution([Source(_interleaved(x))], packed, padding, out)
+    fill_convolution([Source(interleaved(x))], packed, padding, out)
 
 
 def _into(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, out: Tensor) -> Tensor:
@@ -175,25 +169,21 @@ def _backward(
     if grad.numel() == 0:
         return grad_x.zero_(), grad_weight.zero_()
     if x.dtype == torch.float64:
-        exact = _formula(grad, x, weight, padding)
-        for out, value, needed in zip((grad_x, grad_weight), exact, (need_x, need_weight), strict=True):
-            if needed:
-                out.copy_(value)
+        fill((grad_x, grad_weight), _formula(grad, x, weight, padding), (need_x, need_weight))
         return grad_x, grad_weight
-    grad = _interleaved(grad)
+    grad = interleaved(grad)
     if need_x:
         _run(grad, weight, None, 2 - padding, grad_x, turned=True)
     if need_weight:
-        _sum_up(grad, _interleaved(x), padding, grad_weight)
+        _sum_up(grad, interleaved(x), padding, grad_weight)
     return grad_x, grad_weight
 
 
 def _sum_up(grad: Tensor, x: Tensor, padding: int, out: Tensor) -> None:
-    native = _native.cpu
-    assert native is not None
-    arguments = (*views(x), tuple(x.shape), *views(grad), tuple(grad.shape), padding, *views(out))
-    workspace = torch.empty(native.convolution_gradient_floats(*arguments))
-    native.convolution_gradient(*arguments, workspace.data_ptr(), torch.get_num_threads())
+    module, handles, place = cpu_kernels()
+    arguments = (*handles(x), tuple(x.shape), *handles(grad), tuple(grad.shape), padding, *handles(out))
+    workspace = torch.empty(module.convolution_gradient_floats(*arguments))
+    module.convolution_gradient(*arguments, workspace.data_ptr(), *place)
 
 
 def _gradients(

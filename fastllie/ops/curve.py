@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import check_images, cuda_place, differentiate_formula, views, wide
+from fastllie.ops.checks import check_images, is_int
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
 
 # Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
@@ -43,7 +44,7 @@ def apply_curve(
 def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
     """Raise a TypeError or ValueError unless `alpha` holds the maps of so many steps on `x`."""
     check_images(x=x, alpha=alpha)
-    if isinstance(steps, bool) or not isinstance(steps, (int, torch.SymInt)):
+    if not is_int(steps):
         raise TypeError(f"steps must be an int, got {type(steps).__name__}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -78,20 +79,9 @@ def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> 
     out = torch.empty_like(x)
     if name == "torch":
         return out.copy_(reference.curve(wide(x), wide(alpha), steps, tanh))
-    if out.numel() == 0:
-        return out
-    if name == "triton":
-        from fastllie.kernels import curve as triton_curve
-
-        triton_curve.curve_forward(x, alpha, out, steps, tanh)
-    elif name == "cuda":
-        assert _native.cuda is not None
-        _native.cuda.curve_forward(*views(x, alpha, out), *_sizes(x, alpha), steps, tanh, *cuda_place(x))
-    else:
-        assert _native.cpu is not None
-        _native.cpu.curve_forward(
-            *views(x, alpha, out), *_sizes(x, alpha), steps, tanh, torch.get_num_threads()
-        )
+    if out.numel():
+        module, handles, place = kernels(name, "curve", x)
+        module.curve_forward(*handles(x, alpha, out), *sizes_of(x, alpha), steps, tanh, *place)
     return out
 
 
@@ -104,56 +94,22 @@ def _backward(
     need_x: bool,
     need_alpha: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     name = backends.choose(backend, x, "curve_backward")
-    grad_x, grad_alpha = _gradients(grad, x, alpha, steps, tanh, need_x, need_alpha, backend)
+    needs = (need_x, need_alpha)
+    outs = empty_gradients((x, alpha), needs)
     if name == "torch":
-        exact = reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh)
-        for out, value, needed in zip((grad_x, grad_alpha), exact, (need_x, need_alpha), strict=True):
-            if needed:
-                out.copy_(value)
-        return grad_x, grad_alpha
-    if x.numel() == 0:
-        return grad_x, grad_alpha
-    if name == "triton":
-        from fastllie.kernels import curve as triton_curve
-
-        triton_curve.curve_backward(
-            grad, x, alpha, grad_x if need_x else None, grad_alpha if need_alpha else None, steps, tanh
+        fill(outs, reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh), needs)
+    elif x.numel():
+        module, handles, place = kernels(name, "curve", x)
+        module.curve_backward(
+            *handles(grad, x, alpha, *outs), *sizes_of(x, alpha), steps, tanh, *needs, *place
         )
-    elif name == "cuda":
-        assert _native.cuda is not None
-        handles = views(grad, x, alpha, grad_x, grad_alpha)
-        _native.cuda.curve_backward(
-            *handles, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, *cuda_place(x)
-        )
-    else:
-        assert _native.cpu is not None
-        handles = views(grad, x, alpha, grad_x, grad_alpha)
-        _native.cpu.curve_backward(
-            *handles, *_sizes(x, alpha), steps, tanh, need_x, need_alpha, torch.get_num_threads()
-        )
-    return grad_x, grad_alpha
+    return outs
 
 
-def _gradients(
-    grad: Tensor,
-    x: Tensor,
-    alpha: Tensor,
-    steps: int,
-    tanh: bool,
-    need_x: bool,
-    need_alpha: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
-    return (
-        torch.empty_like(x) if need_x else x.new_empty(0),
-        torch.empty_like(alpha) if need_alpha else alpha.new_empty(0),
-    )
-
-
-def _sizes(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
+def sizes_of(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
+    """What kernels get to know of the curve: the image's sizes, and whether one map serves every step."""
     return tuple(x.shape), alpha.shape[1] == x.shape[1]
 
 
@@ -162,7 +118,13 @@ _library.impl("curve_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::curve_forward", lambda x, alpha, steps, tanh, backend: torch.empty_like(x), lib=_library
 )
-torch.library.register_fake("fastllie::curve_backward", _gradients, lib=_library)
+torch.library.register_fake(
+    "fastllie::curve_backward",
+    lambda grad, x, alpha, steps, tanh, need_x, need_alpha, backend: empty_gradients(
+        (x, alpha), (need_x, need_alpha)
+    ),
+    lib=_library,
+)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

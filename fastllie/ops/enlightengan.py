@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie import _native
+from fastllie.ops.checks import check_images, check_no_gradient, check_on_cpu
 from fastllie.ops.convolution import (
     DTYPES,
     PackedConvolution,
@@ -15,7 +15,7 @@ from fastllie.ops.convolution import (
     fill_convolution,
     pack_convolution,
 )
-from fastllie.ops.tensors import check_images
+from fastllie.ops.launch import cpu_kernels
 
 LEVELS = 5
 MULTIPLE = 2 ** (LEVELS - 1)
@@ -115,14 +115,8 @@ def run_enlightengan(
         raise ValueError(f"v must be [B, 3, H, W] with sides of multiples of 16, got {tuple(v.shape)}")
     if g.shape != (v.shape[0], 1, *v.shape[2:]):
         raise ValueError(f"g must be {[v.shape[0], 1, *v.shape[2:]]}, got {tuple(g.shape)}")
-    if _native.cpu is None:
-        raise RuntimeError(f"run_enlightengan needs the compiled module: {_native.reasons['cpu']}")
-    if v.device.type != "cpu":
-        raise RuntimeError(f"run_enlightengan needs tensors on 'cpu', got {v.device}")
-    if torch.is_grad_enabled() and (v.requires_grad or g.requires_grad):
-        raise RuntimeError(
-            "run_enlightengan is for inference and has no gradient: call it under torch.no_grad()"
-        )
+    check_on_cpu("run_enlightengan", v)
+    check_no_gradient("run_enlightengan", v, g)
     return torch.ops.fastllie.enlightengan_forward(
         v,
         g,
@@ -165,8 +159,7 @@ class _Workspace:
             kept = torch.empty(0, dtype=torch.uint8)
         if kept.numel() < size:
             kept = torch.empty(size, dtype=torch.uint8)
-            assert _native.cpu is not None
-            _native.cpu.expect_whole_pages(kept.data_ptr(), size)
+            cpu_kernels().module.expect_whole_pages(kept.data_ptr(), size)
         # bytes, which serve the next call whatever it computes in
         self._bytes = kept
         self.memory = kept[:size].view(v.dtype)

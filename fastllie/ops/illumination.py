@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import check_images, cuda_place, differentiate_formula, views, wide
+from fastllie.ops.checks import check_images
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
 
 
 def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> Tensor:
@@ -80,46 +81,27 @@ def _run(
     name = backends.choose(backend, inputs[0], op)
     if name == "torch":
         values = formula(*map(wide, inputs))
-        for out, value, needed in zip(
-            outs, (values,) if isinstance(values, Tensor) else values, needs, strict=True
-        ):
-            if needed:
-                out.copy_(value)
+        fill(outs, (values,) if isinstance(values, Tensor) else values, needs)
         return
-    if inputs[0].numel() == 0:
-        return
-    if name == "triton":
-        from fastllie.kernels import illumination
-
-        wanted = [out if needed else None for out, needed in zip(outs, needs, strict=True)]
-        illumination.run(op, inputs, wanted)
-        return
-    module = _native.cuda if name == "cuda" else _native.cpu
-    place = cuda_place(inputs[0]) if name == "cuda" else (torch.get_num_threads(),)
-    optional = (tuple(needs),) if op.endswith("backward") else ()
-    getattr(module, op)(*views(*inputs, *outs), tuple(inputs[0].shape), *optional, *place)
+    if inputs[0].numel():
+        module, handles, place = kernels(name, "illumination", inputs[0])
+        wanted = (tuple(needs),) if op.endswith("backward") else ()
+        function = getattr(module, op.replace("illumination", "divide"))
+        function(*handles(*inputs, *outs), tuple(inputs[0].shape), *wanted, *place)
 
 
-def _like(inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, ...]:
-    """A gradient for each input, with no elements where none is needed."""
-    return tuple(
-        torch.empty_like(tensor) if needed else tensor.new_empty(0)
-        for tensor, needed in zip(inputs, needs, strict=True)
-    )
-
-
-def _divide_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
+def _illumination_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
     out = torch.empty_like(x)
-    _run("divide_forward", reference.divide_illumination, (x, illum), (out,), (True,), backend)
+    _run("illumination_forward", reference.divide_illumination, (x, illum), (out,), (True,), backend)
     return out
 
 
-def _divide_backward(
+def _illumination_backward(
     grad: Tensor, x: Tensor, illum: Tensor, need_x: bool, need_illum: bool, backend: str
 ) -> tuple[Tensor, ...]:
     needs = (need_x, need_illum)
-    outs = _like((x, illum), needs)
-    _run("divide_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend)
+    outs = empty_gradients((x, illum), needs)
+    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend)
     return outs
 
 
@@ -141,7 +123,7 @@ def _illuminate_backward(
     backend: str,
 ) -> tuple[Tensor, ...]:
     needs = (need_raw, need_v, need_y)
-    outs = _like((raw, v, y), needs)
+    outs = empty_gradients((raw, v, y), needs)
     inputs = (grad_illum, grad_out, raw, v, y)
     _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend)
     return outs
@@ -204,7 +186,7 @@ _register(
     "x illum",
     "grad",
     "Tensor",
-    (_divide_forward, _divide_backward),
+    (_illumination_forward, _illumination_backward),
     reference.divide_backward,
 )
 _register(
@@ -220,7 +202,7 @@ torch.library.register_fake(
 )
 torch.library.register_fake(
     "fastllie::illumination_backward",
-    lambda grad, x, illum, need_x, need_illum, backend: _like((x, illum), (need_x, need_illum)),
+    lambda grad, x, illum, need_x, need_illum, backend: empty_gradients((x, illum), (need_x, need_illum)),
     lib=_library,
 )
 torch.library.register_fake(
@@ -230,7 +212,7 @@ torch.library.register_fake(
 )
 torch.library.register_fake(
     "fastllie::illuminate_backward",
-    lambda grad_illum, grad_out, raw, v, y, need_raw, need_v, need_y, backend: _like(
+    lambda grad_illum, grad_out, raw, v, y, need_raw, need_v, need_y, backend: empty_gradients(
         (raw, v, y), (need_raw, need_v, need_y)
     ),
     lib=_library,

@@ -3,10 +3,19 @@
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import FLOATS, check_images, cuda_place, views, wide
+from fastllie.ops.checks import (
+    FLOATS,
+    check_choice,
+    check_no_gradient,
+    check_one_device,
+    check_out,
+    check_rgb,
+    check_tensor,
+)
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import wide, wide_dtype
 
 PADDINGS = ("zeros", "reflect")
 WEIGHTS, BIASES = (3, 3, 3, 3, 3), (3, 3)
@@ -51,47 +60,25 @@ def enhance_sci(
             of `x`.
         RuntimeError: a gradient is wanted, or a backend asked for by name cannot serve.
     """
-    check_images((*FLOATS, torch.uint8), x=x)
-    if x.shape[1] != 3:
-        raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
+    check_rgb((*FLOATS, torch.uint8), x)
     for name, tensor, shape in (("weights", weights, WEIGHTS), ("biases", biases, BIASES)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}")
+        check_tensor(name, tensor)
         if tensor.shape != shape:
             raise ValueError(f"{name} must be {list(shape)}, got shape {tuple(tensor.shape)}")
-        if tensor.device != x.device:
-            raise ValueError(f"x and {name} must be on one device, got {x.device} and {tensor.device}")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+        check_one_device(**{"x": x, name: tensor})
+    check_choice("padding", padding, PADDINGS)
     backends.check_name(backend)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, weights, biases)):
-        raise RuntimeError(
-            "enhance_sci is for inference and has no gradient: call it under torch.no_grad() or with tensors"
-            " that need none; to train, call the network of fastllie.models in training mode"
-        )
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    weights, biases = weights.to(dtype).contiguous(), biases.to(dtype).contiguous()
+    check_no_gradient(
+        "enhance_sci", x, weights, biases,
+        otherwise=" or with tensors that need none; to train, call the network of fastllie.models in training"
+        " mode",
+    )  # fmt: skip
+    weights, biases = (tensor.to(wide_dtype(x)).contiguous() for tensor in (weights, biases))
     if out is None:
         return torch.ops.fastllie.sci_forward(x, weights, biases, residual, padding, backend)
-    _check_out(out, x)
+    check_out(out, x, x.shape)
     torch.ops.fastllie.sci_forward_into(x, weights, biases, residual, padding, backend, out)
     return out
-
-
-def _check_out(out: Tensor, x: Tensor) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
-    if out.dtype != x.dtype:
-        raise TypeError(f"out must be {x.dtype}, as x, got {out.dtype}")
-    if (out.shape, out.device) != (x.shape, x.device):
-        raise ValueError(
-            f"out must be {list(x.shape)} on {x.device}, as x, got {list(out.shape)} on {out.device}"
-        )
-    # what is plain to see; overlaps of other views are the caller's care, as for PyTorch's own `out`
-    if out.data_ptr() == x.data_ptr() and x.numel():
-        raise ValueError("out is the memory of x; wanted another tensor")
 
 
 def _forward(
@@ -113,18 +100,10 @@ def _forward_into(
         enhanced = reference.sci(pixels, weights, biases, residual, padding)
         out.copy_((enhanced * 255).round() if x.dtype == torch.uint8 else enhanced)
         return
-    if name == "triton":
-        from fastllie.kernels import sci
-
-        sci.sci_forward(x, weights, biases, out, residual, padding == "reflect")
-        return
-    arguments = (*views(x, weights, biases, out), tuple(x.shape), residual, padding == "reflect")
-    if name == "cuda":
-        assert _native.cuda is not None
-        _native.cuda.sci_forward(*arguments, *cuda_place(x))
-    else:
-        assert _native.cpu is not None
-        _native.cpu.sci_forward(*arguments, torch.get_num_threads())
+    module, handles, place = kernels(name, "sci", x)
+    module.sci_forward(
+        *handles(x, weights, biases, out), tuple(x.shape), residual, padding == "reflect", *place
+    )
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")

@@ -100,9 +100,9 @@ _OPS = {
     ),
     "zerodce": _Op(
         lambda x, backend: enhance_zerodce(
-            x, pack_zerodce(*_zerozerodce_network(x), dtype=x.dtype, backend=backend), backend=backend
+            x, pack_zerodce(*_zerodce_network(x), dtype=x.dtype, backend=backend), backend=backend
         ),
-        lambda x: reference.zerodce(x, *_zerozerodce_network(x), "replicate"),
+        lambda x: reference.zerodce(x, *_zerodce_network(x), "replicate"),
         None,
         ((3, 0, 1),),
         half=True,
@@ -130,7 +130,7 @@ def _sci_network(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sin(taps * 2.4) * 0.3, torch.full((3, 3), 0.1, dtype=x.dtype, device=x.device)
 
 
-def _zerozerodce_network(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _zerodce_network(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of which no two layers are alike, and maps of both signs."""
     weights, biases = [], []
     for layer, (inputs, outputs) in enumerate(CHANNELS):

@@ -1,15 +1,13 @@
 """The 24-neighbour smoothness loss of SCI: one pass over twelve unordered pairs, forward and backward."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.tensors import check_images, cuda_place, differentiate_formula, views, wide
+from fastllie.ops.checks import check_choice, check_images, check_number
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import differentiate_formula, fill, wide, wide_dtype
 
 COLORS = ("ycbcr", "memory", "rgb")
 NORMS = ("pixel", "scalar")
@@ -66,23 +64,16 @@ def smoothness_loss(
         raise ValueError(
             f"illum must be [B, 3, H, W] with B at least 1, H and W at least 3, got {tuple(illum.shape)}"
         )
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)):
-        raise TypeError(f"sigma must be a number, got {type(sigma).__name__}")
+    check_number("sigma", sigma)
     if not sigma >= SIGMA_MIN:
         raise ValueError(f"sigma must be positive, at least {SIGMA_MIN}, got {sigma}")
-    if color not in COLORS:
-        raise ValueError(f"color must be one of {COLORS}, got {color!r}")
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+    check_choice("color", color, COLORS)
+    check_choice("norm", norm, NORMS)
     dtype = torch.promote_types(illum.dtype, guide.dtype)
     loss, _ = torch.ops.fastllie.smoothness_forward(
         illum.to(dtype), guide.to(dtype), float(sigma), color, norm, backend
     )
     return loss
-
-
-def _wide_dtype(illum: Tensor) -> torch.dtype:
-    return torch.float64 if illum.dtype == torch.float64 else torch.float32
 
 
 def _in_order(guide: Tensor, color: str) -> Tensor:
@@ -95,7 +86,7 @@ def _empty_loss(
 ) -> tuple[Tensor, Tensor]:
     """Both outputs of the forward operator, empty; also the operator on fake tensors."""
     means = (1,) if norm == "pixel" else (2, len(reference.PAIRS))
-    return illum.new_empty((), dtype=_wide_dtype(illum)), illum.new_empty(means, dtype=torch.float64)
+    return illum.new_empty((), dtype=wide_dtype(illum)), illum.new_empty(means, dtype=torch.float64)
 
 
 def _forward(
@@ -108,7 +99,7 @@ def _forward(
         # its backward computes the means anew
         return reference.smoothness(wide(illum), wide(guide), sigma, color, norm), means.zero_()
     guide = _in_order(guide, color)
-    module, handles, place = _kernels(name, illum)
+    module, handles, place = kernels(name, "smoothness", illum)
     sizes = tuple(illum.shape)
     # each block of pixels adds up its own: the same sums in the same order, whoever works on it
     parts = means.new_empty((module.smoothness_blocks(sizes), *means.shape))
@@ -154,16 +145,14 @@ def _backward(
     grad_illum, grad_guide = outs
     if name == "torch":
         values = reference.smoothness_backward(grad, wide(illum), wide(guide), sigma, color, norm)
-        for out, value, needed in zip(outs, values, (need_illum, need_guide), strict=True):
-            if needed:
-                out.copy_(value)
+        fill(outs, values, (need_illum, need_guide))
         return outs
     guide = _in_order(guide, color)
     # values that were converted together may lie in two rows or planes: the way back is a pass of its own
     apart = need_guide and color == "memory"
-    dtype = _wide_dtype(guide)
+    dtype = wide_dtype(guide)
     grad_colours = torch.empty_like(guide, dtype=dtype) if apart and guide.dtype != dtype else grad_guide
-    module, handles, place = _kernels(name, illum)
+    module, handles, place = kernels(name, "smoothness", illum)
     scale = grad.double()
     module.smoothness_backward(
         *handles(illum, guide, grad_illum, grad_colours, scale, means),
@@ -179,17 +168,6 @@ def _backward(
 
 def _settings(sigma: float, color: str, norm: str) -> tuple[int, bool, float]:
     return COLORS.index(color), norm == "scalar", reference.kappa(sigma)
-
-
-def _kernels(name: str, x: Tensor) -> tuple[Any, Callable[..., Sequence[Any]], tuple[int, ...]]:
-    """The module that holds a backend's kernels, what it gets of tensors, and where they run."""
-    if name == "triton":
-        from fastllie.kernels import smoothness
-
-        return smoothness, lambda *tensors: tensors, ()
-    if name == "cuda":
-        return _native.cuda, views, cuda_place(x)
-    return _native.cpu, views, (torch.get_num_threads(),)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

@@ -1,26 +1,9 @@
-"""What the operators share: checks of their tensors, and what native code gets to know of them."""
+"""What the operators share between their kernels and autograd."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def check_images(dtypes: Sequence[torch.dtype] = FLOATS, /, **tensors: Tensor) -> None:
-    """Raise a TypeError or ValueError unless all are `[B, C, H, W]` of one of the dtypes, on one device."""
-    *others, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in dtypes:
-            raise TypeError(f"{name} must be {', '.join(others)} or {last}, got {tensor.dtype}")
-        if tensor.dim() != 4:
-            raise ValueError(f"{name} must be [B, C, H, W], got shape {tuple(tensor.shape)}")
-    devices = [str(tensor.device) for tensor in tensors.values()]
-    if len(set(devices)) > 1:
-        raise ValueError(f"{' and '.join(tensors)} must be on one device, got {' and '.join(devices)}")
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -28,14 +11,24 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def views(*tensors: Tensor) -> list[tuple[int, str, tuple[int, ...]]]:
-    """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
-    return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of the arithmetic."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def cuda_place(x: Tensor) -> tuple[int, int]:
-    """The device and the current stream of a CUDA tensor."""
-    return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+def empty_gradients(inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, ...]:
+    """A gradient for each input to be filled, with no elements where none is needed."""
+    return tuple(
+        torch.empty_like(tensor) if needed else tensor.new_empty(0)
+        for tensor, needed in zip(inputs, needs, strict=True)
+    )
+
+
+def fill(outs: Sequence[Tensor], values: Sequence[Tensor], needs: Sequence[bool]) -> None:
+    """Copy the values that are needed, whatever their dtype."""
+    for out, value, needed in zip(outs, values, needs, strict=True):
+        if needed:
+            out.copy_(value)
 
 
 def differentiate_formula(

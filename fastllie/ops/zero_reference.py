@@ -1,16 +1,16 @@
 """The losses that train Zero-DCE, fused with its curve: the enhanced image is never written."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.curve import check_curve, match_dtypes
-from fastllie.ops.tensors import cuda_place, differentiate_formula, views, wide
+from fastllie.ops.checks import check_number
+from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
 
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 
@@ -74,8 +74,7 @@ def zero_reference_losses(
             f"x must be [B, 3, H, W] with B at least 1, H and W at least {reference.PATCH},"
             f" got {tuple(x.shape)}"
         )
-    if isinstance(level, bool) or not isinstance(level, (int, float)):
-        raise TypeError(f"level must be a number, got {type(level).__name__}")
+    check_number("level", level)
     losses, *_ = torch.ops.fastllie.zero_reference_forward(
         *match_dtypes(x, alpha), steps, tanh, float(level), backend
     )
@@ -87,7 +86,7 @@ def _empty(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outputs of the forward operator, empty; also the operator on fake tensors."""
     batch, channels, height, width = x.shape
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = wide_dtype(x)
 
     def regions(side: int) -> Tensor:
         return x.new_empty((batch, height // side, width // side), dtype=dtype)
@@ -107,12 +106,12 @@ def _forward(
         # its backward computes the means anew
         return losses, cells.zero_(), patches.zero_(), means.zero_()
     batch, _, height, width = x.shape
-    module, handles, place = _kernels(name, x)
+    module, handles, place = kernels(name, "zero_reference", x)
     # each block of pixels adds up its own: the same sums in the same order, whoever works on it
     blocks = module.zero_reference_blocks(tuple(x.shape))
     parts = means.new_empty((batch, blocks // batch, 5))
     module.zero_reference_forward(
-        *handles(x, alpha, cells, patches, parts), *_curve(x, alpha, steps, tanh), *place
+        *handles(x, alpha, cells, patches, parts), *sizes_of(x, alpha), steps, tanh, *place
     )
     sums = parts.sum(1)
     means = sums[:, :3] / (height * width)
@@ -123,30 +122,18 @@ def _forward(
     return losses, cells, patches, means
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
-    steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
-    return (
-        torch.empty_like(x) if need_x else x.new_empty(0),
-        torch.empty_like(alpha) if need_alpha else alpha.new_empty(0),
-    )
-
-
 def _backward(
     grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
     steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, ...]:  # fmt: skip
     name = backends.choose(backend, x, "zero_reference_backward")
-    outs = _gradients(grad, x, alpha, cells, patches, means, steps, tanh, level, need_x, need_alpha, backend)
+    needs = (need_x, need_alpha)
+    outs = empty_gradients((x, alpha), needs)
     if name == "torch":
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
-        for out, value, needed in zip(outs, values, (need_x, need_alpha), strict=True):
-            if needed:
-                out.copy_(value)
+        fill(outs, values, needs)
         return outs
-    module, handles, place = _kernels(name, x)
+    module, handles, place = kernels(name, "zero_reference", x)
     grad = grad.double()
     slopes, channels = reference.slopes_of_means(grad, cells, patches, means, level)
     slopes, channels = (
@@ -154,26 +141,13 @@ def _backward(
     )
     module.zero_reference_backward(
         *handles(x, alpha, slopes, channels, grad, *outs),
-        *_curve(x, alpha, steps, tanh),
-        (need_x, need_alpha),
+        *sizes_of(x, alpha),
+        steps,
+        tanh,
+        needs,
         *place,
     )
     return outs
-
-
-def _curve(x: Tensor, alpha: Tensor, steps: int, tanh: bool) -> tuple[tuple[int, ...], bool, int, bool]:
-    return tuple(x.shape), alpha.shape[1] == x.shape[1], steps, tanh
-
-
-def _kernels(name: str, x: Tensor) -> tuple[Any, Callable[..., Sequence[Any]], tuple[int, ...]]:
-    """The module that holds a backend's kernels, what it gets of tensors, and where they run."""
-    if name == "triton":
-        from fastllie.kernels import zero_reference
-
-        return zero_reference, lambda *tensors: tensors, ()
-    if name == "cuda":
-        return _native.cuda, views, cuda_place(x)
-    return _native.cpu, views, (torch.get_num_threads(),)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -215,7 +189,11 @@ _library.define(
 _library.impl("zero_reference_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("zero_reference_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake("fastllie::zero_reference_forward", _empty, lib=_library)
-torch.library.register_fake("fastllie::zero_reference_backward", _gradients, lib=_library)
+torch.library.register_fake(
+    "fastllie::zero_reference_backward",
+    lambda grad, x, alpha, *rest: empty_gradients((x, alpha), rest[-3:-1]),
+    lib=_library,
+)
 torch.library.register_autograd(
     "fastllie::zero_reference_forward", _differentiate, setup_context=_save, lib=_library
 )

@@ -9,22 +9,21 @@ from torch import Tensor
 
 from fastllie import _native
 from fastllie.ops import backend as backends
+from fastllie.ops.checks import check_choice, check_no_gradient, check_on_cpu, check_rgb
 from fastllie.ops.convolution import pack_convolution
+from fastllie.ops.launch import cpu_kernels, kernels
 from fastllie.ops.packing import can_run_packed
-from fastllie.ops.tensors import check_images, cuda_place, views
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HALVES = (torch.bfloat16, torch.float16)  # what tensor cores multiply
 GPU_BACKENDS = ("cuda", "triton")
 CAPABILITY = (8, 0)  # the first with bfloat16 in its tensor cores
 PADDINGS = ("zeros", "replicate")
-HALO = 7  # of seven 3x3 convolutions
-LAYERS = 7
+LAYERS = 7  # 3x3 convolutions
+HALO = LAYERS
 FEATURES = 32
 # inputs and outputs of each layer
 CHANNELS = [(3, 32), (32, 32), (32, 32), (32, 32), (64, 32), (64, 32), (64, 24)]
-
-
 STEPS = 8
 
 
@@ -189,27 +188,20 @@ def enhance_zerodce(
         RuntimeError: the compiled module was not built, a tensor on another device than the packed weights
             are for, a GPU without such tensor cores, or a gradient is wanted.
     """
-    check_images(DTYPES, x=x)
-    if x.shape[1] != 3:
-        raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+    check_rgb(DTYPES, x)
+    check_choice("padding", padding, PADDINGS)
     if cropped and padding == "zeros":
         raise ValueError("cropped images need no padding, got 'zeros'")
     if cropped and min(x.shape[-2:]) < 2 * HALO:
         raise ValueError(f"cropped images must bring {HALO} pixels on each side, got {tuple(x.shape)}")
     backends.check_name(backend)
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise RuntimeError("enhance_zerodce is for inference and has no gradient: call it under no_grad()")
+    check_no_gradient("enhance_zerodce", x)
     if packed.matrices:
         _check_matrices(x, packed, backend)
         return torch.ops.fastllie.zerodce_matrices_forward(
             x, packed.weights[0], packed.epilogues[0], padding, cropped, backend
         )
-    if _native.cpu is None:
-        raise RuntimeError(f"enhance_zerodce needs the compiled module: {_native.reasons['cpu']}")
-    if x.device.type != "cpu":
-        raise RuntimeError(f"enhance_zerodce needs tensors on 'cpu', got {x.device}")
+    check_on_cpu("enhance_zerodce", x)
     if _serving(backend, x) != "cpu":
         raise RuntimeError(f"the weights are packed for the CPU, got backend {backend!r}")
     return torch.ops.fastllie.zerodce_forward(
@@ -231,33 +223,36 @@ def _check_matrices(x: Tensor, packed: PackedZeroDCE, backend: str) -> None:
         raise RuntimeError(f"enhance_zerodce needs a GPU of compute capability 8.0 or more, got {found}")
 
 
-def _empty(x: Tensor, cropped: bool) -> Tensor:
+def inner(x: Tensor, cropped: bool) -> Tensor:
+    """`x` without what cropped images bring besides."""
+    return x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO] if cropped else x
+
+
+def empty_result(x: Tensor, cropped: bool) -> Tensor:
+    """The result of `x`, to be filled."""
     if not cropped:
         return torch.empty_like(x)
-    inner = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
     interleaved = x.stride(1) == 1 and x.stride(3) == 3
     layout = torch.channels_last if interleaved else torch.contiguous_format
-    return torch.empty_like(inner, memory_format=layout)
+    return torch.empty_like(inner(x, cropped), memory_format=layout)
 
 
 def _forward(
     x: Tensor, weights: list[Tensor], epilogues: list[Tensor], pairs: bool, padding: str, cropped: bool
 ) -> Tensor:
-    out = _empty(x, cropped)
+    out = empty_result(x, cropped)
     if out.numel() == 0:
         return out
-    if cropped:
-        x = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
-    assert _native.cpu is not None
-    _native.cpu.zerodce_forward(
-        *views(x, out),
+    module, handles, place = cpu_kernels()
+    module.zerodce_forward(
+        *handles(inner(x, cropped), out),
         tuple(out.shape),
         HALO if cropped else 0,
         padding == "zeros",
         pairs,
         [weight.data_ptr() for weight in weights],
         [epilogue.data_ptr() for epilogue in epilogues],
-        torch.get_num_threads(),
+        *place,
     )
     return out
 
@@ -266,32 +261,26 @@ def _matrices_forward(
     x: Tensor, matrices: Tensor, biases: Tensor, padding: str, cropped: bool, backend: str
 ) -> Tensor:
     name = _serving(backend, x)
-    out = _empty(x, cropped)
+    out = empty_result(x, cropped)
     if out.numel() == 0:
         return out
-    if cropped:
-        x = x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO]
+    x = inner(x, cropped)
     zeros, around = padding == "zeros", HALO if cropped else 0
     # the first layer's features are made again where CUDA reads them, and those of the fourth are free by the
     # time that the sixth writes
     features: list[Tensor] = [] if name == "cuda" else [_features(x, 1, zeros)]
     features += [_features(x, layer, zeros) for layer in range(2, 6)]
     features.append(features[-2])
-    if name == "triton":
-        from fastllie.kernels import zerodce
-
-        zerodce.zerodce_forward(x, matrices, biases, features, out, zeros, around)
-        return out
-    assert _native.cuda is not None
-    _native.cuda.zerodce_forward(
-        *views(x, out),
+    module, handles, place = kernels(name, "zerodce", x)
+    given = [t if name == "triton" else t.data_ptr() for t in (matrices, biases, *features)]
+    module.zerodce_forward(
+        *handles(x, out),
         tuple(out.shape),
         around,
         zeros,
-        matrices.data_ptr(),
-        biases.data_ptr(),
-        [feature.data_ptr() for feature in features],
-        *cuda_place(x),
+        *given[:2],
+        given[2:],
+        *place,
     )
     return out
 
@@ -310,7 +299,7 @@ _library.define(
 _library.impl("zerodce_forward", _forward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::zerodce_forward",
-    lambda x, weights, epilogues, pairs, padding, cropped: _empty(x, cropped),
+    lambda x, weights, epilogues, pairs, padding, cropped: empty_result(x, cropped),
     lib=_library,
 )
 _library.define(
@@ -320,6 +309,6 @@ _library.define(
 _library.impl("zerodce_matrices_forward", _matrices_forward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::zerodce_matrices_forward",
-    lambda x, matrices, biases, padding, cropped, backend: _empty(x, cropped),
+    lambda x, matrices, biases, padding, cropped, backend: empty_result(x, cropped),
     lib=_library,
 )

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastllie import _native
-from fastllie.ops.tensors import check_images, views
+from fastllie.ops.checks import (
+    check_choice,
+    check_count,
+    check_no_gradient,
+    check_on_cpu,
+    check_out,
+    check_rgb,
+)
+from fastllie.ops.launch import cpu_kernels
+from fastllie.ops.zerodce import HALO, PADDINGS, empty_result, inner
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
-PADDINGS = ("zeros", "replicate")
-HALO = 7  # of seven 3x3 convolutions
 # inputs and outputs of each layer
 CHANNELS = [(3, 32), (32, 32), (32, 32), (32, 32), (64, 32), (64, 32), (64, 3)]
 # outputs whose weights lie side by side; floats that fill a line of the cache, or a vector
@@ -97,62 +103,29 @@ def enhance_zerodcepp(
         ValueError: another shape, a scale below 1, an unknown padding, an `out` in the memory of `x`.
         RuntimeError: `fastllie._cpu` was not built, a tensor on another device, or a gradient is wanted.
     """
-    check_images(DTYPES, x=x)
-    if x.shape[1] != 3:
-        raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
+    check_rgb(DTYPES, x)
     if not isinstance(packed, Tensor) or packed.shape != (PACKED,) or packed.dtype != torch.float32:
         found = (
             f"{packed.dtype} {list(packed.shape)}" if isinstance(packed, Tensor) else type(packed).__name__
         )
         raise ValueError(f"packed must come from pack_zerodcepp, float32 [{PACKED}], got {found}")
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-        raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {PADDINGS}, got {padding!r}")
+    check_count("scale", scale)
+    check_choice("padding", padding, PADDINGS)
     if cropped and (padding == "zeros" or scale != 1):
         raise ValueError(f"cropped images need padding 'replicate' and scale 1, got {padding!r} and {scale}")
     if cropped and min(x.shape[-2:]) < 2 * HALO:
         raise ValueError(f"cropped images must bring {HALO} pixels on each side, got {tuple(x.shape)}")
-    if _native.cpu is None:
-        raise RuntimeError(f"enhance_zerodcepp needs the compiled module: {_native.reasons['cpu']}")
-    if x.device.type != "cpu":
-        raise RuntimeError(f"enhance_zerodcepp needs tensors on 'cpu', got {x.device}")
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise RuntimeError("enhance_zerodcepp is for inference and has no gradient: call it under no_grad()")
+    check_on_cpu("enhance_zerodcepp", x)
+    check_no_gradient("enhance_zerodcepp", x)
     if out is None:
         return torch.ops.fastllie.zerodcepp_forward(x, packed, scale, padding, cropped)
-    _check_out(out, x, cropped)
+    check_out(out, x, inner(x, cropped).shape)
     torch.ops.fastllie.zerodcepp_forward_into(x, packed, scale, padding, cropped, out)
     return out
 
 
-def _check_out(out: Tensor, x: Tensor, cropped: bool) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"out must be a torch.Tensor, got {type(out).__name__}")
-    if out.dtype != x.dtype:
-        raise TypeError(f"out must be {x.dtype}, as x, got {out.dtype}")
-    shape = _inner(x, cropped).shape
-    if out.shape != shape or out.device != x.device:
-        raise ValueError(f"out must be {list(shape)} on {x.device}, got {list(out.shape)} on {out.device}")
-    # what is plain to see; overlaps of other views are the caller's care, as for PyTorch's own `out`
-    if out.data_ptr() == x.data_ptr() and x.numel():
-        raise ValueError("out is the memory of x; wanted another tensor")
-
-
-def _inner(x: Tensor, cropped: bool) -> Tensor:
-    return x[..., HALO : x.shape[-2] - HALO, HALO : x.shape[-1] - HALO] if cropped else x
-
-
-def _empty(x: Tensor, cropped: bool) -> Tensor:
-    if not cropped:
-        return torch.empty_like(x)
-    interleaved = x.stride(1) == 1 and x.stride(3) == 3
-    layout = torch.channels_last if interleaved else torch.contiguous_format
-    return torch.empty_like(_inner(x, cropped), memory_format=layout)
-
-
 def _forward(x: Tensor, packed: Tensor, scale: int, padding: str, cropped: bool) -> Tensor:
-    out = _empty(x, cropped)
+    out = empty_result(x, cropped)
     _forward_into(x, packed, scale, padding, cropped, out)
     return out
 
@@ -165,16 +138,16 @@ def _forward_into(x: Tensor, packed: Tensor, scale: int, padding: str, cropped: 
     if scale > 1:
         columns = -(-width // scale)
         maps = packed.new_empty(batch, channels, -(-height // scale), -(-columns // LINE) * LINE)
-    assert _native.cpu is not None
-    _native.cpu.zerodcepp_forward(
-        *views(_inner(x, cropped), out),
+    module, handles, place = cpu_kernels()
+    module.zerodcepp_forward(
+        *handles(inner(x, cropped), out),
         tuple(out.shape),
         HALO if cropped else 0,
         padding == "zeros",
         scale,
         packed.data_ptr(),
         0 if maps is None else maps.data_ptr(),
-        torch.get_num_threads(),
+        *place,
     )
 
 
@@ -186,7 +159,7 @@ _library.impl("zerodcepp_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("zerodcepp_forward_into", _forward_into, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::zerodcepp_forward",
-    lambda x, packed, scale, padding, cropped: _empty(x, cropped),
+    lambda x, packed, scale, padding, cropped: empty_result(x, cropped),
     lib=_library,
 )
 torch.library.register_fake("fastllie::zerodcepp_forward_into", lambda *arguments: None, lib=_library)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.images.batches import from_batch, to_batch
+from fastllie.ops.checks import is_number
 from fastllie.ops.curve import apply_curve
 
 # Enough pixels to tell the exposure of a frame of any size, and too few to cost anything
@@ -32,7 +33,7 @@ class Steady:
     cut, where the cells' changes have nothing in common, the average begins anew.
 
     Networks are deterministic, so steady frames give steady maps. Averaging the maps themselves doubles the
-    flicker (benchmarks/results/flicker.md): they answer to a darker frame by brightening more, and averaged
+    flicker (benchmarks/results/flicker.json): they answer to a darker frame by brightening more, and averaged
     the answer comes in the wrong frame.
 
     Args:
@@ -43,7 +44,7 @@ class Steady:
     """
 
     def __init__(self, smooth: float):
-        if isinstance(smooth, bool) or not isinstance(smooth, (int, float)):
+        if not is_number(smooth):
             raise TypeError(f"smooth must be a number, got {type(smooth).__name__}")
         if not 0 <= smooth < 1:
             raise ValueError(f"smooth must lie in [0, 1), got {smooth}")

@@ -10,8 +10,10 @@ from torch import nn
 
 import fastllie
 from fastllie.models import Dawn
+from fastllie.models.contract import Window
 from fastllie.models.dawn.brain import CHROMA, luma, noise_levels, see, thumbnail
 from fastllie.models.dawn.denoiser import Denoiser
+from fastllie.models.dawn.network import HALO
 from fastllie.ops import reference
 
 
@@ -101,7 +103,7 @@ def test_weights_of_one_are_the_picture_itself():
 def test_denoise_blends():
     x = picture(1, 3, 64, 96)
     v = [network(denoise=amount) for amount in (0.0, 0.5, 1.0)]
-    nothing, half, all_of_it = (one.denoised(x, one.observe(x)) for one in v)
+    nothing, half, all_of_it = (one.denoised(x, one.look(x)) for one in v)
     assert torch.allclose(half, (nothing + all_of_it) / 2, atol=1e-5)
 
 
@@ -122,8 +124,8 @@ def test_options_out_of_range_are_errors(options):
 def test_a_part_of_what_was_observed_is_that_part_of_the_whole():
     made = network(torch.float64)
     x = picture(2, 3, 230, 310, dtype=torch.float64)
-    whole, observed = made(x), made.observe(x)
-    part = made(x[..., 32:, 48:], observed=observed, place=(32, 48), size=(230, 310))
+    part = made(x[..., 32:, 48:], *made.look(x), window=Window(32, 48, 230, 310))
+    whole = made(x)
     assert torch.allclose(part[..., 64:, 64:], whole[..., 96:, 112:], atol=1e-12)
     # the halo is needed: without it the border shows
     assert (part[..., :8, :] - whole[..., 32:40, 48:]).abs().max() > 1e-6
@@ -132,13 +134,13 @@ def test_a_part_of_what_was_observed_is_that_part_of_the_whole():
 def test_nothing_further_than_the_halo_counts():
     made = network(torch.float64)
     x = picture(1, 3, 320, 320, dtype=torch.float64)
-    observed = made.observe(x)
+    sight = made.look(x)
     changed = x.clone()
     changed[..., 160:176, 160:176] = 0.9
-    moved = (made(changed, observed=observed) - made(x, observed=observed)).abs().amax((0, 1)).amax(1)
+    moved = (made(changed, *sight) - made(x, *sight)).abs().amax((0, 1)).amax(1)
     rows = (moved > 1e-12).nonzero()[:, 0]
-    assert 160 - Dawn.halo < rows.min() < 150
-    assert 185 < rows.max() < 176 + Dawn.halo
+    assert 160 - HALO < rows.min() < 150
+    assert 185 < rows.max() < 176 + HALO
 
 
 @pytest.fixture

@@ -295,7 +295,7 @@ def test_threads_do_not_change_the_bits():
 FORK = """
 import os, signal, sys, torch
 from fastllie import _native
-from fastllie.ops.tensors import views
+from fastllie.ops.launch import views
 
 x, illum = torch.full((1, 3, 512, 512), 0.25), torch.full((1, 3, 512, 512), 0.5)
 out = torch.zeros_like(x)

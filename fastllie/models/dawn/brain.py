@@ -66,7 +66,7 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     steps = torch.arange(4, device=x.device)
     rows = (rows + steps).clamp(max=height - 1).flatten()
     columns = (columns + steps).clamp(max=width - 1).flatten()
-    v = x[..., rows, :][..., columns]
+    v = floats(x[..., rows, :][..., columns])
     v = v / (v + mean)
     redness, blueness = (v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA)
     planes = torch.cat([luma(v), blueness, redness], 1)
@@ -87,11 +87,17 @@ def _diagonal(x: Tensor, step: int) -> Tensor:
     return (a - b - c + d).abs() / 2
 
 
-def see(x: Tensor) -> Seen:
-    """What is to be known of whole pictures `[B, 3, H, W]`; half precision is widened."""
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
-    thumb = thumbnail(x)
+def floats(x: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1], and halves in float32."""
+    if x.dtype == torch.uint8:
+        return x.float() / 255
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def see(x: Tensor, thumb: Tensor | None = None) -> Seen:
+    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known."""
+    if thumb is None:
+        thumb = thumbnail(floats(x))
     mean = luma(thumb).mean((2, 3), keepdim=True) + LEAST_MEAN
     return Seen(thumb, mean, noise_levels(x, mean))
 

@@ -1,0 +1,38 @@
+// What isa_*.cpp includes after its target: every loop, in the namespace FASTLLIE_SET. With FASTLLIE_BF16
+// only those that multiply pairs of bfloat16.
+#include "curve.h"
+#include "sci.h"
+#include "smoothness.h"
+#include "zero_reference.h"
+
+namespace fastllie::FASTLLIE_SET {
+#include "cpu/simd.h"
+
+#include "cpu/pack.h"
+
+#include "cpu/transpose.h"
+
+#include "cpu/convolution_gather.h"
+#include "cpu/convolution_multiply.h"
+#include "cpu/winograd.h"
+
+#include "cpu/convolution_loops.h"
+
+#include "cpu/zerodce_loops.h"
+
+#if !defined(FASTLLIE_BF16)
+#include "cpu/convolution_training_loops.h"
+#include "cpu/curve_loops.h"
+#include "cpu/illumination_loops.h"
+#include "cpu/sci_loops.h"
+#include "cpu/smoothness_loops.h"
+#include "cpu/zero_reference_loops.h"
+#include "cpu/zerodcepp_loops.h"
+
+#include "cpu/zerodcepp_maps_loops.h"
+
+#include "cpu/dawn_loops.h"
+
+#include "cpu/dawn_rows_loops.h"
+#endif
+}  // namespace fastllie::FASTLLIE_SET

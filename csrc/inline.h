@@ -1,0 +1,12 @@
+// How the arithmetic that C++ and CUDA share is declared. There T is float, double, or a vector of either:
+// whatever the loops around it hold in registers.
+#pragma once
+
+#if defined(__CUDACC__)
+#define FASTLLIE_INLINE static __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+// always: a copy of a template that is not inlined would be shared between instruction sets by the linker
+#define FASTLLIE_INLINE static inline __attribute__((always_inline))
+#else
+#define FASTLLIE_INLINE static inline
+#endif

@@ -1,0 +1,50 @@
+"""Where a backend's kernels are, what they get to know of tensors, and where they run."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastllie import _native
+
+Handle = tuple[int, str, tuple[int, ...]]
+
+
+class Kernels(NamedTuple):
+    """How an operator is launched: `module.NAME(*handles(tensor, ...), setting, ..., *place)`.
+
+    Attributes:
+        module: Of the backend; all have the same functions with the same arguments.
+        handles: What its functions take in a tensor's place.
+        place: Their last arguments: the number of threads, or a device and a stream.
+    """
+
+    module: Any
+    handles: Callable[..., Sequence[Any]]
+    place: tuple[int, ...]
+
+
+def kernels(backend: str, operator: str, x: Tensor) -> Kernels:
+    """The kernels of an operator on a backend that `choose` gave for `x`; "torch" has none."""
+    if backend == "triton":
+        return Kernels(import_module(f"fastllie.kernels.{operator}"), lambda *tensors: tensors, ())
+    if backend == "cuda":
+        return Kernels(_native.cuda, views, cuda_place(x))
+    return cpu_kernels()
+
+
+def cpu_kernels() -> Kernels:
+    """The kernels of the operators that only the CPU has."""
+    return Kernels(_native.cpu, views, (torch.get_num_threads(),))
+
+
+def views(*tensors: Tensor) -> list[Handle]:
+    """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
+    return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
+
+
+def cuda_place(x: Tensor) -> tuple[int, int]:
+    """The device and the current stream of a CUDA tensor."""
+    return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
