@@ -140,9 +140,7 @@ def _found(given: PathLike, walk: "_Walk") -> list[Job]:
         if not images and not walk.plan.unreadable:
             others = ", ".join(f"{len(paths)} {kind}" for kind, paths in walk.plan.passed_over.items())
             holds = f"; it holds {others}" if others else ""
-            raise ValueError(
-                f"the folder {text!r} holds no images ({', '.join(walk.suffixes)}){holds}"
-            )
+            raise ValueError(f"the folder {text!r} holds no images ({', '.join(walk.suffixes)}){holds}")
         return [(image, image.relative_to(path)) for image in images]
     if not path.exists() and glob.has_magic(text):
         files = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match)]
