@@ -71,6 +71,24 @@ def read(
     return with_white(photo, white_level, name)
 
 
+def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, int], str]:
+    """Width, height and format of an image file; only what an extra reads is decoded for it.
+
+    Args:
+        max_pixels: Of what is decoded.
+
+    Raises:
+        As `read`; more pixels in a file that is not decoded are no error.
+    """
+    with stream(path) as file:
+        start = file.read(32)
+    if extras.reader_of(start, path) is not None:
+        photo = read(path, max_pixels=max_pixels)
+        return photo.size, photo.stored.format
+    with opening(path, 2**62) as image:
+        return image.size, _KINDS.get(image.format, image.format)
+
+
 def with_white(photo: Photograph, white_level: int | str | None, name: str) -> Photograph:
     """The photograph with another value of white, and the same for its other pictures; see `read`.
 
@@ -122,8 +140,9 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
         return None
     pages, left_out = _full_pages(pages, only_first)
     kinds = [strips.kind_of(page) for page in pages]
-    # of 8 bits Pillow reads nearly all
-    if not all(kinds) or (set(kinds) == {"u1"} and not (big and order == ">")):
+    # of 8 bits Pillow reads nearly all, but not every BigTIFF, and channels beyond the fourth in silence
+    plain = set(kinds) == {"u1"} and all(page.first(277, 1) <= 4 for page in pages)
+    if not all(kinds) or (plain and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
     made: list[Photograph] = []
