@@ -95,7 +95,7 @@ def nerco(subject: Any, x: Tensor) -> Callable[[], Tensor]:
     Args:
         subject: A `fastllie.benchmarking.baselines.Subject` with weights that draw the image anew.
     """
-    state = subject.plain("float32").network.state_dict()
+    state = subject.network().state_dict()
     width = len(state["Pre.model.1.weight"])
     plain = record.of_tests("published_nerco").NeRCo(width)
     plain.load_state_dict(state)

@@ -176,6 +176,33 @@ struct ZeroDcePP {
 
 void zerodcepp_forward_cpu(const ZeroDcePP& network, int threads);
 
+// dawn: the denoiser's pyramid in v = x / (x + mean), then black levels and the curve from the grid; see
+// fastllie.ops.dawn. All but x and out is float32 and contiguous.
+struct Dawn {
+  View x, out;
+  Sizes sizes;
+  int64_t place[2], whole[2];  // of the first pixel in its picture, and that picture's size
+  const float* grid;           // [B, 6, 8, 8, 12]
+  const float* means;          // [B]
+  const float* gains;          // [B, 4, 3]
+  const float* biases;         // [B, 84]
+  const float* weights;
+  float denoise;     // from 0 to 1; where it is 0 the four pointers below `means` are not read
+  float* workspace;  // of dawn_floats_cpu
+};
+
+int64_t dawn_floats_cpu(const Sizes& sizes);
+void dawn_forward_cpu(const Dawn& network, int threads);
+
+// Means over 64 x 96 equal parts, for images of at least as many rows and columns.
+struct DawnThumbnail {
+  View x;
+  Sizes sizes;
+  float* out;  // [B, 3, 64, 96]
+};
+
+void dawn_thumbnail_cpu(const DawnThumbnail& thumbnail, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

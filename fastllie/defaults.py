@@ -1,5 +1,6 @@
 """Defaults that functions and the command line share; they cost no import of PyTorch."""
 
+METHOD = "zerodce"
 # of the demo: this machine alone
 HOST, PORT = "127.0.0.1", 7860
 # of a benchmark

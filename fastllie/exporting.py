@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
 from fastllie.images.files import replacing
-from fastllie.models.network import Network
 
 SUFFIXES = (".onnx", ".pt2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -97,8 +96,8 @@ def export(
         _need("onnx", "onnxscript", "onnxruntime")
     found = checkpoint.find(method, weights)
     given_options = methods.options_of(method, options)
-    network: Network = checkpoint.build(method, found, given_options).requires_grad_(False)
-    copy: Network = checkpoint.build(method, found, given_options).requires_grad_(False)
+    network = checkpoint.build(method, found, given_options).requires_grad_(False)
+    copy = checkpoint.build(method, found, given_options).requires_grad_(False)
     contract = network.contract
     if not contract.exportable:
         raise ValueError(contract.unexportable)

@@ -168,6 +168,24 @@ METHODS: Mapping[str, MethodInfo] = {
             ),
             training=_UNPAIRED,
         ),
+        MethodInfo(
+            name="dawn",
+            title="dawn",
+            paper="none: our own, see docs/dawn.md",
+            model="fastllie.models:Dawn",
+            parameters=157_540,
+            halo=None,
+            weights=(Variant("fastllie", "dawn.safetensors", _OURS, "Apache-2.0"),),
+            options=(
+                Option("denoise", 1.0, "how much of the noise is taken out, from 0 to 1"),
+                Option(
+                    "exposure",
+                    None,
+                    "the mean luma that is aimed at, between 0 and 1; None leaves it to the network",
+                ),
+            ),
+            training="well-exposed photographs alone; no pairs, no labels",
+        ),
     )
 }
 

@@ -56,7 +56,6 @@ MAY_IMPORT = {
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
-        "fastllie.models.network",
     ),
     "fastllie/benchmarking": (
         "fastllie.benchmarking",
@@ -66,6 +65,7 @@ MAY_IMPORT = {
         "fastllie.exporting",
         "fastllie.defaults",
         "fastllie.images.files",
+        "fastllie.inference.loading",
         "fastllie.methods",
         "fastllie.models",
         "fastllie.ops",

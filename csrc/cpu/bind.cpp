@@ -164,6 +164,36 @@ void bind_illumination(py::module_& m) {
       NoGil());
 }
 
+void bind_dawn(py::module_& m) {
+  m.def("dawn_floats", dawn_floats_cpu);
+  m.def(
+      "dawn_forward",
+      [](View x, View out, Sizes sizes, std::array<int64_t, 2> place, std::array<int64_t, 2> whole,
+         const std::array<uintptr_t, 5>& parts, float denoise, uintptr_t workspace, int threads) {
+        const auto part = [&](int i) { return at<const float>(parts[i]); };
+        dawn_forward_cpu({x,
+                          out,
+                          sizes,
+                          {place[0], place[1]},
+                          {whole[0], whole[1]},
+                          part(0),
+                          part(1),
+                          part(2),
+                          part(3),
+                          part(4),
+                          denoise,
+                          at<float>(workspace)},
+                         threads);
+      },
+      NoGil());
+  m.def(
+      "dawn_thumbnail",
+      [](View x, Sizes sizes, uintptr_t out, int threads) {
+        dawn_thumbnail_cpu({x, sizes, at<float>(out)}, threads);
+      },
+      NoGil());
+}
+
 void bind_sci(py::module_& m) {
   m.def(
       "sci_forward",
@@ -223,6 +253,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_convolution(m);
   bind_convolution_training(m);
   bind_curve(m);
+  bind_dawn(m);
   bind_illumination(m);
   bind_sci(m);
   bind_smoothness(m);

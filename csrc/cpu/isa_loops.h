@@ -30,5 +30,9 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/zerodcepp_loops.h"
 
 #include "cpu/zerodcepp_maps_loops.h"
+
+#include "cpu/dawn_loops.h"
+
+#include "cpu/dawn_rows_loops.h"
 #endif
 }  // namespace fastllie::FASTLLIE_SET

@@ -48,6 +48,7 @@ class Subject:
         path: The file of the weights.
         weights: What they are called: a variant or a file.
         weight_bytes: What they take in memory.
+        halo: Of the network with these weights and options, as in its contract.
     """
 
     def __init__(
@@ -68,12 +69,19 @@ class Subject:
         self.path = checkpoint.find(method, weights)
         self.weights = shipped[0].name if weights is None else str(weights)
         self._exported: Path | Unexported | None = None
-        self.weight_bytes = sum(tensor.nbytes for tensor in self.plain().state_dict().values())
+        network = self.network()
+        self.halo = network.contract.halo
+        size = getattr(torch, dtype).itemsize
+        self.weight_bytes = sum(size * tensor.numel() for tensor in network.state_dict().values())
+
+    def network(self) -> Network:
+        """The network as the method has it, with its weights, on the CPU."""
+        network: Network = checkpoint.build(self.method, self.path, self.options)
+        return network.requires_grad_(False)
 
     def plain(self, dtype: str | None = None) -> nn.Module:
         """The network in PyTorch's own operators alone, in `dtype` (None: the subject's)."""
-        network: Network = checkpoint.build(self.method, self.path, self.options).requires_grad_(False)
-        return network.plain().to(self.device, getattr(torch, dtype or self.dtype))
+        return self.network().plain().to(self.device, getattr(torch, dtype or self.dtype))
 
     def onnx(self) -> Path:
         """The network as `fastllie.export` writes it, float32, any size; written once in the folder.

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie import methods
 from fastllie.api import Enhancer
 from fastllie.benchmarking import baselines
 from fastllie.benchmarking.baselines import BASELINES, Call, Subject
@@ -113,7 +112,7 @@ class Bench:
             taken = self.bytes[EAGER] * pixels
         else:
             # in tiles; where the result depends on the whole image, one image after the other
-            taken = self.bytes[OURS] * alone if methods.info(self.subject.method).halo is None else 0.0
+            taken = self.bytes[OURS] * alone if self.subject.halo is None else 0.0
         taken += IMAGE_BYTES * pixels
         most = free_memory(self.device) * MEMORY_SHARE
         if taken <= most:

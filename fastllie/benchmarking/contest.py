@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fastllie import methods
-from fastllie.api import Enhancer
 from fastllie.benchmarking import baselines
 from fastllie.benchmarking.baselines import BASELINES, Call, Subject
 from fastllie.benchmarking.bench import Bench, Effort
 from fastllie.benchmarking.machine import describe
 from fastllie.benchmarking.timing import Benchmark, Case
 from fastllie.defaults import ROUNDS, SECONDS, SIZES
+from fastllie.inference.loading import default_device, device_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -189,13 +189,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    # refuses what is no device, and what is not there
-    Enhancer("sci", device=device)
-    found = torch.device(device)
+    found = device_of(device) or default_device()
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be the CPU or CUDA, got {device!r}")
-    if found.type == "cuda" and found.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
     return found

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
                 niqe_model=arguments.niqe_model,
                 lpips_weights=arguments.lpips_weights,
                 progress=count,
-                **options(arguments.option),
+                **options(arguments),
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -28,7 +28,7 @@ def open_network(
 ) -> Network:
     """A network that belongs to the caller: see `fastllie.load`."""
     path = checkpoint.find(method, weights)
-    network: Network = checkpoint.build(method, path, methods.options_of(method, options))
+    network = checkpoint.build(method, path, methods.options_of(method, options))
     return network.to(device=device_of(device) or torch.device("cpu"), dtype=dtype_of(dtype))
 
 
@@ -47,7 +47,7 @@ def shared_network(
             return _models[key]
         # ordinary tensors, in whatever mode the caller is
         with torch.inference_mode(False):
-            network: Network = checkpoint.build(method, path, options).requires_grad_(False)
+            network = checkpoint.build(method, path, options).requires_grad_(False)
             network = network.to(device=device, dtype=dtype)
             if device.type == "cpu":
                 # see tiles.CPU_TILE

@@ -13,7 +13,8 @@ class Grid:
 
     Attributes:
         multiple: Sides are completed to multiples of this; tiles have to lie on them.
-        completed: Of a side: which pixel stands at each place of the completed side, int64.
+        completed: Of a side: which pixel stands at each place of the completed side, int64. The image lies in
+            the middle; of an odd number of further places one more comes after it.
         pixel_bytes: Memory that one pixel of a tile takes, in float32.
     """
 

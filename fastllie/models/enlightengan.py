@@ -107,7 +107,7 @@ class EnlightenGAN(Network):
             self._add_block(level, 2 * outputs, outputs)
         del self.bn9_2
         self.conv10 = nn.Conv2d(width, 3, 1)
-        self._built = Built.of(self, EnlightenGAN)
+        self._built = Built.of(self, EnlightenGAN, ("align_corners", "halve_wide", "in_logits"))
 
     def _add_block(self, block: int, inputs: int, outputs: int) -> None:
         self.add_module(f"conv{block}_1", nn.Conv2d(inputs, outputs, 3, padding=1))

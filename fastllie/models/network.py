@@ -1,6 +1,6 @@
 """What every network is besides its layers: declared, also had in standard operators, fused only as built."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,13 +31,19 @@ class Built(NamedTuple):
     children: Mapping[str, "Built | None"]
 
     @classmethod
-    def of(cls, module: nn.Module, kind: type[nn.Module] | None = None) -> "Built":
-        """As the module is now; `kind` is the class that it has to be of, by default its own."""
+    def of(cls, module: nn.Module, kind: type[nn.Module] | None = None, free: Sequence[str] = ()) -> "Built":
+        """As the module is now.
+
+        Args:
+            kind: The class that it has to be of; None: its own.
+            free: Settings that may change, since every path reads them when it runs.
+        """
         kind, attributes = kind or type(module), module.__dict__
         _forwards.setdefault(kind, kind.forward)
+        settings = {name: value for name, value in attributes.items() if name not in _COMMON}
         return cls(
             kind,
-            {name: value for name, value in attributes.items() if name not in _COMMON},
+            {**settings, **dict.fromkeys(free, ...)},
             _shapes(attributes),
             {name: child and cls.of(child) for name, child in attributes["_modules"].items()},
         )
@@ -52,7 +58,7 @@ class Built(NamedTuple):
         if len(attributes.keys() - _COMMON) != len(self.settings):
             return False
         for name, value in self.settings.items():
-            if attributes.get(name, _COMMON) != value:
+            if name not in attributes or (value is not ... and attributes[name] != value):
                 return False
         children = attributes["_modules"]
         if _shapes(attributes) != self.tensors or children.keys() != self.children.keys():
@@ -105,8 +111,8 @@ def standard_only() -> bool:
 class Network(nn.Module):
     """A method's network: images `[B, 3, H, W]` in [0, 1] to images of the same shape.
 
-    The last line of a constructor is `self._built = Built.of(self, <its class>)`. `forward` has no arguments
-    by keyword only: the older of the two ONNX exporters passes their defaults by position.
+    The last line of a constructor is `self._built = Built.of(self, <its class>, ...)`. `forward` has no
+    arguments by keyword only: the older of the two ONNX exporters passes their defaults by position.
     """
 
     _built: Built

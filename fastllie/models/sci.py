@@ -100,7 +100,9 @@ class EnhanceNetwork(nn.Module):
             folded = self._fold()
             return folded, _reversed(*folded)
 
-        return self._packing.get([*self.parameters(), *self.buffers()], None, both)[bgr]
+        # settled weights are not looked at
+        weights = [] if self._packing.settled else [*self.parameters(), *self.buffers()]
+        return self._packing.get(weights, None, both)[bgr]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         first: Any = self.in_conv[0]
@@ -256,10 +258,13 @@ class SCI(Network):
 
     @property
     def contract(self) -> Contract:
-        network = self.enhance
-        shallow = isinstance(network, EnhanceNetwork) and (network.blocks, self.channels) == (1, 3)
         # a block of somebody else's may not tell
-        return Contract(getattr(network, "halo", None), one_pass=shallow)
+        return Contract(getattr(self.enhance, "halo", None), one_pass=self._shallow())
+
+    def _shallow(self) -> bool:
+        """Whether one kernel does it all."""
+        network = self.enhance
+        return isinstance(network, EnhanceNetwork) and (network.blocks, self.channels) == (1, 3)
 
     def settle(self) -> None:
         super().settle()
@@ -277,10 +282,9 @@ class SCI(Network):
         return self.stage(x, x)[1]
 
     def _fused(self, x: Tensor) -> bool:
-        if self.training or not self.contract.one_pass:
+        if self.training or not self._shallow():
             return False
-        tensors = (x, *self.enhance.parameters())
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.enhance.parameters())):
             return False
         # a compiler cannot look at the layers, and fuses them itself
         return self._packing.settled if torch.compiler.is_compiling() else self.as_built()

@@ -175,7 +175,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         super().__init__(3, separable=True, padding=padding)
         check_count("scale", scale)
         self.scale = scale
-        self._built = Built.of(self, ZeroDCEPlusPlus)
+        self._built = Built.of(self, ZeroDCEPlusPlus, ("scale",))
 
     @property
     def contract(self) -> Contract:

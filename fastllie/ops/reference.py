@@ -298,3 +298,54 @@ def _apart(means: Tensor) -> tuple[Tensor, Tensor]:
     """
     differences = means[:, :, None] - means[:, None, :]
     return differences.pow(4).sum((1, 2)) / 2, differences.pow(3).sum(2)
+
+
+def apply_grid_curve(
+    x: Tensor,
+    grid: Tensor,
+    guide: Tensor,
+    *,
+    place: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+    steps: int = 8,
+) -> Tensor:
+    """Take black levels off and brighten by the quadratic curve, both looked up in a bilateral grid.
+
+    Pixel (i, j) of a picture of `size` lies at the middle of its place in [0, 1]^2, as the cells of the grid
+    do; its guide from 0 to 1 goes from the middle of the first luma to that of the last. Between the middles
+    the six values alpha, black are linear, beyond the outer ones constant. Then for each channel
+
+        y = clamp((x - black) / (1 - black), 0, 1),   `steps` times: y <- y + alpha * y * (1 - y).
+
+    Args:
+        x: Images, `[B, 3, H, W]` in [0, 1].
+        grid: `[B, 6, lumas, rows, columns]`: alpha of the three channels in [-1, 1], then black, below 1.
+        guide: `[B, 1, H, W]` in [0, 1].
+        place: Row and column of the first pixel of `x` in its picture.
+        size: Height and width of the picture; None where `x` is all of it.
+        steps: At least 1.
+    """
+    height, width = x.shape[-2:]
+    whole = (height, width) if size is None else size
+    lumas, rows, columns = grid.shape[2:]
+    down = _hats(height, place[0], whole[0], rows, grid)
+    across = _hats(width, place[1], whole[1], columns, grid)
+    # of each row of pixels first: it is small
+    stripes = down @ grid
+    heights = guide.clamp(0, 1) * (lumas - 1)
+    values = x.new_zeros(())
+    for luma in range(lumas):
+        weight = (1 - (heights - luma).abs()).clamp(min=0)
+        values = values + weight * (stripes[:, :, luma] @ across.T)
+    alpha, black = values[:, :3], values[:, 3:]
+    y = ((x - black) / (1 - black)).clamp(0, 1)
+    for _ in range(steps):
+        y = y + alpha * (y - y * y)
+    return y
+
+
+def _hats(count: int, start: int, whole: int, cells: int, like: Tensor) -> Tensor:
+    """Weights `[count, cells]` of the cells for pixels from `start` on of a row of `whole`."""
+    pixels = torch.arange(count, device=like.device, dtype=like.dtype) + (start + 0.5)
+    places = (pixels * (cells / whole) - 0.5).clamp(0, cells - 1)
+    return (1 - (places[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)).abs()).clamp(min=0)

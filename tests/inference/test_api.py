@@ -108,7 +108,7 @@ def test_tiles_bound_what_goes_through_the_network():
     assert seen == [(1, 3, 10, 9)] * 5 + [(2, 3, 10, 9)] * 2 + [(1, 3, 10, 9)] + [(1, 3, 9, 9)] * 10
 
 
-def test_images_that_hang_together_stay_whole():
+def test_images_whose_pixels_depend_on_the_whole_stay_whole():
     seen = []
 
     def model(x):

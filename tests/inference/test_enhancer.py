@@ -88,7 +88,7 @@ def test_overlapping_tiles_fade_over():
     columns = torch.linspace(0, 1, 100).expand(2, 3, 60, 100).contiguous()
     noisy = columns + 0.2 * torch.rand(columns.shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(blended(stretched, noisy, 100, 10), stretched(noisy))
-    # what hangs on no other pixel stays what it is
+    # what depends on no other pixel stays what it is
     torch.testing.assert_close(blended(torch.square, noisy, 30, 7), noisy.square(), rtol=0, atol=1e-6)
     seen.clear()
     got = blended(stretched, columns, 40, 20)

@@ -551,7 +551,7 @@ def test_our_layout_tells_the_whole_network(tmp_path, options):
     metadata = {"method": "sci", "padding": network.padding, "blocks": str(network.blocks)}
     checkpoint.write(tmp_path / "w.safetensors", network.state_dict(), metadata)
     loaded = fastllie.load("sci", tmp_path / "w.safetensors")
-    for name in ("block", "blocks", "channels", "padding", "halo"):
+    for name in ("block", "blocks", "channels", "padding", "contract"):
         assert getattr(loaded, name) == getattr(network, name), name
     x = torch.rand(1, 3, 30, 40)
     with torch.no_grad():

@@ -349,6 +349,19 @@ def test_settings_of_layers_count():
         assert not network.as_built()
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("zerodce++", {"scale": 3}), ("enlightengan", {"align_corners": True}), ("nerco", {"in_logits": False})],
+)
+def test_options_may_change(method, options):
+    network, other = random_network(method), random_network(method, **options)
+    for name, value in options.items():
+        setattr(network, name, value)
+    assert network.as_built()
+    with torch.no_grad():
+        assert torch.equal(network(X), other(X))
+
+
 def test_a_subclass_runs_its_own_layers(network):
     kind = type(network)
     inverted = type("Mine", (kind,), {"forward": lambda self, x: 1 - kind.forward(self, x)})

@@ -4,7 +4,6 @@ import sys
 import warnings
 
 import numpy as np
-import pytest
 import torch
 from helpers import refused
 from safetensors.torch import save_file
@@ -68,13 +67,6 @@ def random_clip(seed=0):
             value = 0.1 * value
         found[key] = value
     return {**found, "logit_scale": torch.tensor(2.3)}
-
-
-@pytest.fixture(scope="module")
-def clip_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
-    save_file(random_clip(), path)
-    return path
 
 
 def test_clip_is_read_from_any_of_its_files(clip_file, tmp_path, monkeypatch):

@@ -22,12 +22,14 @@ class Batch(NamedTuple):
         target: What it should become; the same tensor where nothing is known.
         normal: Images of normal light, drawn independently of `x`; None but for unpaired photographs.
         undarkened: `x` as the photographs have it, where the source has made it darker; None elsewhere.
+        clean: `x` without noise, where the source has added some to whole scenes; None elsewhere.
     """
 
     x: Tensor
     target: Tensor
     normal: Tensor | None = None
     undarkened: Tensor | None = None
+    clean: Tensor | None = None
 
 
 class Source(Protocol):
@@ -54,7 +56,7 @@ class Source(Protocol):
         ...
 
 
-class _Passes:
+class Passes:
     """Which photographs a step shows: each once a pass, in an order shuffled anew for each."""
 
     def __init__(self, count: int, batch: int, seed: int, *stream: int):
@@ -121,8 +123,8 @@ class _Shuffled:
         self._flips = flips
         self._names = names
         self._device = device or torch.device("cpu")
-        self._passes = _Passes(len(photographs), batch, seed)
-        self._beside = None if normal is None else _Passes(len(normal), batch, seed, 0, _NORMAL_ORDER)
+        self._passes = Passes(len(photographs), batch, seed)
+        self._beside = None if normal is None else Passes(len(normal), batch, seed, 0, _NORMAL_ORDER)
         self.photographs = len(photographs)
         self.steps_per_epoch = self._passes.steps_per_epoch
 
@@ -135,7 +137,7 @@ class _Shuffled:
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         chosen = self._passes.chosen(step)
-        mine = _slice(len(chosen), part, parts)
+        mine = share_of(len(chosen), part, parts)
         x = self._images(self._low, chosen, step, 0, mine)
         target = x if self._target is None else self._images(self._target, chosen, step, 0, mine)
         if self._normal is None or self._beside is None:
@@ -227,7 +229,7 @@ class Unpaired(Photographs):
         self._by_index = by_index
         self._dark_share = dark_share
         self._darkening = darkening
-        self._passes = _Passes(max(len(photographs), len(normal)), batch, seed)
+        self._passes = Passes(max(len(photographs), len(normal)), batch, seed)
         self.photographs = len(photographs) + len(normal)
         self.steps_per_epoch = self._passes.steps_per_epoch
 
@@ -237,7 +239,7 @@ class Unpaired(Photographs):
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         chosen = self._passes.chosen(step)
-        mine = _slice(len(chosen), part, parts)
+        mine = share_of(len(chosen), part, parts)
         if self._by_index or self._beside is None:
             others = [index % len(self._others) for index in chosen]
         else:
@@ -301,7 +303,7 @@ class SyntheticExposures:
         return [str(index) if self._names is None else self._names[index] for index in chosen]
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
-        drawn = self._draw(step, _slice(self.size(step), part, parts))
+        drawn = self._draw(step, share_of(self.size(step), part, parts))
         chosen = self._chosen(drawn)
         crops = self._crops([self._pixels[index] for index in chosen], step, drawn)
         return Batch(
@@ -360,14 +362,15 @@ class UnpairedExposures(SyntheticExposures):
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         frames = super().batch(step, part, parts)
-        drawn = self._draw(step, _slice(self.size(step), part, parts), _NORMAL)
+        drawn = self._draw(step, share_of(self.size(step), part, parts), _NORMAL)
         chosen = (drawn.chances.photograph * len(self._normal)).long().tolist()
         crops = self._crops([self._normal[index] for index in chosen], step, drawn)
         normal = _placed(crops, self._device).float().div_(255)
         return frames._replace(normal=normal.contiguous(memory_format=torch.channels_last))
 
 
-def _slice(count: int, part: int, parts: int) -> slice:
+def share_of(count: int, part: int, parts: int) -> slice:
+    """Which of `count` things are part `part` of `parts`."""
     return slice(count * part // parts, count * (part + 1) // parts)
 
 

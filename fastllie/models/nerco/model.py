@@ -23,7 +23,7 @@ class NeRCo(Network):
     """NeRCo's inference: y = G_A(cat(x, Pre(x)) * mask), with the mask of H.
 
     `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. The
-    instance norms make every pixel hang on the whole image: there are no exact tiles. Without gradients each
+    instance norms make all pixels depend on the whole image: there are no exact tiles. Without gradients an
     image is computed in strips of rows, which differs from the whole by float rounding; the memory is about
     512 bytes a pixel in float32.
 
@@ -71,7 +71,7 @@ class NeRCo(Network):
         )
         self.H = MaskExtractor(width=width, blocks=mask_blocks)
         self.G_A = Generator(6, width=width, blocks=blocks)
-        self._built = Built.of(self, NeRCo)
+        self._built = Built.of(self, NeRCo, ("size_mode", "in_logits"))
 
     @property
     def contract(self) -> Contract:

@@ -1,0 +1,56 @@
+#include <algorithm>
+
+#include "cpu/dawn_task.h"
+#include "cpu/parallel.h"
+
+namespace fastllie {
+namespace {
+
+constexpr int64_t BLOCK = int64_t{1} << DAWN_LEVELS;
+// Rows of a unit of work, each of which makes the rows around it anew
+constexpr int64_t ROWS_LEAST = 16, ROWS_MOST = 128;
+
+// Calls body(from, to) for bands of rows.
+template <class Body>
+void in_bands(int64_t rows, int threads, const Body& body) {
+  const int64_t band = std::clamp(parts(rows, 2 * threads), ROWS_LEAST, ROWS_MOST);
+  parallel(parts(rows, band), threads, [&](int64_t from, int64_t to) {
+    for (int64_t unit = from; unit < to; ++unit) body(unit * band, smaller((unit + 1) * band, rows));
+  });
+}
+
+}  // namespace
+
+int64_t dawn_floats_cpu(const Sizes& sizes) {
+  return DawnTask::floats(rounded_up(sizes[2], BLOCK), rounded_up(sizes[3], BLOCK));
+}
+
+void dawn_forward_cpu(const Dawn& network, int threads) {
+  const auto& [batch, channels, height, width] = network.sizes;
+  const DawnLoops run = FASTLLIE_CHOOSE(dawn_loops)();
+  expect_whole_pages(network.out, batch * channels * height * width);
+  for (int64_t image = 0; image < batch; ++image) {
+    float* next = network.workspace;
+    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), next);
+    const auto bands = [&](int64_t rows, DawnLoop loop) {
+      in_bands(rows, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
+    };
+    if (network.denoise == 0) {
+      bands(height, run.brighten);
+      continue;
+    }
+    bands(task.height / 2, run.halve);
+    for (int level = 0; level < 3; ++level) bands(task.height >> (level + 2), run.coarser[level]);
+    bands(task.height / 8, run.eighth);
+    bands(task.height / 4, run.quarter);
+    bands(task.height / 2, run.finish);
+  }
+}
+
+void dawn_thumbnail_cpu(const DawnThumbnail& thumbnail, int threads) {
+  const auto run = FASTLLIE_CHOOSE(dawn_loops)().thumbnail;
+  parallel(thumbnail.sizes[0] * DAWN_THUMB_ROWS, threads,
+           [&](int64_t from, int64_t to) { run(thumbnail, from, to); });
+}
+
+}  // namespace fastllie

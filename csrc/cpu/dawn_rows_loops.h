@@ -1,0 +1,327 @@
+// The loops of dawn that touch the image: v, the finest band, and the curve from the grid. Included once for
+// each instruction set, inside that set's namespace, after dawn_loops.h and zerodcepp_loops.h.
+
+constexpr float DAWN_BRIGHTEST = 0.995f;
+
+struct DawnColour {
+  f32v v[3];
+};
+
+// Luma, blueness and redness, and back.
+FASTLLIE_INLINE DawnColour dawn_to_ycc(const DawnColour& rgb) {
+  const f32v* const v = rgb.v;
+  return {{v[0] * 0.299f + v[1] * 0.587f + v[2] * 0.114f, v[0] * -0.1687f + v[1] * -0.3313f + v[2] * 0.5f,
+           v[0] * 0.5f + v[1] * -0.4187f + v[2] * -0.0813f}};
+}
+FASTLLIE_INLINE DawnColour dawn_to_rgb(const DawnColour& ycc) {
+  const f32v* const v = ycc.v;
+  return {{v[0] + v[1] * -0.000036820f + v[2] * 1.401987577f,
+           v[0] + v[1] * -0.344113281f + v[2] * -0.714103821f,
+           v[0] + v[1] * 1.771978117f + v[2] * -0.000134583f}};
+}
+
+// The pixels of the image from column `from` on, in v = x / (x + mean); beyond its ends it goes on with them.
+struct DawnReader {
+  const DawnTask& task;
+  float mean;
+
+  explicit DawnReader(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
+
+  void read(int64_t r, int64_t from, int64_t count, float* const (&to)[3]) const {
+    const Dawn& network = task.network;
+    const int64_t* const strides = network.x.strides;
+    const int64_t line = smaller(r, network.sizes[2] - 1), there = smaller(count, network.sizes[3] - from);
+    pack_rgb(network.x, task.image * strides[0] + line * strides[2] + from * strides[3], there, to);
+    for (int c = 0; c < 3; ++c)
+      for (int64_t w = there; w < count; ++w) to[c][w] = to[c][there - 1];
+  }
+  FASTLLIE_INLINE DawnColour scaled(float* const (&x)[3], int64_t at, float mean) {
+    DawnColour colour;
+    for (int c = 0; c < 3; ++c) {
+      const f32v v = load<f32v>(x[c] + at);
+      colour.v[c] = v / (v + mean);
+    }
+    return colour;
+  }
+};
+
+// Rows at half size: means of luma and colours, and of the finest band's magnitudes.
+static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
+  const DawnReader reader(task);
+  const DawnPlanes &means = task.mean[0], &finest = task.finest;
+  const int64_t height = means.height, width = task.width, pitch = DawnPlanes::pitch_of(width);
+  float* next = static_cast<float*>(scratch((3 + 4 * 6 + 1 + 2) * pitch * sizeof(float) +
+                                            DawnRing::floats(3, means.width) * sizeof(float)));
+  float* const x[3] = {next, next + pitch, next + 2 * pitch};
+  next += 3 * pitch;
+  const auto luma = [&, start = next](int c, int64_t r) { return start + ((r & 7) * 3 + c) * pitch; };
+  next += 4 * 6 * pitch;
+  float* const enlarged = next;
+  float* const magnitudes[2] = {next + pitch, next + 2 * pitch};
+  next += 3 * pitch;
+  // a band's first and last row need means that are another band's
+  const DawnRing halves(next, 3, means.width);
+  const auto halve = [&](int64_t r) {
+    for (int64_t line = 2 * r; line < 2 * r + 2; ++line) {
+      reader.read(line, 0, width, x);
+      for (int64_t at = 0; at < width; at += LANES<float>) {
+        const DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+        for (int c = 0; c < 3; ++c) store(luma(c, line) + at, ycc.v[c], false);
+      }
+    }
+    for (int c = 0; c < 3; ++c) {
+      float* const row = halves.row(c, r);
+      dawn_reduce(luma(c, 2 * r), luma(c, 2 * r + 1), means.width, row);
+      dawn_extend(row, means.width);
+      if (r >= from && r < to)
+        __builtin_memcpy(means.row(c, r) - DawnPlanes::BEFORE, row - DawnPlanes::BEFORE,
+                         means.pitch * sizeof(float));
+    }
+  };
+  int64_t halved = from ? from - 1 : 0;
+  for (int64_t r = from; r < to; ++r) {
+    for (; halved < smaller(r + 2, height); ++halved) halve(halved);
+    for (int c = 0; c < 3; ++c) {
+      for (int k = 0; k < 2; ++k) {
+        dawn_enlarge(halves.row(c, r), halves.row(c, dawn_far(2 * r + k, height)), 0, means.width, enlarged);
+        dawn_band(luma(c, 2 * r + k), enlarged, width, task.gains(0)[c], nullptr, magnitudes[k]);
+      }
+      dawn_reduce(magnitudes[0], magnitudes[1], means.width, finest.row(c, r));
+      dawn_extend(finest.row(c, r), means.width);
+    }
+  }
+}
+
+// Looks up the grid along a row of the picture, and brightens.
+struct DawnCurves {
+  static constexpr int64_t CELLS = DAWN_LUMAS * DAWN_COLUMNS;
+  const DawnTask& task;
+  float mean;
+  float stripes[DAWN_PLANES][DAWN_COLUMNS][DAWN_LUMAS];  // of the grid at this row
+
+  explicit DawnCurves(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
+
+  // Of the row `r` of the image.
+  void look_up(int64_t r) {
+    const Dawn& network = task.network;
+    const float at =
+        (float(network.place[0] + r) + 0.5f) * (float(DAWN_ROWS) / float(network.whole[0])) - 0.5f;
+    const float place = at < 0 ? 0 : at > DAWN_ROWS - 1 ? float(DAWN_ROWS - 1) : at;
+    const int64_t row = smaller(int64_t(place), DAWN_ROWS - 2);
+    const float share = place - float(row);
+    const float* const grid = network.grid + task.image * DAWN_PLANES * DAWN_LUMAS * DAWN_ROWS * DAWN_COLUMNS;
+    for (int p = 0; p < DAWN_PLANES; ++p) {
+      for (int l = 0; l < DAWN_LUMAS; ++l) {
+        const float* const upper = grid + ((p * DAWN_LUMAS + l) * DAWN_ROWS + row) * DAWN_COLUMNS;
+        for (int w = 0; w < DAWN_COLUMNS; ++w)
+          stripes[p][w][l] = upper[w] * (1 - share) + upper[DAWN_COLUMNS + w] * share;
+      }
+    }
+  }
+
+  // The first column of the image, from `from` on, whose place lies beyond the middle of `cell`.
+  int64_t end_of(int64_t cell, int64_t from) const {
+    if (cell + 1 >= DAWN_COLUMNS - 1) return task.network.sizes[3];
+    const int64_t middle = ((2 * cell + 3) * task.network.whole[1] + DAWN_COLUMNS - 1) / (2 * DAWN_COLUMNS);
+    const int64_t end = middle - task.network.place[1];
+    return end < from ? from : smaller(end, task.network.sizes[3]);
+  }
+
+  // Pixels in v from column `w` of the image on, all between the middles of the same two cells.
+  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell,
+                                        int64_t w) {
+    const Dawn& network = curves.task.network;
+    const f32v zero{}, one = zero + 1.0f;
+    f32v columns;
+    for (int i = 0; i < LANES<float>; ++i) columns[i] = float(i);
+    f32v share =
+        (columns + (float(network.place[1] + w) + 0.5f)) * (float(DAWN_COLUMNS) / float(network.whole[1])) -
+        0.5f;
+    share = Bounds::at_most(Bounds::at_least(share, zero), zero + float(DAWN_COLUMNS - 1)) - float(cell);
+    const f32v luma = v.v[0] * 0.299f + v.v[1] * 0.587f + v.v[2] * 0.114f;
+    const f32v height = Bounds::at_most(Bounds::at_least(luma, zero), one) * float(DAWN_LUMAS - 1);
+    f32v values[DAWN_PLANES] = {};
+#pragma GCC unroll 8
+    for (int l = 0; l < DAWN_LUMAS; ++l) {
+      const f32v weight = Bounds::at_least(one - magnitude(height - float(l)), zero);
+      const f32v right = weight * share, left = weight - right;
+#pragma GCC unroll 6
+      for (int p = 0; p < DAWN_PLANES; ++p) {
+        values[p] += left * curves.stripes[p][cell][l];
+        values[p] += right * curves.stripes[p][cell + 1][l];
+      }
+    }
+    DawnColour y;
+    f32v alpha[3];
+    for (int c = 0; c < 3; ++c) {
+      const f32v black = values[3 + c];
+      f32v light = v.v[c] * curves.mean / (one - v.v[c]);
+      light = Bounds::at_most(Bounds::at_least(light, zero), one);
+      y.v[c] = Bounds::at_most(Bounds::at_least((light - black) / (one - black), zero), one);
+      alpha[c] = values[c];
+    }
+    brighten(y.v, alpha);
+    return y;
+  }
+};
+
+// Rows of the image, where nothing is denoised: clamped as where something is.
+static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
+  const Dawn& network = task.network;
+  const int64_t width = network.sizes[3], pitch = rounded_up(width, 2 * LANES<float>);
+  const DawnReader reader(task);
+  DawnCurves curves(task);
+  float* const start = static_cast<float*>(scratch(3 * pitch * sizeof(float)));
+  float* const x[3] = {start, start + pitch, start + 2 * pitch};
+  for (int64_t r = from; r < to; ++r) {
+    curves.look_up(r);
+    int64_t w = 0;
+    for (int64_t cell = 0; w < width; ++cell) {
+      const int64_t end = curves.end_of(cell, w), count = end - w;
+      if (!count) continue;
+      reader.read(r, w, count, x);
+      for (int64_t at = 0; at < count; at += LANES<float>) {
+        const DawnColour v = DawnReader::scaled(x, at, reader.mean);
+        const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
+        for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
+      }
+      const int64_t* const strides = network.out.strides;
+      unpack_rgb(x, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
+      w = end;
+    }
+  }
+}
+
+// Rows at half size, to the result: the network of the finest two bands, and the image.
+struct DawnFinish {
+  static constexpr int PARTS = 9;  // denoised means, weights of the finest band, means
+  const DawnTask& task;
+  const DawnLevel<1>& level;
+  const DawnReader reader;
+  DawnCurves curves;
+  DawnRing clean, weights;
+  int64_t pitch;
+  float *enlarged, *x[3];
+
+  static int64_t floats(const DawnTask& task) {
+    return 2 * DawnRing::floats(3, task.mean[0].width) + (PARTS + 3) * DawnPlanes::pitch_of(task.width);
+  }
+  DawnFinish(const DawnTask& task, const DawnLevel<1>& level, float*& next)
+      : task(task),
+        level(level),
+        reader(task),
+        curves(task),
+        clean(next, 3, level.width),
+        weights(next, 3, level.width),
+        pitch(DawnPlanes::pitch_of(task.width)),
+        enlarged(next) {
+    for (int c = 0; c < 3; ++c) x[c] = enlarged + (PARTS + c) * pitch;
+  }
+
+  void keep_row(int64_t r) const {
+    for (int c = 0; c < 3; ++c) {
+      level.weigh(task.clean[0], r, c, clean.row(c, r));
+      float* const row = weights.row(c, r);
+      __builtin_memcpy(row, level.weights.row(3 + c, r), level.width * sizeof(float));
+      dawn_extend(row, level.width);
+    }
+  }
+
+  // The two rows of the image that row r at half size is the mean of.
+  void finish(int64_t r) {
+    for (int64_t line = 2 * r; line < smaller(2 * r + 2, task.network.sizes[2]); ++line) {
+      curves.look_up(line);
+      int64_t w = 0;
+      for (int64_t cell = 0; w < task.network.sizes[3]; ++cell) {
+        const int64_t end = curves.end_of(cell, w);
+        if (end > w) piece(line, cell, w, end - w);
+        w = end;
+      }
+    }
+  }
+
+  void piece(int64_t line, int64_t cell, int64_t w, int64_t count) {
+    const Dawn& network = task.network;
+    const int64_t near = line / 2, far = dawn_far(line, level.height), half = w / 2;
+    const int64_t halves = (w + count + 1) / 2 - half;
+    for (int c = 0; c < 3; ++c) {
+      dawn_enlarge(clean.row(c, near), clean.row(c, far), half, halves, enlarged + c * pitch);
+      dawn_enlarge(weights.row(c, near), weights.row(c, far), half, halves, enlarged + (3 + c) * pitch);
+      dawn_enlarge(level.means.row(c, near), level.means.row(c, far), half, halves,
+                   enlarged + (6 + c) * pitch);
+    }
+    reader.read(line, w, count, x);
+    const float* const parts = enlarged + w % 2;
+    const f32v zero{}, most = zero + DAWN_BRIGHTEST;
+    for (int64_t at = 0; at < count; at += LANES<float>) {
+      DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+      for (int c = 0; c < 3; ++c) {
+        const auto part = [&](int p) { return load<f32v>(parts + (3 * p + c) * pitch + at); };
+        ycc.v[c] = part(0) + part(1) * (ycc.v[c] - part(2));
+      }
+      DawnColour v = dawn_to_rgb(ycc);
+      for (int c = 0; c < 3; ++c) v.v[c] = Bounds::at_most(Bounds::at_least(v.v[c], zero), most);
+      const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
+      for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
+    }
+    const int64_t* const strides = network.out.strides;
+    unpack_rgb(x, network.out, task.image * strides[0] + line * strides[2] + w * strides[3], count, false);
+  }
+};
+
+static void dawn_finish_rows(const DawnTask& task, int64_t from, int64_t to) {
+  const int64_t floats = DawnLevel<1>::floats(task.mean[0].width) + DawnFinish::floats(task);
+  float* next = static_cast<float*>(scratch(floats * sizeof(float)));
+  const DawnLevel<1> level(task, next);
+  DawnFinish rows(task, level, next);
+  const int64_t last = level.height - 1;
+  level.run(from ? from - 1 : 0, smaller(to + 1, level.height), [&](int64_t r) {
+    rows.keep_row(r);
+    if (r > from) rows.finish(r - 1);
+  });
+  if (to > last) rows.finish(last);
+}
+
+// Rows of the thumbnail of all images: each the mean of its share of the rows and columns.
+static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, int64_t to) {
+  constexpr int64_t ROWS = DAWN_THUMB_ROWS, COLUMNS = DAWN_THUMB_COLUMNS;
+  const int64_t height = thumbnail.sizes[2], width = thumbnail.sizes[3];
+  const int64_t pitch = rounded_up(width, 2 * LANES<float>);
+  float* const start = static_cast<float*>(scratch(6 * pitch * sizeof(float)));
+  float* const x[3] = {start, start + pitch, start + 2 * pitch};
+  float* const sums = start + 3 * pitch;
+  // how much of pixel p lies in the part of `size` pixels that begins at cell * size / cells
+  const auto share = [](int64_t p, int64_t cell, int64_t size, int64_t cells) {
+    const int64_t begin = std::max(cell * size, p * cells), end = smaller((cell + 1) * size, (p + 1) * cells);
+    return float(end - begin) / float(cells);
+  };
+  for (int64_t unit = from; unit < to; ++unit) {
+    const int64_t b = unit / ROWS, cell = unit % ROWS;
+    __builtin_memset(sums, 0, 3 * pitch * sizeof(float));
+    for (int64_t r = cell * height / ROWS; r < parts((cell + 1) * height, ROWS); ++r) {
+      const int64_t* const strides = thumbnail.x.strides;
+      pack_rgb(thumbnail.x, b * strides[0] + r * strides[2], width, x);
+      const float weight = share(r, cell, height, ROWS);
+      for (int c = 0; c < 3; ++c)
+        for (int64_t w = 0; w < width; w += LANES<float>)
+          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight,
+                false);
+    }
+    const float scale = float(ROWS * COLUMNS) / (float(height) * float(width));
+    for (int c = 0; c < 3; ++c) {
+      for (int64_t column = 0; column < COLUMNS; ++column) {
+        float sum = 0;
+        for (int64_t w = column * width / COLUMNS; w < parts((column + 1) * width, COLUMNS); ++w)
+          sum += sums[c * pitch + w] * share(w, column, width, COLUMNS);
+        thumbnail.out[((b * 3 + c) * ROWS + cell) * COLUMNS + column] = sum * scale;
+      }
+    }
+  }
+}
+
+DawnLoops dawn_loops() {
+  return {dawn_halve_rows,    {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
+          dawn_weigh_rows<2>, dawn_weigh_rows<3>,
+          dawn_finish_rows,   dawn_brighten_rows,
+          dawn_thumbnail_rows};
+}

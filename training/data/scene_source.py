@@ -1,0 +1,62 @@
+"""Batches of whole scenes; see `fastllie.training.data.scenes`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastllie.training.recipes import Scenes
+from fastllie.training.data.scenes import Frame, make_frame
+from fastllie.training.data.source import Batch, Passes, share_of
+
+
+class SyntheticScenes:
+    """Batches of scenes made of photographs, each photograph once a pass.
+
+    Args:
+        photographs: `[H, W, 3]` of uint8, of any sizes.
+        names: Of the photographs; their numbers by default.
+        device: Where the batches shall be; they are made on the CPU.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Tensor],
+        scenes: Scenes,
+        batch: int,
+        seed: int,
+        *,
+        names: Sequence[str] | None = None,
+        device: torch.device | None = None,
+    ):
+        self._pixels = photographs
+        self._scenes = scenes
+        self._seed = seed
+        self._names = names
+        self._device = device or torch.device("cpu")
+        self._passes = Passes(len(photographs), batch, seed)
+        self.photographs = len(photographs)
+        self.steps_per_epoch = self._passes.steps_per_epoch
+
+    def size(self, step: int) -> int:
+        return len(self._passes.chosen(step))
+
+    def names(self, step: int) -> list[str]:
+        chosen = self._passes.chosen(step)
+        return [str(index) if self._names is None else self._names[index] for index in chosen]
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        chosen = self._passes.chosen(step)
+        mine = range(len(chosen))[share_of(len(chosen), part, parts)]
+        frames = [self._frame(step, place, chosen[place]) for place in mine]
+        if not frames:
+            empty = torch.empty(0, 3, *self._scenes.size, device=self._device)
+            return Batch(empty, empty, clean=empty)
+        x, target, clean = (torch.stack(planes).to(self._device) for planes in zip(*frames, strict=True))
+        return Batch(x, target, clean=clean)
+
+    def _frame(self, step: int, place: int, photograph: int) -> Frame:
+        # a generator of its own for each frame: it is the same in whatever part of the batch it comes
+        random = np.random.default_rng((self._seed, step, place))
+        return make_frame(self._pixels[photograph].cpu(), self._scenes, random)

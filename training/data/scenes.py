@@ -1,0 +1,193 @@
+"""Whole dark scenes made of photographs, with what they should become and what they are without noise.
+
+Unlike `fastllie.training.data.synthesis`, which makes small squares by the batch, a frame here is a whole scene of
+native pixels, made by itself: a network that judges a scene needs to see all of it.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastllie.training.data import camera
+from fastllie.training.recipes import Scenes
+from fastllie.training.data.synthesis import compress, linear, srgb
+
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+CEILING = 0.95  # linear light that highlights of a target stay under
+STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
+# Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
+# no statistic of the dark picture tells how bright the photographer made the other, so the mean decides most
+MEAN, WHITE, WHITE_RANK = 0.46, 0.83, 0.99
+WHITE_SHARE = 0.25
+LEAST_MEAN, LARGEST_MEAN = 0.4, 0.53
+# stops that a photograph of such a mean is brightened by at most: night stays night
+NIGHT, DUSK = (0.08, 0.7), (0.25, 2.0)
+
+
+class Frame(NamedTuple):
+    """A scene, each `[3, H, W]` in [0, 1].
+
+    Attributes:
+        x: As a camera gives it: dark, noisy, in 8 bits.
+        target: What it should become.
+        clean: `x` without noise, unrounded.
+    """
+
+    x: Tensor
+    target: Tensor
+    clean: Tensor
+
+
+def window(photograph: Tensor, size: tuple[int, int], random: np.random.Generator) -> Tensor:
+    """A random part of a photograph `[H, W, 3]` of uint8, of many shapes, reduced to `size`; `[3, *size]`."""
+    height, width = photograph.shape[:2]
+    aspect = math.exp(random.uniform(-0.6, 0.2))
+    rows, columns = size[0] * aspect**-0.5, size[1] * aspect**0.5
+    largest = min(height / rows, width / columns)
+    scale = random.uniform(min(1.0, largest), largest)
+    rows, columns = min(height, round(rows * scale)), min(width, round(columns * scale))
+    top, left = (int(random.integers(room + 1)) for room in (height - rows, width - columns))
+    part = photograph[top : top + rows, left : left + columns].permute(2, 0, 1)
+    part = F.interpolate(part[None], size, mode="bicubic", antialias=True)[0]
+    return part.flip(2) if random.random() < 0.5 else part
+
+
+def exposure_of(light: Tensor) -> float:
+    """The exposure in stops that a photograph `[3, H, W]`, in linear light, should have had.
+
+    Between the one that brings its mean to 0.46 and the one that brings its whites to 0.83: a street at night
+    is dark but for its lamps. At most two stops up, and less for what is a night already.
+    """
+    small = F.adaptive_avg_pool2d(light, (24, 36))
+    tried = srgb(compress(small * STOPS.exp2().view(-1, 1, 1, 1), CEILING))
+    levels = (tried * LUMA).sum(1).flatten(1)
+    means = levels.mean(1)
+    whites = levels.kthvalue(round(WHITE_RANK * levels.shape[1]), 1).values
+    stops = (1 - WHITE_SHARE) * _reach(means, MEAN) + WHITE_SHARE * _reach(whites, WHITE)
+    # a photograph that looks right by its mean is kept about there
+    stops = min(max(stops, min(_reach(means, LEAST_MEAN), 0.0)), _reach(means, LARGEST_MEAN))
+    own = float(np.interp(0.0, STOPS.numpy(), means.numpy()))
+    return min(stops, float(np.interp(own, *zip(NIGHT, DUSK, strict=True))))
+
+
+def _shown(light: Tensor) -> Tensor:
+    """Light `[3, H, W]` as a picture, its highlights rolled off."""
+    return srgb(compress(light[None], CEILING)[0])
+
+
+def _reach(levels: Tensor, level: float) -> float:
+    """Where rising `levels` at STOPS reach `level`; the end of the range where they do not."""
+    return float(np.interp(level, levels.numpy(), STOPS.numpy()))
+
+
+def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) -> Frame:
+    """A frame of a photograph `[H, W, 3]` of uint8."""
+    light = linear(window(photograph, scenes.size, random))
+    right = exposure_of(light)
+    light = light * 2**right
+    kind = random.random()
+    if kind < scenes.bright_share:
+        # as its photographer left it, as we would have it, or between
+        stops = -right * random.uniform(0, 1) + random.uniform(*scenes.bright_exposures)
+        return _finish(*_uniform(light, stops, scenes), False, scenes, random)
+    if kind < scenes.bright_share + scenes.over_share:
+        stops = random.uniform(*scenes.over_exposures)
+        return _finish(light * 2**stops, _shown(light), False, scenes, random)
+    stops = random.uniform(*scenes.exposures)
+    how = random.random()
+    if how < scenes.mixed_share:
+        shown, target = _mixed(light, stops, scenes, random)
+    elif how < scenes.mixed_share + scenes.curved_share:
+        # deep shadows below highlights that stay
+        shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
+        target = _shown(light)
+    else:
+        shown, target = _uniform(light, stops, scenes)
+    return _finish(shown, target, True, scenes, random)
+
+
+def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tensor | None]:
+    """Light and target of a frame of one exposure; none where it is to stay as it is."""
+    shown = light * 2**stops
+    nothing, full = scenes.lift
+    lift = min((stops - nothing) / (full - nothing), 1.0)
+    if lift <= 0:
+        return compress(shown[None], 1.0, 0.8)[0], None
+    target = _shown(light)
+    return shown, target if lift == 1 else _shown(shown).lerp(target, lift)
+
+
+def _mixed(
+    light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Light and target of a frame that is lit in parts."""
+    target = _shown(light)
+    field = _field(target, random)
+    rise = -stops * random.uniform(0.4, 1.05)
+    if random.random() < scenes.ground_share:
+        # what light did not reach stays night: the ground of a lit subject, the street around a lamp
+        target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
+    return light * (stops + rise * field).exp2(), target
+
+
+def _field(target: Tensor, random: np.random.Generator) -> Tensor:
+    """Where a scene is lit, `[1, H, W]` from 0 to 1: by regions, by what is bright already, or by shapes."""
+    kind = random.random()
+    height, width = target.shape[-2:]
+    if kind < 0.3:
+        count = int(random.integers(2, 7))
+        noise = torch.from_numpy(random.standard_normal((1, 1, count, count + 1), np.float32))
+        noise = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)[0]
+        return torch.sigmoid(noise * 2 ** random.uniform(1, 8))
+    if kind < 0.75:
+        levels = (target * LUMA).sum(0, keepdim=True)
+        coarse = 2 ** int(random.integers(0, 5))
+        blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
+        rank = float(np.quantile(blurred[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
+        blurred = F.interpolate(blurred[None], (height, width), mode="bilinear", align_corners=False)[0]
+        return torch.sigmoid((blurred - rank) * 2 ** random.uniform(2, 6))
+    down = torch.linspace(-1, 1, height)[:, None]
+    across = torch.linspace(-1.5, 1.5, width)
+    field = torch.zeros(1, height, width)
+    for _ in range(int(random.integers(1, 4))):
+        y, x = random.uniform(-0.9, 0.9), random.uniform(-1.4, 1.4)
+        tall, wide = np.exp(random.uniform(math.log(0.06), math.log(0.8), 2))
+        offsets = ((down - y) / tall).abs(), ((across - x) / wide).abs()
+        # windows and doors, or lamps and people
+        if random.random() < 0.5:
+            distance = torch.maximum(*offsets)
+        else:
+            distance = (offsets[0].square() + offsets[1].square()).sqrt()
+        field = torch.maximum(field, torch.sigmoid((1 - distance) * 2 ** random.uniform(1.5, 7)))
+    return field
+
+
+def _finish(
+    light: Tensor, target: Tensor | None, dark: bool, scenes: Scenes, random: np.random.Generator
+) -> Frame:
+    """What a camera makes of light; without a target the frame itself, free of noise, is it."""
+    if random.random() < scenes.lamp_share:
+        # coloured light that belongs to the scene: a sunset, a lamp. It is not taken away
+        gains = camera.cast(scenes.lamp, random)
+        light = light * gains
+        if target is not None:
+            target = (_decode(target) * gains).clamp(0, 1)
+            target = srgb(target)
+    if target is not None and random.random() < scenes.cast_share:
+        # a white balance that went wrong: it is
+        light = light * camera.cast(scenes.cast, random)
+    noisy = light
+    if random.random() >= scenes.clean_share:
+        noisy = camera.expose(light, scenes, random)
+    tone = camera.draw_tone(dark, random)
+    clean = camera.develop(light, tone)
+    x = camera.store(camera.develop(noisy, tone), scenes, random)
+    return Frame(x, clean if target is None else target, clean)
+
+
+def _decode(values: Tensor) -> Tensor:
+    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055).pow(2.4))

@@ -1,0 +1,59 @@
+"""The losses of `dawn`, one function each. Images are `[B, 3, H, W]` in [0, 1]; all return a scalar."""
+
+import torch
+from torch import Tensor
+
+from fastllie.training.losses import dissimilarity
+
+_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+_SOFT = 1e-6  # the square of what is small: keeps gradients finite
+_QUIET = 1e-5  # 50 dB: better than that no frame needs to be
+_NEARLY_WHITE = 0.85
+_MATCH = (0.5, 2.0)
+
+
+def noise(v: Tensor, clean: Tensor) -> Tensor:
+    """The logarithm of each image's mean squared error: a decibel counts the same in clean and noisy ones."""
+    return ((v - clean).square().mean((1, 2, 3)) / _QUIET).log1p().mean()
+
+
+def difference(y: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference, smooth at zero."""
+    return ((y - target).square() + _SOFT).sqrt().mean()
+
+
+def matched(y: Tensor, target: Tensor) -> Tensor:
+    """`y` times what brings its mean to the target's, by no more than two; without a gradient through that."""
+    factor = target.mean((1, 2, 3), keepdim=True) / y.mean((1, 2, 3), keepdim=True).clamp(min=0.02)
+    return y * factor.clamp(*_MATCH).detach()
+
+
+def matched_difference(y: Tensor, target: Tensor) -> Tensor:
+    """`difference` of the matched image: contrast and colour, whatever the exposure."""
+    return difference(matched(y, target), target)
+
+
+def structure(y: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM of the matched image: contrast and edges."""
+    return dissimilarity(matched(y, target), target)
+
+
+def chroma(y: Tensor, target: Tensor) -> Tensor:
+    """Difference of the colours, each less its luma."""
+    luma = _LUMA.to(y)
+    return difference(*(image - (image * luma).sum(1, keepdim=True) for image in (y, target)))
+
+
+def overshoot(y: Tensor, target: Tensor) -> Tensor:
+    """How far pixels are above their target where they are nearly white: faces that burn."""
+    return ((y - target).clamp(min=0) * (y > _NEARLY_WHITE)).mean()
+
+
+def mean(y: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the images' means."""
+    return (y.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs().mean()
+
+
+def roughness(grid: Tensor) -> Tensor:
+    """Squared differences of neighbours in a grid `[B, 6, lumas, rows, columns]`."""
+    return sum((grid.diff(dim=dim).square().mean() for dim in (2, 3, 4)), grid.new_zeros(()))
