@@ -1,6 +1,5 @@
 """Image files to photographs: every bit of them, every picture, and all that the files say of them."""
 
-import io
 import os
 import struct
 from collections.abc import Iterator
@@ -8,9 +7,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import JpegImagePlugin
 
-from fastllie.images import exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
 from fastllie.images.files import (
     RefusedError,
     Source,
@@ -208,10 +207,10 @@ def _by_pillow(source: Source, name: str, max_pixels: int | None, only_first: bo
         raw = _raw_mode(file)
         if kind == "PNG" and raw.endswith(";16B"):
             stored, info = _png_stored(file)
-            photo = _deep_png(file, source, raw, max_pixels, name)
+            photo = depths.deep_png(file, source, raw, max_pixels, name)
             return replace(photo, info={**photo.info, **info}, stored=stored)
-        if kind == "PPM" and _is_deep_ppm(file):
-            return _deep_ppm(file)
+        if kind == "PPM" and depths.isdepths.deep_ppm(file):
+            return depths.deep_ppm(file)
         frames = list(_frames(file, kind, name, only_first))
     first = frames[0]
     return replace(first, later=frames[1:])
@@ -332,72 +331,3 @@ def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     coding = {"lossless": True, "exact": True} if lossless else {}
     info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
     return Stored("WEBP", coding, None, ("C2PA",) if b"C2PA" in kinds else ()), info
-
-
-# --- 16 bits of PNG and PPM
-#
-# Pillow holds 16 bits in grey images only. But it can decode the upper byte of every channel and, told the
-# other byte order, the lower one: two decodings give all 16 bits without another library.
-
-
-def _deep_png(file: Any, source: Source, raw: str, max_pixels: int | None, name: str) -> Photograph:
-    clear = file.info.get("transparency")
-    if raw == "LA;16B":
-        with Image.open(io.BytesIO(png.disguised(whole(file.fp)))) as hidden:
-            hidden.load()
-            image = upright(hidden, own=True, name=name)
-        return Photograph(np.asarray(image).view(">u2").astype(np.uint16), image.info)
-    if raw == "I;16B":
-        file.load()
-        image = upright(file, own=True, name=name)
-        values, mode = np.asarray(image).astype(np.uint16)[..., None], "I;16" if clear is None else ""
-    else:
-        image = _decoded(file, raw, name)
-        with opening(source, max_pixels, name) as other:
-            low = _decoded(other, raw.replace(";16B", ";16L"), name)
-        values, mode = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(low), ""
-    info = {key: value for key, value in image.info.items() if key != "transparency"}
-    if clear is not None:
-        # one colour is transparent: alpha says so
-        alpha = np.where((values == np.asarray(clear)).all(2, keepdims=True), 0, TOP).astype(np.uint16)
-        values = np.concatenate((values, alpha), axis=2)
-    return Photograph(values, info, mode)
-
-
-def _decoded(file: Any, raw: str, name: str) -> Image.Image:
-    tiles = []
-    for tile in file.tile:
-        stored = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
-        # a plain tuple in older versions of Pillow
-        tiles.append(tile._replace(args=stored) if hasattr(tile, "_replace") else (*tile[:3], stored))
-    file.tile = tiles
-    file.info.pop("transparency", None)
-    file.load()
-    return upright(file, own=True, name=name)
-
-
-def _is_deep_ppm(file: Any) -> bool:
-    tile = file.tile[0]
-    return file.mode in ("I", "RGB") and tile[0] in ("ppm", "ppm_plain") and tile[3][1] > 255
-
-
-def _deep_ppm(file: Any) -> Photograph:
-    """Of any white above 255; white becomes 65535, and the file's own stays with the coding."""
-    decoder, _, offset, (_, white) = file.tile[0][:4]
-    width, height = file.size
-    channels = 3 if file.mode == "RGB" else 1
-    file.fp.seek(offset)
-    content = file.fp.read()
-    count = width * height * channels
-    if decoder == "ppm":
-        values = np.frombuffer(content, ">u2", count)
-    else:
-        words = b" ".join(line.split(b"#")[0] for line in content.splitlines()).split()[:count]
-        values = np.array([int(word) for word in words], np.int64)
-    if len(values) < count or (count and values.max() > white):
-        raise ValueError(f"{len(values)} values up to {values.max()}; wanted {count} up to {white}")
-    values = ((values.astype(np.uint32) * TOP + white // 2) // white).astype(np.uint16)
-    mode = "I" if channels == 1 else ""
-    return Photograph(
-        values.reshape(height, width, channels), {}, mode, stored=Stored("PPM", {"white": white})
-    )
