@@ -232,6 +232,9 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
             rows += [
                 Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
                 Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
+                # our own
+                Candidate("dawn", "dawn", ours["dawn"], {}),
+                Candidate("dawn, denoise 0", "dawn", ours["dawn"], {"denoise": 0}),
             ]
     return rows
 
@@ -257,6 +260,7 @@ def main() -> None:
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
     parser.add_argument("--nerco", type=Path, help="likewise for NeRCo")
+    parser.add_argument("--dawn", type=Path, help="likewise for dawn")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
         "--only",
@@ -275,6 +279,7 @@ def main() -> None:
         "mild": options.sci_mild,
         "enlightengan": options.enlightengan,
         "nerco": options.nerco,
+        "dawn": options.dawn,
     }
     compared = candidates(options.shared, ours)
     rows = dict.fromkeys(candidate.name for candidate in compared)

@@ -42,7 +42,7 @@ class MethodInfo:
         model: The network's class as "module:class", imported on first use.
         parameters: Of the published network; a narrower one of ours tells its own in its variant.
         halo: Pixels around an output pixel that its value depends on, with default options and weights; None
-            where that is the whole image.
+            where that is the whole image. Of `dawn` beside what it sees of the whole, see its class.
         weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
     """
@@ -174,7 +174,7 @@ METHODS: Mapping[str, MethodInfo] = {
             paper="none: our own, see docs/dawn.md",
             model="fastllie.models:Dawn",
             parameters=157_540,
-            halo=None,
+            halo=64,
             weights=(Variant("fastllie", "dawn.safetensors", _OURS, "Apache-2.0"),),
             options=(
                 Option("denoise", 1.0, "how much of the noise is taken out, from 0 to 1"),

@@ -110,6 +110,18 @@ def test_weights_of_other_shapes(tmp_path, onnxruntime, method, suffix, settings
     assert max(result.checks.values()) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("suffix", "settings"),
+    [("onnx", {}), ("pt2", {"dtype": "float16", "uint8": True})],
+)
+def test_dawn_looks_at_whole_images(tmp_path, onnxruntime, suffix, settings):
+    path = write_weights(tmp_path / "w.safetensors", "dawn")
+    result = fastllie.export("dawn", tmp_path / f"m.{suffix}", weights=path, **settings)
+    assert max(result.checks.values()) <= result.tolerance
+    # sides below 17 pixels are not for the file: a sixteenth of them is what exporters take for a constant
+    assert min(min(size[1:]) for size in result.checks) >= 17
+
+
 RUN = """
 import sys, torch
 sys.modules["fastllie"] = None  # nothing may ask for it

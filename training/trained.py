@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastllie.training.data import open_source
+from fastllie.training.data.scene_source import open_scenes
 from fastllie.training.data.source import Source
+from fastllie.training.dawn import DawnTask
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.losses.clip import OPEN_CLIP, Reader, find_clip
 from fastllie.training.losses.vgg import find_vgg
@@ -16,6 +18,7 @@ from fastllie.training.recipes import (
     FINETUNES,
     RECIPES,
     AnyRecipe,
+    DawnRecipe,
     EnlightenGANRecipe,
     NeRCoRecipe,
     Recipe,
@@ -101,6 +104,10 @@ def _nerco(recipe: NeRCoRecipe, length: Length, parallel: Parallel, reader: Read
     return NeRCoTask(recipe, length.steps, length.epoch, reader=reader, parallel=parallel)
 
 
+def _dawn(recipe: DawnRecipe, length: Length, parallel: Parallel, reader: Reader | None) -> NetworkTask:
+    return DawnTask(recipe, length.steps, parallel)
+
+
 def _with_vgg(recipe: EnlightenGANRecipe, reader: Reader | None) -> EnlightenGANRecipe:
     recipe = _without_reader(recipe, reader)
     found = find_vgg(recipe.vgg)
@@ -126,4 +133,5 @@ TRAINED: dict[str, Trained] = {
     "sci": Trained(_sci, RECIPES["sci"], FINETUNES["sci"]),
     "enlightengan": Trained(_enlightengan, RECIPES["enlightengan"], FINETUNES["enlightengan"], _with_vgg),
     "nerco": Trained(_nerco, RECIPES["nerco"], FINETUNES["nerco"], _with_clip),
+    "dawn": Trained(_dawn, RECIPES["dawn"], FINETUNES["dawn"], source=open_scenes),
 }

@@ -167,7 +167,7 @@ def on_grid(
         bands, lanes = (_count(total, side, halo) for total in (length, breadth))
     else:
         bands, lanes = _least(length, breadth, most, halo, grid.multiple)
-    above, before = (length - height) // 2, (breadth - width) // 2
+    above, before = ((length - height) // 2, (breadth - width) // 2) if grid.centred else (0, 0)
     together = max(1, most // (length * breadth))
     for part, images, results in _parts(x, out, together):
         if bands == lanes == 1:

@@ -348,4 +348,6 @@ def _hats(count: int, start: int, whole: int, cells: int, like: Tensor) -> Tenso
     """Weights `[count, cells]` of the cells for pixels from `start` on of a row of `whole`."""
     pixels = torch.arange(count, device=like.device, dtype=like.dtype) + (start + 0.5)
     places = (pixels * (cells / whole) - 0.5).clamp(0, cells - 1)
-    return (1 - (places[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)).abs()).clamp(min=0)
+    return (1 - (places[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)).abs()).clamp(
+        min=0
+    )

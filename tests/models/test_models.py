@@ -354,7 +354,7 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
 
 
 def test_list_methods_is_sorted_and_whole():
-    wanted = ["enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
+    wanted = ["dawn", "enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
     assert fastllie.list_methods() == sorted(methods.METHODS) == wanted
 
 

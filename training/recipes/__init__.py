@@ -1,5 +1,6 @@
 """The recipes: the published numbers with their sources, and those of our own weights."""
 
+from fastllie.training.recipes.dawn import DAWN, DAWN_FINETUNE, DawnLossWeights, DawnRecipe, Scenes
 from fastllie.training.recipes.enlightengan import (
     ENLIGHTENGAN,
     ENLIGHTENGAN_PUBLISHED,
@@ -46,6 +47,8 @@ from fastllie.training.recipes.zerodce import (
 __all__ = [
     "CLIP_PREPROCESSES",
     "COORDINATES",
+    "DAWN",
+    "DAWN_FINETUNE",
     "EDGES",
     "ENLIGHTENGAN",
     "ENLIGHTENGAN_PUBLISHED",
@@ -72,6 +75,8 @@ __all__ = [
     "ZERODCE_PUBLISHED",
     "Adversarial",
     "AnyRecipe",
+    "DawnLossWeights",
+    "DawnRecipe",
     "EnlightenGANRecipe",
     "Loop",
     "LossWeights",
@@ -80,10 +85,11 @@ __all__ = [
     "Recipe",
     "SCILossWeights",
     "SCIRecipe",
+    "Scenes",
     "Synthesis",
 ]
 
-AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe | NeRCoRecipe
+AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe | NeRCoRecipe | DawnRecipe
 OFFICIAL = "official"
 # method -> the name of a variant in fastllie.info(method) -> how its weights were made; the default first
 SHIPPED: dict[str, dict[str, AnyRecipe]] = {
@@ -92,6 +98,7 @@ SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
     "nerco": {"fastllie": NERCO},
+    "dawn": {"fastllie": DAWN},
 }
 # method -> the name of a recipe -> the recipe
 RECIPES: dict[str, dict[str, AnyRecipe]] = {
@@ -100,6 +107,7 @@ RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
     "enlightengan": {OFFICIAL: ENLIGHTENGAN_PUBLISHED, **SHIPPED["enlightengan"]},
     "nerco": {OFFICIAL: NERCO_PUBLISHED, **SHIPPED["nerco"]},
+    "dawn": {OFFICIAL: DAWN, **SHIPPED["dawn"]},
 }
 # likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
 FINETUNES: dict[str, dict[str, AnyRecipe]] = {
@@ -108,4 +116,5 @@ FINETUNES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_FINETUNE},
     "enlightengan": RECIPES["enlightengan"],
     "nerco": RECIPES["nerco"],
+    "dawn": {OFFICIAL: DAWN_FINETUNE},
 }

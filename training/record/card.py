@@ -24,6 +24,7 @@ TITLES = {
     "sci": "SCI",
     "enlightengan": "EnlightenGAN",
     "nerco": "NeRCo",
+    "dawn": "dawn",
 }
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
@@ -34,6 +35,10 @@ CHOICE = {
     "nerco": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
+CHOICE["dawn"] = (
+    "The recipe was chosen among three, two of them stopped early, by the scores below on LOL, SICE, DICM,"
+    " MEF and NPE, none of which was trained on, and by looking at the pictures."
+)
 LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
     " removed.",
@@ -51,6 +56,11 @@ LIMITS["nerco"] = (
     " not quite the published network: its generator changes the image's logits instead of drawing the image"
     " anew. It brightens noise with the picture; what is only somewhat dark it hardly changes, and a dark"
     " subject in front of a bright sky stays dark."
+)
+LIMITS["dawn"] = (
+    "One exposure is aimed at for all scenes but nights, so that high and low keys come out alike. Colours"
+    " that the sensor clipped to black stay grey. Noise that a camera or JPEG has smeared over more than a"
+    " few pixels is only partly recognised."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 PHOTOGRAPHS = "photographs.md"

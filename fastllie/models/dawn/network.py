@@ -3,19 +3,28 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastllie.models.dawn.brain import GRID, PLANES, Brain, luma, see
+from fastllie.models.contract import Contract, Grid, Observed, Window
+from fastllie.models.dawn.brain import GRID, PLANES, THUMB, Brain, Seen, luma, measure, samples, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
+from fastllie.models.network import Built, Network, standard_only
+from fastllie.ops import dawn as kernel
 from fastllie.ops import reference
+from fastllie.ops.packing import can_run_packed
 
 STEPS = 8  # of the curve
 _BISECTIONS = 12
 _BRIGHTEST = 0.995  # v of the brightest pixel after denoising: v = 1 would be infinitely bright
+# of a tile in the modules: planes of the pyramid and twelve features at half size
+_PIXEL_BYTES = 160.0
+HALO = (
+    64  # pixels around an output pixel that its value depends on, beside what is observed: 54, in whole cells
+)
 
 
-class Observed(NamedTuple):
-    """What `Dawn.observe` finds out about whole pictures.
+class Whole(NamedTuple):
+    """What `Dawn` knows of whole pictures.
 
     Attributes:
         grid: `[B, 6, 8, 8, 12]`, see `Brain`.
@@ -28,13 +37,19 @@ class Observed(NamedTuple):
     noise: Tensor
 
 
-class Dawn(nn.Module):
+def _completed(length: int) -> Tensor:
+    """A side in whole cells: its last pixel goes on."""
+    return torch.arange((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE).clamp(max=length - 1)
+
+
+class Dawn(Network):
     """A brain that looks at the whole picture, a denoiser, and a grid of curves that brightens.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
+    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large, or
+    uint8 in 0..255 to uint8. Where no gradient is wanted, it runs on the CPU as `fastllie.ops.dawn` has it.
 
-    Tiles are exact once the whole has been looked at: with what `observe` says of a picture, `forward` gives
-    of a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings `halo`
+    Tiles are exact once the whole has been looked at: with what `whole` says of a picture, `forward` gives of
+    a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings `HALO`
     pixels more on each side where the picture has them.
 
     Args:
@@ -44,11 +59,6 @@ class Dawn(nn.Module):
     Raises:
         ValueError: options out of range.
     """
-
-    #: pixels around an output pixel that its value depends on, beside what is observed: 54, in whole cells
-    halo = 64
-    #: what the places of tiles are multiples of
-    multiple = MULTIPLE
 
     def __init__(self, *, denoise: float = 1.0, exposure: float | None = None):
         super().__init__()
@@ -60,52 +70,108 @@ class Dawn(nn.Module):
         self.exposure = exposure
         self.brain = Brain()
         self.denoiser = Denoiser()
+        self._built = Built.of(self, Dawn, ("denoise", "exposure"))
+
+    @property
+    def contract(self) -> Contract:
+        grid = Grid(MULTIPLE, _completed, _PIXEL_BYTES, centred=False)
+        return Contract(HALO, one_pass=True, grid=grid, observes=True, located=True)
+
+    def observe(self, x: Tensor) -> Observed:
+        return Observed(self.whole(x)._asdict())
 
     def forward(
         self,
         x: Tensor,
-        *,
-        observed: Observed | None = None,
-        place: tuple[int, int] = (0, 0),
-        size: tuple[int, int] | None = None,
+        grid: Tensor | None = None,
+        mean: Tensor | None = None,
+        noise: Tensor | None = None,
+        window: Window | None = None,
     ) -> Tensor:
-        """Enhance whole pictures, or parts of what was observed.
+        """Enhance whole pictures, or parts of them.
 
         Args:
             x: `[B, 3, H, W]`.
-            observed: What `observe` said of the whole pictures; None where `x` is the whole.
-            place: Row and column of the first pixel of `x` in the whole picture.
-            size: Of the whole picture; None where `x` is the whole.
+            grid, mean, noise: What `whole` said of the pictures; None where `x` is the whole.
+            window: Where the part lies in its picture; None where `x` is the whole.
         """
-        if observed is None:
-            observed = self.observe(x)
-        v = self.denoised(x, observed)
-        light = (v * observed.mean / (1 - v)).clamp(0, 1)
-        y = reference.apply_grid_curve(light, observed.grid, luma(v), place=place, size=size, steps=STEPS)
+        whole = self.whole(x) if grid is None or mean is None or noise is None else Whole(grid, mean, noise)
+        if self._fused(x):
+            return self._in_one_pass(x, whole, window)
+        if x.dtype == torch.uint8:
+            y = self._enhanced(x.to(whole.mean.dtype) / 255, whole, window)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
+        return self._enhanced(x, whole, window)
+
+    def standard(self, x: Tensor) -> Tensor:
+        return self._enhanced(x, self._decided(see(x)), None)
+
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        if not self._fused(x):
+            return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
+        return self._in_one_pass(x, self.whole(x, bgr), None, out, bgr)
+
+    def _enhanced(self, x: Tensor, whole: Whole, window: Window | None) -> Tensor:
+        v = self.denoised(x, whole)
+        light = (v * whole.mean / (1 - v)).clamp(0, 1)
+        place, size = ((0, 0), None) if window is None else (window[:2], window[2:])
+        y = reference.apply_grid_curve(light, whole.grid, luma(v), place=place, size=size, steps=STEPS)
         return y.to(x.dtype)
 
-    def observe(self, x: Tensor) -> Observed:
-        """What is to be known of whole pictures; float32 where they are in half precision."""
-        seen = see(x)
+    def _fused(self, x: Tensor) -> bool:
+        if standard_only() or torch.compiler.is_compiling() or self.training or x.dtype == torch.float64:
+            return False
+        # bytes and half precision are read as they are, and computed with in float32
+        weights = [*self.parameters()]
+        like = x if x.dtype == weights[0].dtype else x.new_empty(0, dtype=weights[0].dtype)
+        return can_run_packed([like], weights, kernel.DTYPES) and self.as_built()
+
+    def _in_one_pass(
+        self, x: Tensor, whole: Whole, window: Window | None, out: Tensor | None = None, bgr: bool = False
+    ) -> Tensor:
+        parameters = dict(self.denoiser.named_parameters())
+        packed = self._packing.get(
+            list(parameters.values()), "denoiser", lambda: kernel.pack_dawn(parameters)
+        )
+        gains, biases = None, None
+        if self.denoise:
+            gains, split = self.denoiser.settings(whole.noise)
+            gains, biases = gains.float(), torch.cat([part for level in split for part in level], 1).float()
+        known = kernel.Known(whole.grid.float(), whole.mean.float(), gains, biases)
+        place, size = ((0, 0), None) if window is None else (window[:2], window[2:])
+        return kernel.enhance_dawn(
+            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
+        )
+
+    def whole(self, x: Tensor, bgr: bool = False) -> Whole:
+        """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
+        if not self._fused(x) or x.shape[-2] < THUMB[0] or x.shape[-1] < THUMB[1]:
+            return self._decided(see(x.flip(1) if bgr else x))
+        # neither a float image nor a flipped one of the whole is made
+        pixels = samples(x).float() / (255 if x.dtype == torch.uint8 else 1)
+        parts = (kernel.thumbnail(x), pixels)
+        return self._decided(measure(*(part.flip(1) if bgr else part for part in parts)))
+
+    def _decided(self, seen: Seen) -> Whole:
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
-        return Observed(grid, seen.mean, seen.noise)
+        return Whole(grid, seen.mean, seen.noise)
 
-    def denoised(self, x: Tensor, observed: Observed) -> Tensor:
+    def denoised(self, x: Tensor, whole: Whole) -> Tensor:
         """`x` in v = x / (x + mean) without its noise; float32 where `x` is in half precision."""
-        x = x.to(observed.mean.dtype)
-        v = x / (x + observed.mean)
+        x = x.to(whole.mean.dtype)
+        v = x / (x + whole.mean)
         if self.denoise == 0:
             return v
-        height, width = v.shape[-2:]
-        # gathered: exporters cannot follow a padding whose width depends on the size
-        rows, columns = (
-            torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device).clamp(max=side - 1)
-            for side in (height, width)
-        )
-        padded = v.index_select(2, rows).index_select(3, columns)
-        clean = self.denoiser(padded, observed.noise, self.denoise)[..., :height, :width]
+        for dim in (2, 3):
+            # gathered: exporters cannot follow a padding whose width depends on the size
+            side = v.shape[dim]
+            places = torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device)
+            v = v.index_select(dim, places.clamp(max=side - 1))
+        clean = self.denoiser(v, whole.noise, self.denoise)
+        for dim in (2, 3):
+            clean = clean.index_select(dim, torch.arange(x.shape[dim], device=x.device))
         return clean.clamp(0.0, _BRIGHTEST)
 
 
@@ -132,4 +198,4 @@ def _moved(alpha: Tensor, move: Tensor) -> Tensor:
     return (alpha + move) / (1 + alpha * move)
 
 
-__all__ = ["GRID", "PLANES", "STEPS", "Dawn", "Observed"]
+__all__ = ["GRID", "HALO", "PLANES", "STEPS", "Dawn", "Whole"]
