@@ -209,7 +209,7 @@ def _by_pillow(source: Source, name: str, max_pixels: int | None, only_first: bo
             stored, info = _png_stored(file)
             photo = depths.deep_png(file, source, raw, max_pixels, name)
             return replace(photo, info={**photo.info, **info}, stored=stored)
-        if kind == "PPM" and depths.isdepths.deep_ppm(file):
+        if kind == "PPM" and depths.is_deep_ppm(file):
             return depths.deep_ppm(file)
         frames = list(_frames(file, kind, name, only_first))
     first = frames[0]
@@ -256,12 +256,12 @@ def _refuse_together(pixels: int, count: int, name: str) -> None:
 
 
 def _as_deep_as_told(photo: Photograph, file: Any) -> Photograph:
-    """The white of grey of 12 bits, which Pillow leaves as they are; and what it takes off other depths."""
-    depths = file.tag_v2.get(258, (1,))
-    if depths == (12,):
+    """The white of grey of 12 bits, which Pillow leaves as they are; and what it takes off other bits."""
+    bits = file.tag_v2.get(258, (1,))
+    if bits == (12,):
         return replace(photo, white=4095)
-    if len(depths) > 1 and max(depths) > 8:
-        left_out = (*photo.stored.left_out, f"all but 8 of {max(depths)} bits")
+    if len(bits) > 1 and max(bits) > 8:
+        left_out = (*photo.stored.left_out, f"all but 8 of {max(bits)} bits")
         return replace(photo, stored=replace(photo.stored, left_out=left_out))
     return photo
 
