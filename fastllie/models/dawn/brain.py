@@ -158,7 +158,8 @@ def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 def _facts(thumb: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Numbers about the whole, each around one: mean, colours, percentiles, noise; `[B, 18]`."""
     values = luma(thumb).flatten(1).sort(1).values
-    places = [round(share * (values.shape[1] - 1)) for share in PERCENTILES]
+    last = THUMB[0] * THUMB[1] - 1
+    places = [round(share * last) for share in PERCENTILES]
     colours = thumb.mean((2, 3)) / mean.flatten(1)
     return torch.cat(
         [
