@@ -362,7 +362,7 @@ def grid_curve_backward(
 def _lumas(
     x: Tensor, grid: Tensor, guide: Tensor, place: tuple[int, int], size: tuple[int, int] | None
 ) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor]]:
-    """Of each luma of a grid: from pixels back to its cells, the pixels' weights, how these grow, its values."""
+    """Of each luma of a grid: from pixels back to cells, the pixels' weights, how these grow, its values."""
     height, width = x.shape[-2:]
     whole = (height, width) if size is None else size
     lumas, rows, columns = grid.shape[2:]
