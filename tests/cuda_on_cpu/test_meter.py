@@ -118,10 +118,11 @@ def test_cuda_memory(cuda_on_cpu, name, dtype, layout):
 
 
 def test_every_kernel_is_known():
-    """A new one has to get a call; colours_kernel alone, a copy, is left to the operator's tests."""
+    """A new one has to get a call. The operator's tests alone run colours_kernel, a copy, and gridcurve's."""
     text = "".join(path.read_text() for path in (build.CSRC / "cuda").glob("*.cu"))
     kernels = set(re.findall(r"(\w+_kernel)\(", text))
     assert kernels == {
         "curve_forward_kernel", "curve_backward_kernel", "map_kernel", "forward_kernel", "backward_kernel",
-        "colours_kernel", "sci_kernel", "zerodce_kernel",
+        "colours_kernel", "sci_kernel", "zerodce_kernel", "gridcurve_forward_kernel",
+        "gridcurve_backward_kernel",
     }  # fmt: skip

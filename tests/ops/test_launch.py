@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+from serving import on
 
 from fastllie import _native
 
@@ -11,7 +12,7 @@ OPERATORS = ("curve", "illumination", "sci", "smoothness", "zero_reference", "ze
 PLACES = {"cpu": 1, "cuda": 2}  # threads; a device and a stream
 
 
-@pytest.mark.parametrize("backend", PLACES)
+@pytest.mark.parametrize("backend", [on(name) for name in PLACES])
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_triton_takes_what_native_code_takes(operator, backend):
     pytest.importorskip("triton")
