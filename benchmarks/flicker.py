@@ -8,7 +8,6 @@ made of a CC0 photograph with sensor noise, by seed: the numbers are the same on
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import record
@@ -48,21 +47,14 @@ def frame(image: np.ndarray, random: np.random.Generator) -> Tensor:
 def averaged_maps(method: str) -> Callable[[Tensor], Tensor]:
     """The obvious way: an exponential moving average of what the network estimates."""
     network = fastllie.load(method)
-    state: list[Any] = []
-
-    def run_dawn(x: Tensor) -> Tensor:
-        now = network.whole(x)
-        if state:
-            now = type(now)(*(a.lerp(b, 1 - SMOOTH) for a, b in zip(state[0], now, strict=True)))
-        state[:] = [now]
-        return network(x, *now)
+    state: list[Tensor] = []
 
     def run(x: Tensor) -> Tensor:
         now = network.stage(x, x)[0] if method == "sci" else network.maps(x)[0]
         state[:] = [SMOOTH * state[0] + (1 - SMOOTH) * now if state else now]
         return divide_illumination(x, state[0]) if method == "sci" else apply_curve(x, state[0], tanh=True)
 
-    return run_dawn if method == "dawn" else run
+    return run
 
 
 def steadied(method: str) -> Callable[[Tensor], Tensor]:

@@ -233,8 +233,7 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
                 Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
                 Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
                 # our own
-                Candidate("dawn", "dawn", ours["dawn"], {}),
-                Candidate("dawn, denoise 0", "dawn", ours["dawn"], {"denoise": 0}),
+                Candidate("dawn ours", "dawn", ours["dawn"], {}),
             ]
     return rows
 

@@ -171,7 +171,7 @@ METHODS: Mapping[str, MethodInfo] = {
         MethodInfo(
             name="dawn",
             title="dawn",
-            paper="none: our own, see docs/dawn.md",
+            paper="our own, described in docs/dawn.md",
             model="fastllie.models:Dawn",
             parameters=157_540,
             halo=64,

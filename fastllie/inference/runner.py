@@ -13,7 +13,7 @@ from fastllie import checkpoint
 from fastllie.inference.cuda_graphs import Graphs
 from fastllie.inference.levels import through_floats
 from fastllie.inference.loading import Weights, exclusively, shared_network
-from fastllie.inference.tiles import Model, blended, check_tile, most_pixels, on_grid, tiled
+from fastllie.inference.tiles import Model, aligned, blended, check_tile, most_pixels, on_grid, tiled
 from fastllie.models.contract import Observed, Window
 from fastllie.models.network import Network
 from fastllie.ops.backend import choose
@@ -85,6 +85,8 @@ class Runner:
                 told = _Pieces(network, x, bgr)
             if self._grid is not None and contract.halo is not None:
                 return on_grid(whole, x, tile, contract.halo, self._grid, told=told, out=out)
+            if contract.aligned > 1 and contract.halo is not None:
+                return aligned(whole, x, tile, contract.halo, contract.aligned, told=told, out=out)
             cropping: Model | None = None
             if contract.crops and contract.halo is not None:
                 cropping = self._around(partial(model, cropped=True), network, x, backend, bgr, "cropped")

@@ -130,6 +130,44 @@ def _parts(x: Tensor, out: Tensor, count: int) -> Iterator[tuple[slice, Tensor, 
         yield images, x[images], out[images]
 
 
+def aligned(
+    model: Model,
+    x: Tensor,
+    tile: int | str | None,
+    halo: int,
+    multiple: int,
+    *,
+    told: Told | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`tiled` for a network whose pieces have to begin at multiples of something.
+
+    Args:
+        model, x, told, out: As for `tiled`.
+        tile: As for `tiled`; "auto" is at least LEAST_HALOS halos. Rounded up to the multiple, as the halo.
+        multiple: What the places of pieces are multiples of.
+    """
+    if tile is None:
+        return model(x) if out is None else out.copy_(model(x))
+    wanted = tile if isinstance(tile, int) else max(auto_tile(x.device), LEAST_HALOS * halo)
+    if out is None:
+        out = torch.empty_like(x)
+    height, width = x.shape[-2:]
+    side, halo = (-(-length // multiple) * multiple for length in (wanted, halo))
+    together = max(1, side * side // (height * width))
+    for first in range(0, len(x), together):
+        images = slice(first, min(first + together, len(x)))
+        for top in range(0, height, side):
+            upper, lower = max(0, top - halo), min(height, top + side + halo)
+            for left in range(0, width, side):
+                near, far = max(0, left - halo), min(width, left + side + halo)
+                how = told(images, Window(upper, near, height, width)) if told else {}
+                y = model(x[images, :, upper:lower, near:far], **how)
+                place = out[images, :, top : top + side, left : left + side]
+                place.copy_(y[..., top - upper :, left - near :][..., : place.shape[-2], : place.shape[-1]])
+    return out
+
+
 def on_grid(
     model: Model,
     x: Tensor,
@@ -167,7 +205,7 @@ def on_grid(
         bands, lanes = (_count(total, side, halo) for total in (length, breadth))
     else:
         bands, lanes = _least(length, breadth, most, halo, grid.multiple)
-    above, before = ((length - height) // 2, (breadth - width) // 2) if grid.centred else (0, 0)
+    above, before = (length - height) // 2, (breadth - width) // 2
     together = max(1, most // (length * breadth))
     for part, images, results in _parts(x, out, together):
         if bands == lanes == 1:

@@ -14,15 +14,13 @@ class Grid:
     Attributes:
         multiple: Sides are completed to multiples of this; tiles have to lie on them.
         completed: Of a side: which pixel stands at each place of the completed side, int64. The image lies in
-            the middle (of an odd number of further places one more comes after it), or at the start.
+            the middle; of an odd number of further places one more comes after it.
         pixel_bytes: Memory that one pixel of a tile takes, in float32.
-        centred: Whether the image lies in the middle of what is completed; else at its start.
     """
 
     multiple: int
     completed: Callable[[int], Tensor]
     pixel_bytes: float
-    centred: bool = True
 
 
 class Window(NamedTuple):
@@ -59,7 +57,8 @@ class Contract:
         observes: Whether `observe(x)` has to see a whole batch before its pieces run: floats in [0, 1], or
             bytes as they are. It returns `Observed`; `forward` of a whole batch observes for itself.
         located: Whether `forward` of an observed piece is also given its `window`.
-        unexportable: Why the exporters cannot follow it; empty where they can.
+        aligned: What the places of pieces have to be multiples of, for a network without a grid.
+    unexportable: Why the exporters cannot follow it; empty where they can.
         least_side: The shortest side that an exported network takes.
     """
 
@@ -70,6 +69,7 @@ class Contract:
     grid: Grid | None = None
     observes: bool = False
     located: bool = False
+    aligned: int = 1
     unexportable: str = ""
     # reflection has nothing to mirror at a side of one pixel
     least_side: int = 2

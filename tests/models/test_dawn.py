@@ -11,7 +11,7 @@ from torch import nn
 import fastllie
 from fastllie.models import Dawn
 from fastllie.models.contract import Window
-from fastllie.models.dawn.brain import CHROMA, luma, noise_levels, samples, see, thumbnail
+from fastllie.models.dawn.brain import CHROMA, luma, noise_levels, see, thumbnail
 from fastllie.models.dawn.denoiser import Denoiser
 from fastllie.models.dawn.network import HALO
 from fastllie.ops import reference
@@ -65,15 +65,15 @@ def test_noise_is_measured_by_colour_and_scale():
     generator = torch.Generator().manual_seed(0)
     flat = torch.full((1, 3, 300, 400), 0.2, dtype=torch.float64)
     mean = torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64)
-    assert noise_levels(samples(flat), mean).abs().max() < 1e-12
+    assert noise_levels(flat, mean).abs().max() < 1e-12
     noise = 0.01 * torch.randn(1, 3, 300, 400, generator=generator, dtype=torch.float64)
-    levels = noise_levels(samples(flat + noise), mean)
+    levels = noise_levels(flat + noise, mean)
     # v moves by 5/4 of what x does; the measure gives 0.57 of a deviation
     assert levels[0, 0].item() == pytest.approx(0.57 * 0.01 * 1.25 * luma_gain(), rel=0.05)
     assert torch.allclose(levels[:, :3], levels[:, 3:], rtol=0.1)
     coarse = 0.01 * torch.randn(1, 1, 75, 100, generator=generator, dtype=torch.float64)
     grey = flat + nn.functional.interpolate(coarse, (300, 400), mode="bilinear")
-    levels = noise_levels(samples(grey), mean)
+    levels = noise_levels(grey, mean)
     assert levels[0, 3] > 2 * levels[0, 0]
     assert levels[0, 1:3].max() < 1e-3 * levels[0, 0]
 
@@ -89,7 +89,7 @@ def test_edges_are_hardly_taken_for_noise():
     stripes = noisy.clone()
     stripes[..., ::10] = 0.8
     mean = torch.full((1, 1, 1, 1), 0.1)
-    assert noise_levels(samples(stripes), mean)[0, 0] < 1.5 * noise_levels(samples(noisy), mean)[0, 0]
+    assert noise_levels(stripes, mean)[0, 0] < 1.5 * noise_levels(noisy, mean)[0, 0]
 
 
 def test_weights_of_one_are_the_picture_itself():
@@ -103,7 +103,7 @@ def test_weights_of_one_are_the_picture_itself():
 def test_denoise_blends():
     x = picture(1, 3, 64, 96)
     v = [network(denoise=amount) for amount in (0.0, 0.5, 1.0)]
-    nothing, half, all_of_it = (one.denoised(x, one.whole(x)) for one in v)
+    nothing, half, all_of_it = (one.denoised(x, one.look(x)) for one in v)
     assert torch.allclose(half, (nothing + all_of_it) / 2, atol=1e-5)
 
 
@@ -121,11 +121,11 @@ def test_options_out_of_range_are_errors(options):
         Dawn(**options)
 
 
-def test_a_part_of_what_is_known_is_that_part_of_the_whole():
+def test_a_part_of_what_was_observed_is_that_part_of_the_whole():
     made = network(torch.float64)
     x = picture(2, 3, 230, 310, dtype=torch.float64)
-    whole, known = made(x), made.whole(x)
-    part = made(x[..., 32:, 48:], *known, window=Window(32, 48, 230, 310))
+    part = made(x[..., 32:, 48:], *made.look(x), window=Window(32, 48, 230, 310))
+    whole = made(x)
     assert torch.allclose(part[..., 64:, 64:], whole[..., 96:, 112:], atol=1e-12)
     # the halo is needed: without it the border shows
     assert (part[..., :8, :] - whole[..., 32:40, 48:]).abs().max() > 1e-6
@@ -134,10 +134,10 @@ def test_a_part_of_what_is_known_is_that_part_of_the_whole():
 def test_nothing_further_than_the_halo_counts():
     made = network(torch.float64)
     x = picture(1, 3, 320, 320, dtype=torch.float64)
-    known = made.whole(x)
+    sight = made.look(x)
     changed = x.clone()
     changed[..., 160:176, 160:176] = 0.9
-    moved = (made(changed, *known) - made(x, *known)).abs().amax((0, 1)).amax(1)
+    moved = (made(changed, *sight) - made(x, *sight)).abs().amax((0, 1)).amax(1)
     rows = (moved > 1e-12).nonzero()[:, 0]
     assert 160 - HALO < rows.min() < 150
     assert 185 < rows.max() < 176 + HALO

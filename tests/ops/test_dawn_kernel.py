@@ -7,7 +7,6 @@ from helpers import refused
 from fastllie import _native
 from fastllie.models.dawn import Dawn
 from fastllie.models.dawn.brain import thumbnail as plain_thumbnail
-from fastllie.models.dawn.network import HALO
 from fastllie.ops import dawn
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"fastllie._cpu: {_native.reasons.get('cpu')}")
@@ -33,21 +32,21 @@ def photograph(batch, height, width, seed=0):
 
 
 def parts_of(made, x):
-    """What the kernel takes: the packed weights, and what is known."""
-    seen = made.whole(x)
+    """What the kernel takes: the packed weights, and what was observed."""
+    seen = made.look(x.double() if x.dtype == torch.float64 else x.float())
     gains, biases = made.denoiser.settings(seen.noise)
     flat = torch.cat([bias for level in biases for bias in level], 1)
-    known = dawn.Known(*(t.float().contiguous() for t in (seen.grid, seen.mean, gains, flat)))
-    return dawn.pack_dawn(made.denoiser.state_dict()), known
+    observed = dawn.Known(*(t.float().contiguous() for t in (seen.grid, seen.mean, gains, flat)))
+    return dawn.pack_dawn(made.denoiser.state_dict()), observed
 
 
-def exact(made, x):
-    """The modules' result in float64, of what is known in float32."""
+def exact(made, x, seen=None, **part):
+    """The modules' result in float64, of what was observed in float32."""
     double = Dawn(denoise=made.denoise).double()
     double.load_state_dict({name: tensor.double() for name, tensor in made.state_dict().items()})
-    seen = made.whole(x.float())
+    seen = made.look(x.float()) if seen is None else seen
     with torch.no_grad():
-        return double(x.double(), *(tensor.double() for tensor in seen))
+        return double(x.double(), *(tensor.double() for tensor in seen), **part)
 
 
 @pytest.fixture(params=_native.cpu.isas() if _native.cpu else [])
@@ -62,8 +61,8 @@ def isa(request):
 @pytest.mark.parametrize("size", SIZES)
 def test_matches_the_modules(size, denoise, isa):
     made, x = network(denoise=denoise), photograph(2, *size)
-    packed, known = parts_of(made, x)
-    got = dawn.enhance_dawn(x, packed, known, denoise=denoise)
+    packed, observed = parts_of(made, x)
+    got = dawn.enhance_dawn(x, packed, observed, denoise=denoise)
     assert (got - x).abs().max() > 0.05
     torch.testing.assert_close(got.double(), exact(made, x), rtol=0, atol=2e-5)
 
@@ -73,8 +72,8 @@ def test_stored_types(dtype):
     made, x = network(), photograph(1, 40, 70)
     stored = (x * 255).round().to(dtype) if dtype == torch.uint8 else x.to(dtype)
     given = stored.float() / 255 if dtype == torch.uint8 else stored.float()
-    packed, known = parts_of(made, given)
-    got = dawn.enhance_dawn(stored, packed, known)
+    packed, observed = parts_of(made, given)
+    got = dawn.enhance_dawn(stored, packed, observed)
     assert got.dtype == dtype
     expected = exact(made, given)
     if dtype == torch.uint8:
@@ -85,49 +84,51 @@ def test_stored_types(dtype):
 
 def test_layouts_and_out():
     made, x = network(), photograph(2, 37, 60)
-    packed, known = parts_of(made, x)
-    want = dawn.enhance_dawn(x, packed, known)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
     last = x.contiguous(memory_format=torch.channels_last)
-    got = dawn.enhance_dawn(last, packed, known)
+    got = dawn.enhance_dawn(last, packed, observed)
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(got, want)
     wide = torch.zeros(2, 3, 37, 120)
     out = wide[..., ::2]
-    assert dawn.enhance_dawn(torch.flip(torch.flip(x, [3]), [3]), packed, known, out=out) is out
+    assert dawn.enhance_dawn(torch.flip(torch.flip(x, [3]), [3]), packed, observed, out=out) is out
     assert torch.equal(out, want)
     assert not wide[..., 1::2].any()
 
 
 def test_blue_green_red():
     made, x = network(), photograph(1, 37, 60)
-    packed, known = parts_of(made, x)
-    want = dawn.enhance_dawn(x, packed, known)
-    got = dawn.enhance_dawn(x.flip(1).contiguous(memory_format=torch.channels_last), packed, known, bgr=True)
-    assert torch.equal(got.flip(1), want)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
+    turned = x.flip(1).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dawn.enhance_dawn(turned, packed, observed, bgr=True).flip(1), want)
+    out = torch.empty_like(turned)
+    assert torch.allclose(made.enhance_into(turned, out, bgr=True).flip(1), made(x), atol=1e-6)
 
 
 def test_parts_of_a_picture_are_those_of_the_whole():
     made, x = network(), photograph(1, 200, 230)
-    packed, known = parts_of(made, x)
-    whole = dawn.enhance_dawn(x, packed, known)
-    halo = HALO
+    packed, observed = parts_of(made, x)
+    whole = dawn.enhance_dawn(x, packed, observed)
+    halo = made.contract.halo
     for top, left in ((0, 0), (96, 112), (128, 160)):
         part = x[..., max(0, top - halo) : top + 16 + halo, max(0, left - halo) : left + 32 + halo]
         place = (max(0, top - halo), max(0, left - halo))
-        got = dawn.enhance_dawn(part, packed, known, place=place, size=(200, 230))
+        got = dawn.enhance_dawn(part, packed, observed, place=place, size=(200, 230))
         inner = got[..., top - place[0] :, left - place[1] :][..., :16, :32]
         torch.testing.assert_close(inner, whole[..., top : top + 16, left : left + 32], rtol=0, atol=1e-6)
 
 
 def test_threads_and_instruction_sets_agree():
     made, x = network(), photograph(1, 150, 260)
-    packed, known = parts_of(made, x)
+    packed, observed = parts_of(made, x)
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            results.append(dawn.enhance_dawn(x, packed, known))
+            results.append(dawn.enhance_dawn(x, packed, observed))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(results[0], results[1])
@@ -146,24 +147,24 @@ def test_thumbnails_are_area_means(size, isa):
 
 def test_operators_are_registered_whole():
     made, x = network(), photograph(1, 64, 96)
-    packed, known = parts_of(made, x)
+    packed, observed = parts_of(made, x)
     torch.library.opcheck(
-        torch.ops.fastllie.dawn_forward.default, (x, [packed, *known], 1.0, [0, 0], [64, 96], False)
+        torch.ops.fastllie.dawn_forward.default, (x, [packed, *observed], 1.0, [0, 0], [64, 96], False)
     )
     torch.library.opcheck(torch.ops.fastllie.dawn_thumbnail.default, (x,))
-    assert dawn.enhance_dawn(x[:0], packed, dawn.Known(*(t[:0] for t in known))).shape == (0, 3, 64, 96)
+    assert dawn.enhance_dawn(x[:0], packed, dawn.Known(*(t[:0] for t in observed))).shape == (0, 3, 64, 96)
 
 
 def test_what_does_not_fit_is_refused():
     made, x = network(), photograph(1, 20, 20)
-    packed, known = parts_of(made, x)
+    packed, observed = parts_of(made, x)
     with refused(ValueError, "packed must be float32"):
-        dawn.enhance_dawn(x, packed[:-1], known)
+        dawn.enhance_dawn(x, packed[:-1], observed)
     with refused(ValueError, "gains must be float32", "NoneType"):
-        dawn.enhance_dawn(x, packed, dawn.Known(known.grid, known.mean))
+        dawn.enhance_dawn(x, packed, dawn.Known(observed.grid, observed.mean))
     with refused(ValueError, "denoise must be from 0 to 1, got 1.5"):
-        dawn.enhance_dawn(x, packed, known, denoise=1.5)
+        dawn.enhance_dawn(x, packed, observed, denoise=1.5)
     with refused(ValueError, "at least 64 x 96 pixels"):
         dawn.thumbnail(x)
     with refused(RuntimeError, "no gradient"):
-        dawn.enhance_dawn(x.clone().requires_grad_(), packed, known)
+        dawn.enhance_dawn(x.clone().requires_grad_(), packed, observed)

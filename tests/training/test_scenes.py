@@ -15,6 +15,7 @@ PLAIN = Scenes(
     bright_share=0,
     over_share=0,
     mixed_share=0,
+    range_share=0,
     curved_share=0,
     lamp_share=0,
     cast_share=0,
@@ -81,7 +82,7 @@ def test_lit_parts_are_as_bright_as_they_should_be():
     lit = frames(replace(PLAIN, mixed_share=1, ground_share=0, exposures=(-5, -5)), 20)
     spread = [float((frame.clean.mean(0) - frame.target.mean(0)).abs().quantile(0.02)) for frame in lit]
     # somewhere there is nothing to do, elsewhere much
-    assert np.median(spread) < 0.2
+    assert np.median(spread) < 0.25
     assert all(float((frame.target - frame.clean).amax()) > 0.2 for frame in lit)
 
 

@@ -1,6 +1,8 @@
 """The recipes: the published numbers with their sources, and those of our own weights."""
 
-from fastllie.training.recipes.dawn import DAWN, DAWN_FINETUNE, DawnLossWeights, DawnRecipe, Scenes
+from dataclasses import replace
+
+from fastllie.training.recipes.dawn import DAWN, DAWN_REFINED, DawnLossWeights, DawnRecipe, Scenes
 from fastllie.training.recipes.enlightengan import (
     ENLIGHTENGAN,
     ENLIGHTENGAN_PUBLISHED,
@@ -45,10 +47,11 @@ from fastllie.training.recipes.zerodce import (
 )
 
 __all__ = [
+    "BEGUN",
     "CLIP_PREPROCESSES",
     "COORDINATES",
     "DAWN",
-    "DAWN_FINETUNE",
+    "DAWN_REFINED",
     "EDGES",
     "ENLIGHTENGAN",
     "ENLIGHTENGAN_PUBLISHED",
@@ -98,8 +101,10 @@ SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
     "nerco": {"fastllie": NERCO},
-    "dawn": {"fastllie": DAWN},
+    "dawn": {"fastllie": DAWN_REFINED},
 }
+# likewise the recipe of the weights that those went on from, where they did not begin from scratch
+BEGUN: dict[str, dict[str, AnyRecipe]] = {"dawn": {"fastllie": DAWN}}
 # method -> the name of a recipe -> the recipe
 RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {OFFICIAL: ZERODCE_PUBLISHED, **SHIPPED["zerodce"]},
@@ -107,7 +112,7 @@ RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
     "enlightengan": {OFFICIAL: ENLIGHTENGAN_PUBLISHED, **SHIPPED["enlightengan"]},
     "nerco": {OFFICIAL: NERCO_PUBLISHED, **SHIPPED["nerco"]},
-    "dawn": {OFFICIAL: DAWN, **SHIPPED["dawn"]},
+    "dawn": {OFFICIAL: DAWN, **BEGUN["dawn"]},
 }
 # likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
 FINETUNES: dict[str, dict[str, AnyRecipe]] = {
@@ -116,5 +121,5 @@ FINETUNES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_FINETUNE},
     "enlightengan": RECIPES["enlightengan"],
     "nerco": RECIPES["nerco"],
-    "dawn": {OFFICIAL: DAWN_FINETUNE},
+    "dawn": {OFFICIAL: replace(DAWN_REFINED, steps=1000, learning_rate=3e-4), "fastllie": DAWN_REFINED},
 }

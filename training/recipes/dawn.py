@@ -1,4 +1,4 @@
-"""The recipe of dawn, and how its scenes are made."""
+"""The recipes of `dawn`, our own."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,8 +8,7 @@ from fastllie.training.recipes.loop import Loop
 
 @dataclass(frozen=True)
 class Scenes:
-    """How whole scenes are made of photographs; see `fastllie.training.data.scenes` and
-    `...data.camera`.
+    """How whole scenes are made of photographs; see `fastllie.training.scenes` and `...camera`.
 
     Args:
         size: Height and width of a scene.
@@ -62,7 +61,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class DawnLossWeights:
-    """The weight of each loss of `dawn`, see `fastllie.training.losses.scenes`; a zero leaves it out.
+    """The weight of each loss of `dawn`, see `fastllie.training.scene_losses`; a zero leaves it out.
 
     All but the first compare the brightened picture with its target; the first is the denoiser's, which
     learns from nothing else.
@@ -99,9 +98,6 @@ class DawnRecipe(Loop):
     scenes: Scenes = field(default_factory=Scenes)
     losses: DawnLossWeights = field(default_factory=DawnLossWeights)
 
-    def kept(self) -> dict[str, Any]:
-        return {"long_side": self.long_side}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop % 16 or not 32 <= self.crop <= min(self.scenes.size):
@@ -120,7 +116,11 @@ class DawnRecipe(Loop):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} is not for dawn, got {getattr(self, name)!r}")
 
+    def kept(self) -> dict[str, Any]:
+        return {"long_side": self.long_side}
 
+
+# Ours, in two stages: first all kinds of scenes
 DAWN = DawnRecipe(
     batch=8,
     steps=6000,
@@ -133,4 +133,20 @@ DAWN = DawnRecipe(
     precision="float32",
 )
 
-DAWN_FINETUNE = replace(DAWN, steps=1000, learning_rate=3e-4)
+# Then on from there: more scenes that are dark all over, of which the first hold few, and colours that count
+# for more
+DAWN_REFINED = replace(
+    DAWN,
+    steps=5000,
+    learning_rate=1e-3,
+    warmup=50,
+    scenes=replace(
+        DAWN.scenes,
+        bright_share=0.15,
+        mixed_share=0.3,
+        curved_share=0.12,
+        range_share=0.4,
+        cast_share=0.15,
+    ),
+    losses=replace(DAWN.losses, chroma=1.3),
+)

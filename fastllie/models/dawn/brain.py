@@ -54,24 +54,21 @@ def thumbnail(x: Tensor) -> Tensor:
     return rows @ x @ columns.T
 
 
-def samples(x: Tensor) -> Tensor:
-    """The 4 x 4 pixels at each of 48 x 64 places, side by side."""
+def noise_levels(x: Tensor, mean: Tensor, bgr: bool = False) -> Tensor:
+    """Measures `[B, 6]` of the noise in v = x / (x + mean), at full and at half size.
+
+    At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; of their
+    magnitudes a mean that large ones count little in. White noise gives about half of its deviation.
+    """
     height, width = x.shape[-2:]
     rows = (torch.arange(SAMPLES[0], device=x.device) * height // SAMPLES[0])[:, None]
     columns = (torch.arange(SAMPLES[1], device=x.device) * width // SAMPLES[1])[:, None]
     steps = torch.arange(4, device=x.device)
     rows = (rows + steps).clamp(max=height - 1).flatten()
     columns = (columns + steps).clamp(max=width - 1).flatten()
-    return x[..., rows[:, None], columns]
-
-
-def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
-    """Measures `[B, 6]` of the noise in v = x / (x + mean), at full and at half size, of `samples`.
-
-    At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; of their
-    magnitudes a mean that large ones count little in. White noise gives about half of its deviation.
-    """
-    v = x / (x + mean)
+    v = floats(x[..., rows, :][..., columns])
+    v = v.flip(1) if bgr else v
+    v = v / (v + mean)
     redness, blueness = (v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA)
     planes = torch.cat([luma(v), blueness, redness], 1)
     # 4 x 4 pixels at each place, of which the full size takes the first 2 x 2
@@ -91,17 +88,23 @@ def _diagonal(x: Tensor, step: int) -> Tensor:
     return (a - b - c + d).abs() / 2
 
 
-def see(x: Tensor) -> Seen:
-    """What is to be known of whole pictures `[B, 3, H, W]`; bytes and half precision are widened."""
-    if x.dtype != torch.float64:
-        x = x.float() / (255 if x.dtype == torch.uint8 else 1)
-    return measure(thumbnail(x), samples(x))
+def floats(x: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1], and halves in float32."""
+    if x.dtype == torch.uint8:
+        return x.float() / 255
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def measure(thumb: Tensor, pixels: Tensor) -> Seen:
-    """What is to be known, of the thumbnails of whole pictures and the `samples` of them."""
+def see(x: Tensor, thumb: Tensor | None = None, bgr: bool = False) -> Seen:
+    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known.
+
+    `bgr` is the order of the colours in both.
+    """
+    if thumb is None:
+        thumb = thumbnail(floats(x))
+    thumb = thumb.flip(1) if bgr else thumb
     mean = luma(thumb).mean((2, 3), keepdim=True) + LEAST_MEAN
-    return Seen(thumb, mean, noise_levels(pixels, mean))
+    return Seen(thumb, mean, noise_levels(x, mean, bgr))
 
 
 class Brain(nn.Module):
@@ -155,7 +158,8 @@ def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 def _facts(thumb: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Numbers about the whole, each around one: mean, colours, percentiles, noise; `[B, 18]`."""
     values = luma(thumb).flatten(1).sort(1).values
-    places = [round(share * (values.shape[1] - 1)) for share in PERCENTILES]
+    last = THUMB[0] * THUMB[1] - 1
+    places = [round(share * last) for share in PERCENTILES]
     colours = thumb.mean((2, 3)) / mean.flatten(1)
     return torch.cat(
         [

@@ -5,26 +5,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastllie.models.contract import Contract, Grid, Observed, Window
-from fastllie.models.dawn.brain import GRID, PLANES, THUMB, Brain, Seen, luma, measure, samples, see
+from fastllie.models.contract import Contract, Observed, Window
+from fastllie.models.dawn.brain import Brain, floats, luma, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
 from fastllie.models.network import Built, Network, standard_only
-from fastllie.ops import dawn as kernel
-from fastllie.ops import reference
+from fastllie.ops import dawn, reference
 from fastllie.ops.packing import can_run_packed
 
 STEPS = 8  # of the curve
+HALO = 64  # pixels around an output pixel that its value depends on: 54, in whole cells
+# A few hundred megabytes with all planes of the pyramid
+TILE = 1024
 _BISECTIONS = 12
 _BRIGHTEST = 0.995  # v of the brightest pixel after denoising: v = 1 would be infinitely bright
-# of a tile in the modules: planes of the pyramid and twelve features at half size
-_PIXEL_BYTES = 160.0
-HALO = (
-    64  # pixels around an output pixel that its value depends on, beside what is observed: 54, in whole cells
-)
+_PACKED = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class Whole(NamedTuple):
-    """What `Dawn` knows of whole pictures.
+class Sight(NamedTuple):
+    """What `Dawn.look` finds out about whole pictures; what `forward` takes besides their pixels.
 
     Attributes:
         grid: `[B, 6, 8, 8, 12]`, see `Brain`.
@@ -37,20 +35,15 @@ class Whole(NamedTuple):
     noise: Tensor
 
 
-def _completed(length: int) -> Tensor:
-    """A side in whole cells: its last pixel goes on."""
-    return torch.arange((length + MULTIPLE - 1) // MULTIPLE * MULTIPLE).clamp(max=length - 1)
-
-
 class Dawn(Network):
     """A brain that looks at the whole picture, a denoiser, and a grid of curves that brightens.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large, or
-    uint8 in 0..255 to uint8. Where no gradient is wanted, it runs on the CPU as `fastllie.ops.dawn` has it.
+    `forward` takes images `[B, 3, H, W]`, any size, floats in [0, 1] or uint8 in 0..255, and returns the
+    enhanced images, as large and of the same dtype.
 
-    Tiles are exact once the whole has been looked at: with what `whole` says of a picture, `forward` gives of
-    a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings `HALO`
-    pixels more on each side where the picture has them.
+    Tiles are exact once the whole has been looked at: with what `look` says of a picture, `forward` gives of
+    a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings 64 pixels
+    more on each side where the picture has them.
 
     Args:
         denoise: How much of the noise is taken out, from 0 to 1.
@@ -74,11 +67,16 @@ class Dawn(Network):
 
     @property
     def contract(self) -> Contract:
-        grid = Grid(MULTIPLE, _completed, _PIXEL_BYTES, centred=False)
-        return Contract(HALO, one_pass=True, grid=grid, observes=True, located=True)
-
-    def observe(self, x: Tensor) -> Observed:
-        return Observed(self.whole(x)._asdict())
+        return Contract(
+            HALO,
+            one_pass=True,
+            cpu_tile=TILE,
+            observes=True,
+            located=True,
+            aligned=MULTIPLE,
+            # a sixteenth of less would be one pixel, which exporters take for a constant
+            least_side=MULTIPLE + 1,
+        )
 
     def forward(
         self,
@@ -88,80 +86,56 @@ class Dawn(Network):
         noise: Tensor | None = None,
         window: Window | None = None,
     ) -> Tensor:
-        """Enhance whole pictures, or parts of them.
+        """Enhance whole pictures, or parts of what was looked at.
 
         Args:
             x: `[B, 3, H, W]`.
-            grid, mean, noise: What `whole` said of the pictures; None where `x` is the whole.
-            window: Where the part lies in its picture; None where `x` is the whole.
+            grid, mean, noise: The `Sight` of the whole pictures; None where `x` is the whole.
+            window: Where `x` lies in them; None where it is the whole.
         """
-        whole = self.whole(x) if grid is None or mean is None or noise is None else Whole(grid, mean, noise)
-        if self._fused(x):
-            return self._in_one_pass(x, whole, window)
-        if x.dtype == torch.uint8:
-            y = self._enhanced(x.to(whole.mean.dtype) / 255, whole, window)
-            return (y * 255).round().clamp(0, 255).to(torch.uint8)
-        return self._enhanced(x, whole, window)
+        sight = None
+        if grid is not None and mean is not None and noise is not None:
+            sight = Sight(grid, mean, noise)
+        packed = None if standard_only() else self._packed(x)
+        if packed is None:
+            return self.standard(x, sight, window)
+        return self._fused(x, packed, sight, window)
 
-    def standard(self, x: Tensor) -> Tensor:
-        return self._enhanced(x, self._decided(see(x)), None)
+    def observe(self, x: Tensor) -> Observed:
+        return Observed(self.look(x)._asdict())
 
-    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
-        if not self._fused(x):
-            return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
-        return self._in_one_pass(x, self.whole(x, bgr), None, out, bgr)
-
-    def _enhanced(self, x: Tensor, whole: Whole, window: Window | None) -> Tensor:
-        v = self.denoised(x, whole)
-        light = (v * whole.mean / (1 - v)).clamp(0, 1)
-        place, size = ((0, 0), None) if window is None else (window[:2], window[2:])
-        y = reference.apply_grid_curve(light, whole.grid, luma(v), place=place, size=size, steps=STEPS)
-        return y.to(x.dtype)
-
-    def _fused(self, x: Tensor) -> bool:
-        if standard_only() or torch.compiler.is_compiling() or self.training or x.dtype == torch.float64:
-            return False
-        # bytes and half precision are read as they are, and computed with in float32
-        weights = [*self.parameters()]
-        like = x if x.dtype == weights[0].dtype else x.new_empty(0, dtype=weights[0].dtype)
-        return can_run_packed([like], weights, kernel.DTYPES) and self.as_built()
-
-    def _in_one_pass(
-        self, x: Tensor, whole: Whole, window: Window | None, out: Tensor | None = None, bgr: bool = False
-    ) -> Tensor:
-        parameters = dict(self.denoiser.named_parameters())
-        packed = self._packing.get(
-            list(parameters.values()), "denoiser", lambda: kernel.pack_dawn(parameters)
-        )
-        gains, biases = None, None
-        if self.denoise:
-            gains, split = self.denoiser.settings(whole.noise)
-            gains, biases = gains.float(), torch.cat([part for level in split for part in level], 1).float()
-        known = kernel.Known(whole.grid.float(), whole.mean.float(), gains, biases)
-        place, size = ((0, 0), None) if window is None else (window[:2], window[2:])
-        return kernel.enhance_dawn(
-            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
-        )
-
-    def whole(self, x: Tensor, bgr: bool = False) -> Whole:
+    def look(self, x: Tensor, bgr: bool = False) -> Sight:
         """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
-        if not self._fused(x) or x.shape[-2] < THUMB[0] or x.shape[-1] < THUMB[1]:
-            return self._decided(see(x.flip(1) if bgr else x))
-        # neither a float image nor a flipped one of the whole is made
-        pixels = samples(x).float() / (255 if x.dtype == torch.uint8 else 1)
-        parts = (kernel.thumbnail(x), pixels)
-        return self._decided(measure(*(part.flip(1) if bgr else part for part in parts)))
-
-    def _decided(self, seen: Seen) -> Whole:
+        fast = not standard_only() and self._packed(x) is not None
+        large = x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
+        seen = see(x, dawn.thumbnail(x) if fast and large else None, bgr)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
-        return Whole(grid, seen.mean, seen.noise)
+        return Sight(grid, seen.mean, seen.noise)
 
-    def denoised(self, x: Tensor, whole: Whole) -> Tensor:
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        packed = self._packed(x)
+        if packed is not None:
+            return self._fused(x, packed, None, None, out, bgr)
+        return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
+
+    def standard(self, x: Tensor, sight: Sight | None = None, window: Window | None = None) -> Tensor:
+        if x.dtype == torch.uint8:
+            y = self.standard(floats(x), sight, window)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
+        if sight is None:
+            sight = self.look(x)
+        v = self.denoised(x, sight)
+        light = (v * sight.mean / (1 - v)).clamp(0, 1)
+        place, size = _placed(window)
+        y = reference.apply_grid_curve(light, sight.grid, luma(v), place=place, size=size, steps=STEPS)
+        return y.to(x.dtype)
+
+    def denoised(self, x: Tensor, sight: Sight) -> Tensor:
         """`x` in v = x / (x + mean) without its noise; float32 where `x` is in half precision."""
-        x = x.to(whole.mean.dtype)
-        v = x / (x + whole.mean)
+        x = x.to(sight.mean.dtype)
+        v = x / (x + sight.mean)
         if self.denoise == 0:
             return v
         for dim in (2, 3):
@@ -169,10 +143,49 @@ class Dawn(Network):
             side = v.shape[dim]
             places = torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device)
             v = v.index_select(dim, places.clamp(max=side - 1))
-        clean = self.denoiser(v, whole.noise, self.denoise)
+        clean = self.denoiser(v, sight.noise, self.denoise)
         for dim in (2, 3):
             clean = clean.index_select(dim, torch.arange(x.shape[dim], device=x.device))
         return clean.clamp(0.0, _BRIGHTEST)
+
+    def _packed(self, x: Tensor) -> Tensor | None:
+        """The denoiser's weights for the CPU's kernels; None where the network has to run layer by layer."""
+        weights = list(self.parameters())
+        # bytes go through the arithmetic of the weights
+        images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
+        if not can_run_packed(images, weights, _PACKED) or not self.as_built():
+            return None
+        return self._packing.get(weights, None, lambda: dawn.pack_dawn(self.denoiser.state_dict()))
+
+    def _fused(
+        self,
+        x: Tensor,
+        packed: Tensor,
+        sight: Sight | None,
+        window: Window | None,
+        out: Tensor | None = None,
+        bgr: bool = False,
+    ) -> Tensor:
+        if sight is None:
+            sight = self.look(x, bgr)
+        gains = biases = None
+        if self.denoise:
+            gains, levels = self.denoiser.settings(sight.noise)
+            biases = torch.cat([bias for level in levels for bias in level], 1)
+            gains, biases = (part.float().contiguous() for part in (gains, biases))
+        grid, mean = (part.float().contiguous() for part in sight[:2])
+        known = dawn.Known(grid, mean, gains, biases)
+        place, size = _placed(window)
+        return dawn.enhance_dawn(
+            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
+        )
+
+
+def _placed(window: Window | None) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """The place of a part in its picture, and the picture's size."""
+    if window is None:
+        return (0, 0), None
+    return (window.top, window.left), (window.height, window.width)
 
 
 def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
@@ -196,6 +209,3 @@ def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
 def _moved(alpha: Tensor, move: Tensor) -> Tensor:
     """tanh(atanh(alpha) + atanh(move))."""
     return (alpha + move) / (1 + alpha * move)
-
-
-__all__ = ["GRID", "HALO", "PLANES", "STEPS", "Dawn", "Whole"]
