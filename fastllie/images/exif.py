@@ -7,6 +7,7 @@ the orientation, the size, and the preview, which is made from the result.
 import io
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from fastllie.images import tiff
 
@@ -15,20 +16,6 @@ ORIENTATION = 0x0112
 _SIZES = (0xA002, 0xA003)  # of the picture, in the EXIF directory
 _PREVIEW, _LENGTH = 0x0201, 0x0202
 MOST = 65533 - len(PREFIX)  # bytes that a segment of a JPEG can hold
-
-
-def orientation(exif: bytes) -> int:
-    """1 to 8; 1 where it is not told, or the data are damaged."""
-    content = exif.removeprefix(PREFIX)
-    try:
-        order, _, start = tiff.header(content[:16])
-        for tag, _, place in _entries(content, order, start):
-            if tag == ORIENTATION:
-                value = struct.unpack_from(order + "H", content, place)[0]
-                return value if 1 <= value <= 8 else 1
-    except (tiff.BrokenError, struct.error):
-        pass
-    return 1
 
 
 def adjusted(exif: bytes, size: tuple[int, int], preview: Callable[[], bytes]) -> bytes:
@@ -46,17 +33,22 @@ def adjusted(exif: bytes, size: tuple[int, int], preview: Callable[[], bytes]) -
         order, big, start = tiff.header(bytes(content[:16]))
         if big:
             raise tiff.BrokenError("no EXIF data: a BigTIFF")
-        for tag, _, place in list(_entries(content, order, start)):
+        for tag, kind, place in list(_entries(content, order, start)):
             if tag == ORIENTATION:
-                struct.pack_into(order + "HH", content, place, 1, 0)
+                _put(content, order, kind, place, 1)
             if tag == tiff.EXIF:
                 below = struct.unpack_from(order + "I", content, place)[0]
-                _set_size(content, order, below, size)
+                with suppress(struct.error):
+                    _set_size(content, order, below, size)
         following = start + 2 + 12 * struct.unpack_from(order + "H", content, start)[0]
-        if len(content) >= following + 4 and any(content[following : following + 4]):
-            _renew(content, order, following, preview)
     except struct.error as error:
         raise tiff.BrokenError(f"damaged: {error}") from error
+    if len(content) >= following + 4 and any(content[following : following + 4]):
+        try:
+            _renew(content, order, following, preview)
+        except struct.error:
+            # a preview that nobody can find is none
+            content[following : following + 4] = bytes(4)
     return prefix + bytes(content)
 
 
@@ -70,19 +62,24 @@ def _entries(content: bytes | bytearray, order: str, start: int) -> Iterator[tup
 def _set_size(content: bytearray, order: str, start: int, size: tuple[int, int]) -> None:
     for tag, kind, place in list(_entries(content, order, start)):
         if tag in _SIZES:
-            value = size[_SIZES.index(tag)]
-            if kind == tiff.LONG:
-                struct.pack_into(order + "I", content, place, value)
-            elif kind == tiff.SHORT and value < 1 << 16:
-                struct.pack_into(order + "HH", content, place, value, 0)
+            _put(content, order, kind, place, size[_SIZES.index(tag)])
+
+
+def _put(content: bytearray, order: str, kind: int, place: int, value: int) -> None:
+    """Set a number where it stands, as far as its type can hold it."""
+    if kind == tiff.LONG:
+        struct.pack_into(order + "I", content, place, value)
+    elif kind == tiff.SHORT and value < 1 << 16:
+        struct.pack_into(order + "HH", content, place, value, 0)
 
 
 def _renew(content: bytearray, order: str, pointer: int, preview: Callable[[], bytes]) -> None:
     """Put a new preview in the place of the old one, or behind all; or none, where it does not fit."""
     start = struct.unpack_from(order + "I", content, pointer)[0]
-    places = {tag: place for tag, _, place in _entries(content, order, start)}
-    if ORIENTATION in places:
-        struct.pack_into(order + "HH", content, places[ORIENTATION], 1, 0)
+    found = {tag: (kind, place) for tag, kind, place in _entries(content, order, start)}
+    places = {tag: place for tag, (_, place) in found.items()}
+    if ORIENTATION in found:
+        _put(content, order, *found[ORIENTATION], 1)
     if _PREVIEW in places and _LENGTH in places:
         old, room = (struct.unpack_from(order + "I", content, places[tag])[0] for tag in (_PREVIEW, _LENGTH))
         made = preview()

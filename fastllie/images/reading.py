@@ -28,7 +28,6 @@ MOST_TOGETHER = 2**29
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names of what is another format with a different head
 _WHITES = (1023, 4095, 16383, TOP)  # of 10, 12, 14 and 16 bits
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_RGBA = ("RGB", "RGBA", "RGBX", "RGBa")
 
 
 def read(

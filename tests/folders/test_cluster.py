@@ -351,12 +351,12 @@ def test_a_task_works_where_its_caller_does(photos, monkeypatch, capsys):
     task = work.Work(lambda image: image, {})
     monkeypatch.setattr(cluster, "_unpacked", lambda packed: (str(photos.parent), task))
     monkeypatch.chdir("/")
-    assert cluster._task(b"", "photos/00.png", "out/00.png") == (None, "")
+    assert cluster._task(b"", "photos/00.png", "out/00.png") == (None, "", ())
     assert os.getcwd() == "/"
     assert (photos.parent / "out/00.png").exists()
     gone = str(photos / "gone")
     monkeypatch.setattr(cluster, "_unpacked", lambda packed: (gone, work))
-    error, said = cluster._task(b"", "photos/00.png", "out/00.png")
+    error, said, _ = cluster._task(b"", "photos/00.png", "out/00.png")
     assert type(error) is FileNotFoundError
     assert f"this machine of the cluster has no {gone!r}, the working directory of the caller" in str(error)
     assert (said, os.getcwd(), capsys.readouterr().err) == ("", "/", "")

@@ -772,3 +772,16 @@ def test_a_photograph_of_another_format_under_tiffs_roof(tmp_path):
         assert image.info["photoshop"] == {0x0404: IPTC}
         assert image.getexif()[0x010F] == "Maker"
         assert image.getexif().get_ifd(0x8769)[0x927C] == b"notes of the maker"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("place", [44, 56])
+def test_exif_of_which_a_part_is_lost(tmp_path, order, place):
+    """Directories that point to nowhere: what is before them stays."""
+    data = bytearray(exif_data(order=order))
+    where = 6 + {44: 8 + 2 + 36, 56: 8 + 2 + 24 + 8}[place]
+    data[where : where + 4] = b"\x7f\xff\xff\xf0"
+    of_mode("RGB", smooth=True).save(tmp_path / "a.png", exif=bytes(data))
+    assert through(tmp_path / "a.png", tmp_path / "b.png") == []
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.getexif()[0x010F] == "Maker"
