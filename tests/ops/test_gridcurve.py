@@ -11,7 +11,7 @@ from fastllie.ops import apply_grid_curve, reference
 PAIRS = [*DTYPES, (torch.bfloat16, torch.float32), (torch.float16, torch.float32)]
 NAMES = ("x", "grid", "guide")
 # lumas, rows, columns
-CELLS = {"one": (1, 1, 1), "row": (4, 1, 3), "column": (2, 3, 1), "flat": (1, 2, 2), "fine": (5, 7, 13)}
+CELLS = {"one": (1, 1, 1), "row": (4, 1, 3), "column": (2, 3, 1), "flat": (1, 2, 2), "fine": (9, 4, 5)}
 
 
 def differentiate(inputs, *, steps=8, backend, **place):
@@ -67,8 +67,8 @@ def test_sizes(backend, shape):
 @pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("backend", EVERY)
 def test_grids(backend, cells):
-    # also grids of more rows or columns than the image has
-    inputs = grid_curve_inputs(1, 6, 9, cells, dtypes=DTYPES[0], device=device_of(backend))
+    # also of more rows and columns than the image has, and of more lumas than a CUDA block adds up at once
+    inputs = grid_curve_inputs(1, 3, 4, cells, dtypes=DTYPES[0], device=device_of(backend))
     expect(inputs, differentiate(inputs, backend=backend))
 
 
