@@ -3,13 +3,14 @@
 Flicker is the mean absolute second difference of the frames' mean brightness, in thousandths. The clips are
 made of a CC0 photograph with sensor noise, by seed: the numbers are the same on every machine, to rounding.
 
-    python benchmarks/flicker.py    # writes benchmarks/results/flicker.md
+    python benchmarks/flicker.py    # writes benchmarks/results/flicker.json
+    python benchmarks/page.py       # puts it on docs/video.md
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
+import record
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,10 +19,9 @@ import fastllie
 from fastllie.ops import apply_curve, divide_illumination
 from fastllie.video import Steady
 
-HERE = Path(__file__).resolve().parent
-PHOTO = HERE.parent / "docs" / "photos" / "nyc-2nd-ave.jpg"
+PHOTO = record.ROOT / "docs" / "photos" / "nyc-2nd-ave.jpg"
 FRAMES, SIDE, NOISE, SMOOTH = 48, 320, 0.02, 0.8
-METHODS = ("zerodce", "zerodce++", "sci")
+METHODS = ("zerodce", "zerodce++", "sci", "dawn")
 
 
 def clips() -> dict[str, list[Tensor]]:
@@ -62,30 +62,28 @@ def steadied(method: str) -> Callable[[Tensor], Tensor]:
     return lambda x: network(steady.follow(x))
 
 
-def measure(frames: Iterable[Tensor]) -> str:
+def measure(frames: Iterable[Tensor]) -> dict[str, float]:
+    """The flicker in thousandths, and the mean brightness."""
     means = np.array([float(y.mean()) for y in frames])
-    return f"{1000 * np.abs(np.diff(means, 2)).mean():.2f} ({means.mean():.3f})"
+    flicker = 1000 * np.abs(np.diff(means, 2)).mean()
+    return {"flicker": round(float(flicker), 2), "mean": round(float(means.mean()), 3)}
 
 
 def main() -> None:
-    lines = [
-        "# Flicker",
-        "",
-        "Mean absolute second difference of the mean brightness in thousandths, and in brackets the mean;",
-        f"`smooth` {SMOOTH}. `python benchmarks/flicker.py` makes it again.",
-        "",
-        "| clip | method | input | alone | maps averaged | `smooth` |",
-        "|---|---|---|---|---|---|",
-    ]
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     with torch.inference_mode():
         for name, clip in clips().items():
+            found[name] = {}
             for method in METHODS:
-                ways = (fastllie.load(method), averaged_maps(method), steadied(method))
-                cells = [measure(clip), *(measure(map(way, clip)) for way in ways)]
-                lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    (HERE / "results" / "flicker.md").write_text(text, encoding="utf-8")
-    print(text)
+                ways = {
+                    "alone": fastllie.load(method),
+                    "maps averaged": averaged_maps(method),
+                    "smooth": steadied(method),
+                }
+                row = {"input": measure(clip)} | {way: measure(map(run, clip)) for way, run in ways.items()}
+                found[name][method] = row
+                print(name, method, row, flush=True)
+    record.write(record.path_of("flicker"), {"smooth": SMOOTH, "clips": found})
 
 
 if __name__ == "__main__":

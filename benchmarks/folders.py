@@ -6,22 +6,20 @@
 The plain loop is what a user writes: PIL opens, three convolutions in eager PyTorch on a float tensor, PIL
 saves, one photograph after another. Both write JPEG at quality 95, with the same weights. The folder is cut
 into parts and the contenders take turns on each. A third one only decodes and encodes, through the same
-function: its processor time is the files' share of the whole. All run with the allocator settings of
-benchmarks/ops.py.
+function: its processor time is the files' share of the whole. All run with an allocator that keeps freed
+memory.
 """
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ops
+import record
 
-PHOTOS = Path(__file__).resolve().parents[1] / "docs" / "photos"
+PHOTOS = record.ROOT / "docs" / "photos"
 SIZE = (1600, 1067)
 PARTS = 10
 
@@ -66,7 +64,7 @@ def plain_loop(module: Callable) -> Callable:
 
 
 def contenders(workers: int | None) -> dict[str, Callable]:
-    from sci import module_of
+    import published
 
     import fastllie
 
@@ -81,7 +79,7 @@ def contenders(workers: int | None) -> dict[str, Callable]:
         return run
 
     return {
-        "plain loop": plain_loop(module_of(*(tensor.detach() for tensor in network.enhance.folded()))),
+        "plain loop": plain_loop(published.SCINetwork(*(part.detach() for part in network.enhance.folded()))),
         "fastllie": through(enhancer),
         "files alone": through(lambda image: image),
     }
@@ -140,14 +138,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200, help="photographs (default: 200)")
     parser.add_argument("--workers", type=int, help="threads that decode and encode (default: one a core)")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers")
     options = parser.parse_args()
-    if any(os.environ.get(name) != value for name, value in ops.KEEP_HEAP.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ops.KEEP_HEAP})
-    result = measure(options.count, options.workers)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+    record.keep_heap()
+    about = record.machine("cpu")
+    result = {"machine": about} | measure(options.count, options.workers)
+    path = record.path_of("folders", about["device"])
+    record.write(path, result)
+    print(json.dumps(result, indent=1))
+    print(f"written: {path.relative_to(record.ROOT)}; python benchmarks/page.py makes the page of it")
 
 
 if __name__ == "__main__":

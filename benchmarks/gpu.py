@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,8 +24,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+import record
+from record import RESULTS, ROOT
+
 FIGURES = ROOT / "benchmarks" / "gpu_figures.py"
 MEASURED = ROOT / "fastllie" / "ops" / "measured.json"
 BUDGET = 480.0  # seconds
@@ -177,36 +177,23 @@ def operators(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def write_json(path: Path, content: Any) -> None:
-    from fastllie.images.files import replacing
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        Path(temporary).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def keep(about: dict[str, Any], times: dict[str, dict[str, float]], path: Path = MEASURED) -> None:
     """Add what was measured on this GPU to the file that "auto" reads; see fastllie.ops.backend."""
     content = json.loads(path.read_text(encoding="utf-8"))
     row = {key: about[key] for key in ("capability", "torch", "commit", "date")}
     content["devices"][about["device"]] = row | {"ms": times}
-    write_json(path, content)
+    record.write(path, content)
 
 
 def machine() -> dict[str, Any]:
-    import ops
     import torch
 
-    about = ops.machine("cuda")
+    about = record.machine("cuda")
     del about["allocator"]
     about["capability"] = list(torch.cuda.get_device_capability())
     about["multiprocessors"] = torch.cuda.get_device_properties(0).multi_processor_count
     about["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30)
     return about | {"cuda": torch.version.cuda}
-
-
-def name_of(device: str) -> str:
-    return "gpu--" + re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,9 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = collected(steps)
     # not before: what is built is found when fastllie is imported
     about = machine()
-    path = RESULTS / f"{options.name or name_of(about['device'])}.json"
+    path = RESULTS / f"{options.name}.json" if options.name else record.path_of("gpu", about["device"])
     steps_run = [asdict(outcome) for outcome in outcomes]
-    write_json(path, {"machine": about, "steps": steps_run, "figures": figures})
+    record.write(path, {"machine": about, "steps": steps_run, "figures": figures})
     print(f"written: {path.relative_to(ROOT)}")
     times = operators(figures)
     if options.keep and times:

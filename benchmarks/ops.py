@@ -11,26 +11,16 @@ differ from the float64 reference is not reported.
 """
 
 import argparse
-import importlib
 import json
 import math
-import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
+from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
-KEEP_HEAP = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "20000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+import record
+
 SIZES = {"256x256 batch 8": (8, 256, 256), "600x400": (1, 400, 600)}
 SIZES |= {"1920x1080": (1, 1080, 1920), "3840x2160": (1, 2160, 3840)}
 STEPS = 8
@@ -51,7 +41,7 @@ def contenders(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator with inputs: ours by backend, the formula, its gradients, what comes back to it, rivals."""
+    """An operator with inputs: ours by backend, the formula, its gradients, what comes back to it, others."""
 
     ours: Callable
     formula: Callable
@@ -183,10 +173,8 @@ OPS = {
 }
 
 
-def tests_cases():
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.insert(0, str(ROOT / "tests"))
-    return importlib.import_module("cases")
+def tests_cases() -> ModuleType:
+    return record.of_tests("cases")
 
 
 def as_tuple(value) -> tuple:
@@ -364,25 +352,6 @@ def line(row: dict) -> str:
     )
 
 
-def machine(device: str) -> dict:
-    import torch
-
-    from fastllie import _native
-    from fastllie.benchmarking.machine import describe
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return describe(torch.device(device)) | {
-        "instruction_set": _native.cpu.isa() if _native.cpu else None,
-        "commit": git("rev-parse", "--short", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--", "fastllie", "kernels", "csrc")),
-        "allocator": {name: os.environ.get(name) for name in KEEP_HEAP},
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -391,26 +360,21 @@ def main() -> int:
     parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--allocator", choices=("keep-heap", "default"), default="keep-heap")
-    parser.add_argument("--name", help="file name under benchmarks/results; default: ops--DEVICE")
+    parser.add_argument("--name", help="of the benchmark, in the name of its file; default: ops")
     options = parser.parse_args()
-    if options.allocator == "keep-heap" and any(os.environ.get(k) != v for k, v in KEEP_HEAP.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_HEAP)
+    if options.allocator == "keep-heap":
+        record.keep_heap()
 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    about = machine(device)
+    about = record.machine(device)
     print(json.dumps(about, indent=1))
     print(HEADER)
     rows, refused = run(device, options.sizes, options.ops, options.rounds)
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {options.allocator}".lower()).strip("-")
-    name = options.name or f"ops--{slug}"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
-    about_lines = "".join(f"- {key}: {value}\n" for key, value in about.items())
-    table = "\n".join([HEADER, *map(line, rows)])
-    (RESULTS / f"{name}.md").write_text(f"# The operators\n\n{about_lines}\n{table}\n")
-    print(f"written: benchmarks/results/{name}.json and .md")
+    path = record.path_of(options.name or "ops", about["device"], options.allocator)
+    record.write(path, {"machine": about, "rows": rows})
+    print(f"written: {path.relative_to(record.ROOT)}; python benchmarks/page.py makes the page of it")
     return 1 if refused else 0
 
 

@@ -1,8 +1,12 @@
 """What the authors' code computes, step by step in its own order: what a user has without fastllie."""
 
+from collections.abc import Callable
+from typing import Any
+
+import record
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _NEAR = ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2))
 
@@ -61,6 +65,44 @@ def zero_reference(y: Tensor, x: Tensor, maps: Tensor) -> Tensor:
     patches = F.avg_pool2d(torch.mean(y, 1, keepdim=True), 16)
     exposure = torch.mean(torch.pow(patches - 0.6, 2))
     return 200 * total_variation + torch.mean(spatial) + 5 * torch.mean(colour) + 10 * exposure
+
+
+class SCINetwork(nn.Module):
+    """SCI's inference as its user writes it: three convolutions and a division.
+
+    Args:
+        weights, biases: Of the convolutions, `[3, 3, 3, 3, 3]` and `[3, 3]`, batch norm folded in.
+    """
+
+    def __init__(self, weights: Tensor, biases: Tensor):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        for layer, weight, bias in zip(self.layers, weights, biases, strict=True):
+            layer.weight.data.copy_(weight)
+            layer.bias.data.copy_(bias)
+        self.eval().to(weights.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = torch.relu(self.layers[0](x))
+        f = f + torch.relu(self.layers[1](f))
+        illum = (torch.sigmoid(self.layers[2](f)) + x).clamp(1e-4, 1)
+        return (x / illum).clamp(0, 1)
+
+
+def nerco(subject: Any, x: Tensor) -> Callable[[], Tensor]:
+    """NeRCo's published inference, layer by layer, on images whose sides are multiples of 4.
+
+    Args:
+        subject: A `fastllie.benchmarking.baselines.Subject` with weights that draw the image anew.
+    """
+    state = subject.network().state_dict()
+    width = len(state["Pre.model.1.weight"])
+    plain = record.of_tests("published_nerco").NeRCo(width)
+    plain.load_state_dict(state)
+    dtype = getattr(torch, subject.dtype)
+    plain.to(subject.device, dtype).requires_grad_(False)
+    given = x.to(dtype)
+    return lambda: torch.cat([(plain(2 * one - 1) + 1) / 2 for one in given.split(1)])
 
 
 class EnlightenGANStep:

@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py --shared ../shared
 
-writes benchmarks/results/quality.json and quality.md. The photographs and the published weights are not part
-of the repository.
+writes benchmarks/results/quality.json, which benchmarks/page.py puts on docs/quality.md; what each column is
+stands there. The photographs and the published weights are not part of the repository.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import csv
 import json
 import multiprocessing
 import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
+import record
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,8 +28,6 @@ from fastllie import metrics
 
 Array = NDArray[np.float64]
 Enhance = Callable[[Array], Array]
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PUBLISHED = {
     "zerodce": "weights/zerodce/zerodce_official.safetensors",
     "zerodce++": "weights/zerodce/zerodcepp_official.safetensors",
@@ -234,6 +232,8 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
             rows += [
                 Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
                 Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
+                # our own
+                Candidate("dawn ours", "dawn", ours["dawn"], {}),
             ]
     return rows
 
@@ -245,47 +245,13 @@ def measure(candidate: Candidate, shared: Path, every: int) -> dict[str, float]:
     return score(enhancer(network), shared, every)
 
 
-def report(rows: dict[str, dict[str, float]], facts: dict[str, str]) -> str:
-    """The results as a page of markdown."""
-    return "\n".join(
-        [
-            "# Quality of the weights",
-            "",
-            f"`python benchmarks/quality.py`, {', '.join(f'{key} {value}' for key, value in facts.items())}.",
-            "",
-            "| | " + " | ".join(COLUMNS.values()) + " |",
-            "|---|" + "---|" * len(COLUMNS),
-            *(
-                f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in COLUMNS) + " |"
-                for name, row in rows.items()
-            ),
-            "",
-            "- LOL: 40 real dark/normal pairs, 600x400; SICE: 581 same-scene pairs, 256x256. SSIM with an",
-            "  11x11 Gaussian window (sigma 1.5). Mean scaled: the output times mean(target) / mean(output).",
-            "- Hue shift, new clipping: every second picture of DICM, MEF and NPE at 480 pixels. Rise:",
-            "  photographs with a mean between 0.40 and 0.65, which a good enhancer leaves alone.",
-            "- Frame: the largest deviation that the border makes on flat pictures, and the mean one in the",
-            "  outer 7 pixels of DICM, MEF and NPE.",
-            "- Noise: deviation of dark flat patches brought to a mean of 0.4; fine-grained deviation in the",
-            "  flattest blocks of LOL, of the brightness there.",
-            "- Outputs are clamped and rounded to 8 bits. Lower is better from the hue shift on.",
-            "",
-        ]
-    )
-
-
-def commit() -> str:
-    """The checked-out commit, marked where the working tree differs from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return described.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--shared", type=Path, default=ROOT.parent / "shared", help="the folder with data/ and weights/"
+        "--shared",
+        type=Path,
+        default=record.ROOT.parent / "shared",
+        help="the folder with data/ and weights/",
     )
     parser.add_argument("--zerodce", type=Path, help="weights to score instead of those that ship")
     parser.add_argument("--zerodcepp", type=Path, help="likewise for Zero-DCE++")
@@ -293,6 +259,7 @@ def main() -> None:
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
     parser.add_argument("--nerco", type=Path, help="likewise for NeRCo")
+    parser.add_argument("--dawn", type=Path, help="likewise for dawn")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
         "--only",
@@ -301,7 +268,7 @@ def main() -> None:
     )
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
     parser.add_argument(
-        "-o", "--output", type=Path, default=RESULTS, help="the folder for quality.json and .md"
+        "-o", "--output", type=Path, default=record.RESULTS, help="the folder for quality.json"
     )
     options = parser.parse_args()
     ours = {
@@ -311,6 +278,7 @@ def main() -> None:
         "mild": options.sci_mild,
         "enlightengan": options.enlightengan,
         "nerco": options.nerco,
+        "dawn": options.dawn,
     }
     compared = candidates(options.shared, ours)
     rows = dict.fromkeys(candidate.name for candidate in compared)
@@ -331,15 +299,12 @@ def main() -> None:
     if missing:
         parser.error(f"quality.json has no row to keep of {', '.join(missing)}")
     facts |= {
-        "commit": commit(),
+        "commit": record.git("describe", "--always", "--dirty"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "pictures": "all" if options.every == 1 else f"one in {options.every}",
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"facts": facts, "columns": COLUMNS, "rows": rows}, indent=1)
-    (options.output / "quality.json").write_text(text + "\n", encoding="utf-8")
-    (options.output / "quality.md").write_text(report(rows, facts), encoding="utf-8")
+    record.write(options.output / "quality.json", {"facts": facts, "columns": COLUMNS, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from functools import partial
 import torch
 
 import fastllie
-from fastllie import methods
 from fastllie.inference.tiles import CPU_TILE, tiled
 
 SIDES = (96, 128, 192, 256, 320, 384)
@@ -33,8 +32,8 @@ def measure(method: str, width: int, height: int, layout: str, tile: int | None)
     start, cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
         # the first run too: its page faults are part of what a large image costs
-        cropping = partial(model, cropped=True) if model.crops else None
-        tiled(model, x, tile, methods.info(method).halo, cropping=cropping)
+        cropping = partial(model, cropped=True) if model.contract.crops else None
+        tiled(model, x, tile, model.contract.halo, cropping=cropping)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "cpu": cpu, "MB": (peak - before) / 1024}

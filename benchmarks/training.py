@@ -4,15 +4,14 @@
 
 The steps of a method take turns, so that all see the same machine. They start from the same weights and see
 the same images; a first loss that differs by more than 1e-4 of itself (1e-2 in bfloat16) is an error. CPU
-seconds are those of the process, all threads together. `--keep-heap` gives all of them the allocator settings
-of benchmarks/ops.py, as `fastllie train` sets them for itself. "data" is what making a batch from the cache
-takes, beside our step with the default settings.
+seconds are those of the process, all threads together. `--keep-heap` gives all of them an allocator that
+keeps freed memory, as `fastllie train` does itself. "data" is what making a batch from the cache takes,
+beside our step with the default settings.
 """
 
 import argparse
 import itertools
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import record
 import torch
 import torch.nn.functional as F
-from ops import KEEP_HEAP, RESULTS, machine, tests_cases
 from PIL import Image
 from published import EnlightenGANStep, NeRCoStep, sci_smoothness, zero_reference
 from torch import Tensor, nn
@@ -171,15 +170,13 @@ def enlightengan(images: Tensor, cache: Path) -> Case:
 
 
 def nerco(images: Tensor, cache: Path) -> Case:
-    tests_cases()
-    import published_nerco
-
     from fastllie.training.data import Batch
     from fastllie.training.nerco import NeRCoTask
     from fastllie.training.parallel import Parallel
     from fastllie.training.recipes import NERCO_PUBLISHED
     from fastllie.training.task import resolve_precision
 
+    published_nerco = record.of_tests("published_nerco")
     device, size = images.device, images.shape[-1]
     normal = images.flip(3).mul(3).clamp(0, 1)
     recipe = replace(NERCO_PUBLISHED, size=size)
@@ -303,11 +300,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--name", default="training", help="file name under benchmarks/results")
     options = parser.parse_args()
-    if options.keep_heap and any(os.environ.get(name) != value for name, value in KEEP_HEAP.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_HEAP)
-    about = machine(options.device)
+    if options.keep_heap:
+        record.keep_heap()
+    about = record.machine(options.device)
     print(json.dumps(about, indent=1))
-    rows, tables = {}, []
+    rows = {}
     cases = {"sci": (sci, (1, 400, 600)), "zerodce": (zerodce, (8, 256, 256))}
     cases["enlightengan"] = (enlightengan, (2, 160, 160))
     cases["nerco"] = (nerco, (1, 256, 256))
@@ -315,14 +312,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             case = make(dark(*shape).to(options.device), Path(folder))
             rows[case.title] = measure(case, options.rounds)
-        tables.append(table(case.title, rows[case.title]))
-        print(tables[-1], flush=True)
-    (RESULTS / f"{options.name}.json").write_text(
-        json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
-    )
-    about_lines = "".join(f"- {key}: {value}\n" for key, value in about.items())
-    page = "\n\n".join(["# Training steps", about_lines, *tables])
-    (RESULTS / f"{options.name}.md").write_text(page + "\n")
+        print(table(case.title, rows[case.title]), flush=True)
+    record.write(record.RESULTS / f"{options.name}.json", {"machine": about, "rows": rows})
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
-from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
     FolderResult,
@@ -169,10 +169,14 @@ def enhance_folder(
     gpus: float | None = None,
     compare: bool = False,
     overwrite: bool = False,
-    quality: int = QUALITY,
+    quality: int | None = None,
     png_level: int = PNG_LEVEL,
     progress: Progress | None = None,
     others: Mapping[str, Callable[[Path, Path], None]] | None = None,
+    format: str = "",
+    follow: bool = True,
+    hidden: bool = False,
+    max_pixels: int | None = None,
     **settings: Any,
 ) -> FolderResult:
     """`fastllie.enhance_folder` with the files spread over the workers of a Ray cluster.
@@ -183,7 +187,8 @@ def enhance_folder(
     order in which they are ready.
 
     Args:
-        inputs, output, compare, overwrite, quality, png_level, progress: As there.
+        inputs, output, compare, overwrite, quality, png_level, progress, format, follow, hidden,
+            max_pixels: As there.
         method: As there. A callable is pickled; see `LazyEnhancer`.
         address: Of a cluster: "auto", "host:6379", "ray://host:10001". None takes the Ray that this process
             has initialized, or else what `ray.init()` finds (RAY_ADDRESS, a cluster on this machine), or else
@@ -226,6 +231,9 @@ def enhance_folder(
         overwrite=overwrite,
         progress=progress,
         others=work.others,
+        format=format,
+        follow=follow,
+        hidden=hidden,
     )
 
 
@@ -276,10 +284,10 @@ def _outcomes(
                 ended = ray.wait(list(running), num_returns=1)[0][0]
                 job = running.pop(ended)
                 try:
-                    error, said = ray.get(ended)
+                    error, said, left_out = ray.get(ended)
                 except ray.exceptions.RayTaskError as failure:
                     # no error of the file's, which would have been returned
-                    yield job, RuntimeError(f"a worker could not begin: {failure.cause or failure}")
+                    yield job, RuntimeError(f"a worker could not begin: {failure.cause or failure}"), ()
                 except ray.exceptions.RayError as death:
                     # nobody writes to it any more
                     remove_remains_of(job[1])
@@ -288,11 +296,15 @@ def _outcomes(
                         again.append(job)
                     else:
                         reason = str(death).strip().splitlines()[0]
-                        yield job, RuntimeError(f"its worker died {ATTEMPTS} times; the last time: {reason}")
+                        yield (
+                            job,
+                            RuntimeError(f"its worker died {ATTEMPTS} times; the last time: {reason}"),
+                            (),
+                        )
                 else:
                     if said:
                         print(said, end="", file=sys.stderr)
-                    yield job, error
+                    yield job, error, left_out
         finally:
             _abandon(ray, running)
 
@@ -326,18 +338,18 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _task(packed: bytes, source: str, target: str) -> tuple[Exception | None, str]:
-    """Do one file, in a worker: the error that ended it, and what was said on stderr, warnings included."""
+def _task(packed: bytes, source: str, target: str) -> tuple[Exception | None, str, tuple[str, ...]]:
+    """Do one file, in a worker: the error that ended it, what was said on stderr, and what was left out."""
     said = StringIO()
     with redirect_stderr(said), quiet_pillow():
         try:
             directory, work = _unpacked(packed)
             with _working_in(directory):
-                work(Path(source), Path(target))
+                left_out = tuple(work(Path(source), Path(target)))
         except Exception as error:
             # of any kind, as in a folder without a cluster
-            return _portable(error), said.getvalue()
-    return None, said.getvalue()
+            return _portable(error), said.getvalue(), ()
+    return None, said.getvalue(), left_out
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,11 @@ from torch import Tensor
 from fastllie.api import Enhancer
 from fastllie.images.batches import to_batch
 from fastllie.images.files import SUFFIXES, replacing
+from fastllie.images.pairs import Key, naming
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
-from fastllie.metrics.pixels import FilePath
-from fastllie.terminal import aligned
+from fastllie.metrics.planes import FilePath
+from fastllie.terminal import Count, Counting, aligned, on_terminal
 
 Method = str | Sequence[str] | Mapping[str, Callable[[Tensor], Tensor]]
 INPUT = "input"  # the row of the images as they came
@@ -140,12 +141,14 @@ def evaluate(
     device: str | torch.device | None = None,
     niqe_model: FilePath | None = None,
     lpips_weights: tuple[FilePath, FilePath] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    names: str | None = None,
+    progress: Count | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Score images that are there, or what methods make of images, one by one and on average.
+    r"""Score images that are there, or what methods make of images, one by one and on average.
 
         evaluate("results/", "truth/")  # files of the same name, whatever their suffix
+        evaluate("results/", "truth/", names=r"\d+")  # that share their first number
         evaluate("results/", data="low/")  # no references: by the metrics that need none
         evaluate(method=["zerodce", "sci.mild"], data="low/", reference="truth/")
 
@@ -154,7 +157,7 @@ def evaluate(
 
     Args:
         output: A folder of results (with the folders in it) or one file; not together with `method`.
-        reference: What they should be: a folder with files of the same names, or one file.
+        reference: What they should be: a folder with files of the same names (see `names`), or one file.
         data: What they are made from, likewise: needed by `method`, and by the metrics against the input.
         method: One of `list_methods()`, with a variant of weights after a dot where another than the default
             is meant; several of them; or names and callables, which get a float batch `[1, 3, H, W]` in
@@ -165,7 +168,11 @@ def evaluate(
         device: Where to compute; None is CUDA if there is one, else the CPU.
         niqe_model: A pristine model for NIQE in place of the one that ships.
         lpips_weights: The two files that LPIPS needs, see `fastllie.metrics.lpips`.
-        progress: Called with the number of images done and of all, after each.
+        names: A rule for names that differ: a regular expression, whose first group (or all that it finds)
+            the files of one image share. None pairs as `fastllie.train` does: by the names, or by the names
+            without the words low, input, high, normal, gt and target at their ends.
+        progress: Called with the number of images done and of all, before the first and after each; None
+            shows a bar on a terminal and in a notebook.
         **options: The methods' own, as for `enhance`.
 
     Raises:
@@ -182,31 +189,46 @@ def evaluate(
     if method is None and (weights is not None or options):
         extra = ", ".join(["weights"] * (weights is not None) + list(options))
         raise ValueError(f"{extra}: these go with a method, and outputs were given")
-    place = _device(device)
+    device = _device(device)
     given = [name for name, images in (("reference", reference), ("input", data)) if images is not None]
     chosen = choose(metrics, given=given, niqe_model=niqe_model, lpips_weights=lpips_weights)
     if not chosen:
         raise ValueError(f"no metrics: name some of {', '.join(METRICS)}")
-    makers = _makers(method, weights, place, options) if method is not None else {}
+    makers = _makers(method, weights, device, options) if method is not None else {}
     folders = {"output": output, "input": data, "reference": reference}
-    jobs, unmatched = _jobs({role: Path(path) for role, path in folders.items() if path is not None})
+    jobs, unmatched = _jobs({role: Path(path) for role, path in folders.items() if path is not None}, names)
     rows: list[Row] = []
     failures: list[str] = []
-    for done, (image, paths) in enumerate(jobs.items(), 1):
-        try:
-            planes = {role: _read(path, place) for role, path in paths.items()}
-            _check_sizes(planes, paths)
-        except (OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            failures.append(f"{image}: {error}")
-        else:
-            outputs = _outputs(planes, makers, str(output), image, place, failures)
-            rows += [
-                Row(name, image, _measure(chosen, y, planes, f"{image}: {name}", failures))
-                for name, y in outputs.items()
-            ]
-        if progress is not None:
-            progress(done, len(jobs))
+    with Counting("evaluating images", bar=progress is None and on_terminal()) as bar:
+        count = bar if progress is None else progress
+        count(0, len(jobs))
+        for done, (image, paths) in enumerate(jobs.items(), 1):
+            rows += _scored(image, paths, chosen, makers, str(output), device, failures)
+            count(done, len(jobs))
     return Evaluation(tuple(chosen), tuple(rows), tuple(unmatched), tuple(failures))
+
+
+def _scored(
+    image: str,
+    paths: Mapping[str, Path],
+    chosen: Sequence[Metric],
+    makers: Mapping[str, Callable[[Tensor], Tensor]],
+    given: str,
+    device: torch.device,
+    failures: list[str],
+) -> list[Row]:
+    """The rows of one image; none, and a failure, where it cannot be read."""
+    try:
+        planes = {role: _read(path, device) for role, path in paths.items()}
+        _check_sizes(planes, paths)
+    except (OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        failures.append(f"{image}: {error}")
+        return []
+    outputs = _outputs(planes, makers, given, image, device, failures)
+    return [
+        Row(name, image, _measure(chosen, y, planes, f"{image}: {name}", failures))
+        for name, y in outputs.items()
+    ]
 
 
 def _outputs(
@@ -256,11 +278,11 @@ def _measure(
 
 def _device(device: str | torch.device | None) -> torch.device:
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=place)
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
     except (TypeError, RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not there: {str(error).splitlines()[0]}") from error
-    return place
+    return found
 
 
 def _makers(
@@ -308,7 +330,7 @@ def _check_sizes(planes: Mapping[str, Tensor], paths: Mapping[str, Path]) -> Non
         )
 
 
-def _jobs(given: Mapping[str, Path]) -> tuple[dict[str, dict[str, Path]], list[str]]:
+def _jobs(given: Mapping[str, Path], names: str | None) -> tuple[dict[str, dict[str, Path]], list[str]]:
     """Name of each image that every folder has -> role -> file; and the files that have no partner."""
     for path in given.values():
         if not path.exists():
@@ -322,32 +344,47 @@ def _jobs(given: Mapping[str, Path]) -> tuple[dict[str, dict[str, Path]], list[s
     if not first.is_dir():
         return {first.stem: dict(given)}, []
     found = {role: _images(folder) for role, folder in given.items()}
-    names = list(dict.fromkeys(name for images in found.values() for name in images))
+    key = naming([list(images) for images in found.values()], names)
+    sides = {role: _keyed(images, key) for role, images in found.items()}
     jobs, unmatched = {}, []
-    for name in names:
-        here = {role: images[name] for role, images in found.items() if name in images}
+    for shared in dict.fromkeys(shared for side in sides.values() for shared in side):
+        here = {role: side[shared] for role, side in sides.items() if shared in side}
         if len(here) == len(given):
-            jobs[name] = here
+            jobs[_name(here[next(iter(given))], first)] = here
         else:
             missing = " and ".join(f"no {role} in {given[role]}" for role in given if role not in here)
             unmatched.append(f"{next(iter(here.values()))}: {missing}")
+    for path in (path for images in found.values() for name, path in images.items() if key(name) is None):
+        unmatched.append(f"{path}: the rule for names finds nothing in its name")
     if not jobs:
+        folders = " and ".join(repr(os.fspath(path)) for path in given.values())
         raise ValueError(
-            "no image has the same name in " + " and ".join(repr(os.fspath(path)) for path in given.values())
+            f"no image has the same name in {folders}; names=, --names, is a rule for names that differ"
         )
     return jobs, unmatched
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """The image files of a folder and its folders: path below it without suffix -> file, in order."""
-    images: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+def _keyed(images: Mapping[str, Path], key: Key) -> dict[str, Path]:
+    """What a name shares with its partners -> file."""
+    keyed: dict[str, Path] = {}
+    for name, path in images.items():
+        shared = key(name)
+        if shared is None:
             continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in images:
-            raise ValueError(f"{images[name]} and {path} have the same name: which of them is meant?")
-        images[name] = path
+        if shared in keyed:
+            raise ValueError(f"{keyed[shared]} and {path} have the same name: which of them is meant?")
+        keyed[shared] = path
+    return keyed
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """The image files of a folder and its folders: path below it -> file, in order."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+    images = {path.relative_to(folder).as_posix(): path for path in paths}
     if not images:
         raise ValueError(f"the folder {os.fspath(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     return images

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from fastllie import checkpoint, methods
 from fastllie.images.files import replacing
-from fastllie.ops import reference
 
 SUFFIXES = (".onnx", ".pt2")
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -26,8 +25,6 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 # bytes are rounded on both sides, and a value near a half may fall either way
 LEVELS = {"float32": 1, "float16": 3}
 OPSETS = (18, 23)  # what torch's exporter writes
-# torch 2.13 cannot prove that what is padded to a multiple of 4 and convolved comes back as large
-UNEXPORTED = ("nerco",)
 CHECKED = ((1, 64, 48), (3, 37, 53), (1, 131, 97))  # batch, height, width: odd ones, and a batch
 
 
@@ -90,8 +87,6 @@ def export(
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, got {os.fspath(path)!r}")
-    if method in UNEXPORTED:
-        raise ValueError(f"{method} cannot be exported: the exporters cannot follow its sizes")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {tuple(DTYPES)}, got {dtype!r}")
     if not isinstance(uint8, bool):
@@ -100,16 +95,15 @@ def export(
     if suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
     found = checkpoint.find(method, weights)
-    network = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
+    given_options = methods.options_of(method, options)
+    network = checkpoint.build(method, found, given_options).requires_grad_(False)
+    copy = checkpoint.build(method, found, given_options).requires_grad_(False)
+    contract = network.contract
+    if not contract.exportable:
+        raise ValueError(contract.unexportable)
     oracle = _Pixels(network, torch.float32, torch.float32, uint8)
-    given = torch.float32 if uint8 else DTYPES[dtype]
-    if getattr(network, "halve_wide", False):
-        raise ValueError("halve_wide cannot be exported: halve wide images before the network")
-    # two: reflection has nothing to mirror at a side of one pixel. Exporters take a side that the network
-    # has reduced to one pixel for a constant
-    least = max(2, getattr(network, "scale", 1) + 1, getattr(network, "multiple", 1) + 1)
-    copy = checkpoint.build(method, found, methods.options_of(method, options)).requires_grad_(False)
-    plain = _Pixels(_plain(copy.to(DTYPES[dtype])), DTYPES[dtype], given, uint8)
+    given, least = torch.float32 if uint8 else DTYPES[dtype], contract.least_side
+    plain = _Pixels(copy.to(DTYPES[dtype]).plain(), DTYPES[dtype], given, uint8)
     described = {"method": method, "weights": found.name, "options": json.dumps(options), "dtype": dtype}
     tolerance = LEVELS[dtype] if uint8 else TOLERANCE[dtype]
     with replacing(target) as temporary, torch.no_grad():
@@ -166,88 +160,6 @@ class _Pixels(nn.Module):
         if not self.uint8:
             return y.to(self.outside)
         return (y.to(torch.float32) * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
-
-
-class _Curves(nn.Module):
-    """Zero-DCE and Zero-DCE++ in operators that every runtime has."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-        self.scale: int = getattr(network, "scale", 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        from fastllie.models.zerodce import STEPS
-
-        if self.scale == 1:
-            return reference.curve(x.float(), self.network.maps(x)[0].float(), STEPS, tanh=True).to(x.dtype)
-        low = x
-        for dim in (2, 3):
-            low = _reduced(low, dim, self.scale)
-        maps = torch.tanh(self.network.raw_maps(low).float())
-        for dim in (2, 3):
-            maps = _enlarged(maps, dim, self.scale, x.shape[dim])
-        return reference.curve(x.float(), maps, STEPS).to(x.dtype)
-
-
-def _reduced(x: Tensor, dim: int, scale: int) -> Tensor:
-    """Bilinear by a whole factor, with half-pixel centres: the one or two pixels in the middle of each cell.
-
-    Gathered, because exporters fail on a padding to whole cells whose width depends on the size.
-    """
-    last = x.shape[dim] - 1
-    cells = torch.arange((last + scale) // scale) * scale
-    middle = x.index_select(dim, (cells + scale // 2).clamp(max=last))
-    if scale % 2:
-        return middle
-    return (middle + x.index_select(dim, (cells + (scale // 2 - 1)).clamp(max=last))) / 2
-
-
-def _enlarged(maps: Tensor, dim: int, scale: int, length: int) -> Tensor:
-    """Bilinear with aligned corners to whole cells, and of that the first `length`."""
-    count = (length - 1 + scale) // scale
-    place = torch.arange(length, dtype=torch.float32) * ((count - 1) / (count * scale - 1))
-    below = place.floor()
-    share = (place - below).view((-1, 1) if dim == 2 else (1, -1))
-    first = below.to(torch.int64)
-    low = maps.index_select(dim, first)
-    high = maps.index_select(dim, (first + 1).clamp(max=count - 1))
-    return low + share * (high - low)
-
-
-class _Division(nn.Module):
-    """SCI in operators that every runtime has."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.enhance = network.enhance
-
-    def forward(self, x: Tensor) -> Tensor:
-        illum = self.enhance(x)
-        return reference.divide_illumination(x.float(), illum.float()).to(x.dtype)
-
-
-class _Residual(nn.Module):
-    """EnlightenGAN in operators that every runtime has."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        from fastllie.models.enlightengan import attention
-
-        v = 2 * x - 1
-        return ((self.network.generate(v, attention(v)).image + 1) / 2).clamp(0, 1)
-
-
-def _plain(network: Any) -> nn.Module:
-    if hasattr(network, "observe"):
-        # written in such operators
-        return network
-    if hasattr(network, "generate"):
-        return _Residual(network)
-    return _Division(network) if hasattr(network, "enhance") else _Curves(network)
 
 
 def _image(batch: int, height: int, width: int, uint8: bool) -> Tensor:

@@ -18,7 +18,11 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def save_image(
-    image: Image.Image, path: str | os.PathLike[str], *, quality: int = QUALITY, png_level: int = PNG_LEVEL
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    *,
+    quality: int | None = None,
+    png_level: int = PNG_LEVEL,
 ) -> None:
     """Write a PIL image in the format of the suffix; see `fastllie.images.writing.write`."""
     Photograph.of(image).save(path, quality=quality, png_level=png_level)

@@ -31,8 +31,6 @@ class Option:
     name: str
     default: Any
     meaning: str
-    #: whether tiles still give the untiled result at other values than the default, if the network has a halo
-    tiles: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class MethodInfo:
         model: The network's class as "module:class", imported on first use.
         parameters: Of the published network; a narrower one of ours tells its own in its variant.
         halo: Pixels around an output pixel that its value depends on, with default options and weights; None
-            where that is the whole image.
+            where that is the whole image. Of `dawn` beside what it sees of the whole, see its class.
         weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
     """
@@ -99,12 +97,8 @@ METHODS: Mapping[str, MethodInfo] = {
             halo=7,
             weights=(Variant("fastllie", "zerodcepp.safetensors", _OURS, "Apache-2.0"),),
             options=(
-                # the enlarged map is aligned with the corners of the whole image, so a tile would move it
                 Option(
-                    "scale",
-                    1,
-                    "the network sees the image reduced by this factor; 12 in the published test",
-                    tiles=False,
+                    "scale", 1, "the network sees the image reduced by this factor; 12 in the published test"
                 ),
             ),
             training=_UNPAIRED,
@@ -177,10 +171,10 @@ METHODS: Mapping[str, MethodInfo] = {
         MethodInfo(
             name="dawn",
             title="dawn",
-            paper="none: our own, see docs/dawn.md",
+            paper="our own, described in docs/dawn.md",
             model="fastllie.models:Dawn",
             parameters=157_540,
-            halo=None,
+            halo=64,
             weights=(Variant("fastllie", "dawn.safetensors", _OURS, "Apache-2.0"),),
             options=(
                 Option("denoise", 1.0, "how much of the noise is taken out, from 0 to 1"),
@@ -236,11 +230,6 @@ def options_of(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             has = f"its options are: {', '.join(names)}" if names else "it has no options"
             raise TypeError(f"{method} has no option {name!r}; {has}")
     return {option.name: given.get(option.name, option.default) for option in row.options}
-
-
-def tiles_exact(method: str, options: Mapping[str, Any]) -> bool:
-    """Whether tiles with the network's halo give the untiled result with these options."""
-    return all(option.tiles or options[option.name] == option.default for option in info(method).options)
 
 
 def model_class(method: str) -> Any:

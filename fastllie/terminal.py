@@ -1,18 +1,24 @@
-"""What a terminal shows: a progress bar, one line drawn over itself, and tables with aligned columns."""
+"""What a terminal shows: a progress bar, drawn over itself, counts of what is done, and aligned tables."""
 
 import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 SHORTEST, LONGEST = 8, 24  # characters of the bar itself
 REDRAW = 0.1  # seconds
+SPEAK = 5.0  # seconds between two lines where there is no bar
+
+Say = Callable[[str], None]  # what gets a line
+Count = Callable[[int, int], None]  # what gets how many are done, and how many there are
 
 
 def on_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether a bar on stderr can be seen drawn over itself: on a terminal, and in a notebook."""
+    stream = sys.stderr
+    return stream is not None and (stream.isatty() or type(stream).__module__.startswith("ipykernel."))
 
 
 class Bar:
@@ -51,6 +57,52 @@ class Bar:
     def _write(self, text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+class Counting:
+    """Says how many of some things are done: at once, then on a bar, or in a line every few seconds.
+
+        with Counting("reading photographs", bar=on_terminal()) as count:
+            count(3, 183)
+
+    Args:
+        what: What is done.
+        bar: Whether a bar is drawn on stderr.
+        say: Gets the lines where no bar is drawn; None: nothing is said there.
+        after: Seconds before the first line: work that is done by then needs none.
+    """
+
+    def __init__(self, what: str, *, bar: bool, say: Say | None = None, after: float = 0.0):
+        self._what = what
+        self._bar = Bar() if bar else None
+        self._say = say
+        self._began = time.monotonic()
+        self._said = self._began + after - SPEAK
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 0:
+            # what came before is not the pace
+            self._began = now
+        fields = [f"{self._what} {done}/{total}"]
+        if 0 < done < total:
+            fields.append(f"{spell_seconds((now - self._began) / done * (total - done))} left")
+        if self._bar is not None:
+            self._bar.draw(fields, done / max(total, 1))
+        elif self._say is not None and now - self._said >= SPEAK and done < total:
+            self._said = now
+            self._say("  ".join(fields))
+
+    def clear(self) -> None:
+        """Take the bar away, say for a line of another's."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def __enter__(self) -> "Counting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
 
 
 def compose(fields: Sequence[str], fraction: float, width: int) -> str:

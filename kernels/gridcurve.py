@@ -28,7 +28,7 @@ def _begin(gap, gaps, place, size, whole, cells):
 
 @triton.jit
 def _share(pixels, gap, whole, cells, wide: tl.constexpr):
-    """Which share pixels of the picture have of the cells behind a gap, in whole numbers until the last moment."""
+    """Which share pixels have of the cells behind a gap, in whole numbers until the last moment."""
     from_middle = tl.minimum(tl.maximum((2 * pixels + 1) * cells - (2 * gap + 1) * whole, 0), 2 * whole)
     share = (from_middle.to(tl.float64) / (2 * whole).to(tl.float64)).to(wide)
     return tl.where(cells == 1, 0.0, share)
@@ -203,8 +203,8 @@ def _launch(
 
 
 def gridcurve_forward(
-    x: Tensor, grid: Tensor, guide: Tensor, out: Tensor, sizes: Sizes, cells: Sizes, place: Sizes, whole: Sizes,
-    steps: int,
+    x: Tensor, grid: Tensor, guide: Tensor, out: Tensor, sizes: Sizes, cells: Sizes, place: Sizes,
+    whole: Sizes, steps: int,
 ) -> None:  # fmt: skip
     """Fill `out`; arguments as of the native function, tensors for views."""
     # no gradients: in their places stand tensors that are never touched
@@ -220,6 +220,6 @@ def gridcurve_backward(
 ) -> None:  # fmt: skip
     """Fill the gradients that are needed; arguments as of the native function, tensors for views."""
     _launch(
-        (grad, x, grid, guide, grad_x, grad_guide, parts), sizes, cells, place, whole, BACKWARD=True, STEPS=steps,
-        NEED_X=needs[0], NEED_GRID=needs[1], NEED_GUIDE=needs[2],
+        (grad, x, grid, guide, grad_x, grad_guide, parts), sizes, cells, place, whole, BACKWARD=True,
+        STEPS=steps, NEED_X=needs[0], NEED_GRID=needs[1], NEED_GUIDE=needs[2],
     )  # fmt: skip

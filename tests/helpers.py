@@ -24,6 +24,8 @@ def random_network(method, *, padding=None, seed=0, **options):
         network = methods.model_class("nerco")(**made).eval()
         torch.nn.init.constant_(network.G_A.model[network.G_A.last].bias, 0.7)
         return network
+    if method == "dawn":
+        return _random_dawn(**options)
     padding = padding or ("reflect" if method == "sci" else "replicate")
     network = methods.model_class(method)(padding=padding, **options).eval()
     if method == "sci":
@@ -50,6 +52,15 @@ def _random_guided(width=2, **options):
     return network
 
 
+def _random_dawn(**options):
+    """`dawn` with random weights also in the layers that begin at zero."""
+    network = methods.model_class("dawn")(**options).eval()
+    for level in network.denoiser.levels:
+        torch.nn.init.normal_(level.last.weight, 0, 0.2)
+    torch.nn.init.normal_(network.brain.last.weight, 0, 0.1)
+    return network.requires_grad_(False)
+
+
 def write_weights(path, method, **settings):
     """Random weights in our layout; returns the path."""
     network = random_network(method, **settings)
@@ -58,7 +69,7 @@ def write_weights(path, method, **settings):
         metadata |= {"width": str(network.width), "align_corners": str(network.align_corners)}
     elif method == "nerco":
         metadata["in_logits"] = str(network.in_logits)
-    else:
+    elif method != "dawn":
         metadata["padding"] = network.padding
     if method == "sci":
         metadata["blocks"] = str(network.blocks)

@@ -1,4 +1,4 @@
-"""NeRCo's networks in the published structure, as plain modules: the tests' oracle and the benchmarks' rival.
+"""NeRCo's networks in the published structure, plain modules: the oracle of tests, a baseline of benchmarks.
 
 Each layer stands where its number in the published checkpoints says. The representation's MLP does what the
 published code does, at its price: four passes over 612 numbers a pixel, of which 34 are always zero.

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import fastllie
 from fastllie import exporting
 from fastllie.cli import main
+from fastllie.models import SCI
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -109,6 +110,18 @@ def test_weights_of_other_shapes(tmp_path, onnxruntime, method, suffix, settings
     assert max(result.checks.values()) < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("suffix", "settings"),
+    [("onnx", {}), ("pt2", {"dtype": "float16", "uint8": True})],
+)
+def test_dawn_looks_at_whole_images(tmp_path, onnxruntime, suffix, settings):
+    path = write_weights(tmp_path / "w.safetensors", "dawn")
+    result = fastllie.export("dawn", tmp_path / f"m.{suffix}", weights=path, **settings)
+    assert max(result.checks.values()) <= result.tolerance
+    # sides below 17 pixels are not for the file: a sixteenth of them is what exporters take for a constant
+    assert min(min(size[1:]) for size in result.checks) >= 17
+
+
 RUN = """
 import sys, torch
 sys.modules["fastllie"] = None  # nothing may ask for it
@@ -147,11 +160,11 @@ def test_a_program_takes_bytes_and_halves(tmp_path):
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     (tmp_path / "m.pt2").write_bytes(b"from before")
-    monkeypatch.setattr(exporting, "_plain", lambda network: torch.nn.Sigmoid())
+    monkeypatch.setattr(SCI, "plain", lambda network: torch.nn.Sigmoid())
     with refused(RuntimeError, "computes something else", "1x3x64x48: 0."):
         fastllie.export("sci", tmp_path / "m.pt2")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"from before"]
-    monkeypatch.setattr(exporting, "_plain", lambda network: _Nothing())
+    monkeypatch.setattr(SCI, "plain", lambda network: _Nothing())
     with refused(RuntimeError, "1x3x64x48: nan"):
         fastllie.export("sci", tmp_path / "m.pt2")
 
@@ -196,6 +209,6 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_command_line_fails_where_the_check_does(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(exporting, "_plain", lambda network: torch.nn.Sigmoid())
+    monkeypatch.setattr(SCI, "plain", lambda network: torch.nn.Sigmoid())
     assert main(["export", "sci", "-o", str(tmp_path / "m.pt2")]) == 1
     assert "computes something else" in capsys.readouterr().err

@@ -278,7 +278,7 @@ def test_enhancers_replay_graphs(method, dtype):
     images = frames(5, 90, 120)
     expected = [plain(image) for image in images]
     got = [recording(image) for image in images]
-    assert len(recording._graphs._graphs) == 1
+    assert len(recording._run.graphs._graphs) == 1
     # results stay as they came
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-3 if dtype == torch.float16 else 1e-5)
@@ -302,7 +302,7 @@ def test_graphs_of_several_shapes_and_streams():
         torch.cuda.synchronize()
         for one, other in zip(got, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
-    assert len(recording._graphs._graphs) == 3
+    assert len(recording._run.graphs._graphs) == 3
 
 
 def test_graphs_from_several_threads():
@@ -325,7 +325,7 @@ def test_graphs_on_another_device():
             got = recording(image)
             assert got.device == image.device
             torch.testing.assert_close(got, plain(image), rtol=0, atol=1e-3)
-    assert len(recording._graphs._graphs) == 2
+    assert len(recording._run.graphs._graphs) == 2
 
 
 def test_a_network_in_a_recording_of_the_caller():

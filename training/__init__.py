@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastllie.training.heap import keep_heap as keep_heap
     from fastllie.training.recipes.config import read_config as read_config
+    from fastllie.training.recipes.overrides import described_fields as described_fields
     from fastllie.training.recipes.overrides import field_names as field_names
     from fastllie.training.recipes.overrides import merged as merged
     from fastllie.training.recipes.overrides import nested as nested
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # public name -> where it lives; loaded on first use, because recipes cost no import of PyTorch
 _WHERE = {
     "Interrupted": "trainer",
+    "described_fields": "recipes.overrides",
     "field_names": "recipes.overrides",
     "keep_heap": "heap",
     "merged": "recipes.overrides",

@@ -6,12 +6,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from fastllie.models.dawn import Dawn, Observed
+from fastllie.models.dawn import Dawn, Sight
 from fastllie.models.dawn.brain import luma, thumbnail
 from fastllie.models.dawn.network import STEPS
 from fastllie.ops import reference
-from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.data import Batch
+from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import DawnRecipe
 from fastllie.training.task import ALONE, NetworkTask
@@ -35,18 +35,19 @@ class DawnTask(NetworkTask):
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.clean is not None
         with self.autocast():
-            observed = self.network.observe(batch.x)
+            sight = self.network.look(batch.x)
         thumb, small_target = thumbnail(batch.x), thumbnail(batch.target)
-        guide = luma(thumb / (thumb + observed.mean))
-        small = reference.apply_grid_curve(thumb, observed.grid, guide, steps=STEPS)
+        guide = luma(thumb / (thumb + sight.mean))
+        small = reference.apply_grid_curve(thumb, sight.grid, guide, steps=STEPS)
         # native pixels cost most, so that some scenes of a batch have to do
         some = self.recipe.crops
         place = self._place(batch.x.shape[-2:])
-        window = (slice(some), ..., *(slice(start, start + self.recipe.crop) for start in place))
-        x, target, clean = (image[window] for image in (batch.x, batch.target, batch.clean))
-        grid, mean, noise = (part[:some] for part in observed)
+        rows, columns = (slice(start, start + self.recipe.crop) for start in place)
+        x, target, clean = (image[:some, :, rows, columns] for image in (batch.x, batch.target, batch.clean))
+        some_sight = Sight(*(part[:some] for part in sight))
+        grid, mean, _ = some_sight
         with self.autocast():
-            v = self.network.denoised(x, Observed(grid, mean, noise))
+            v = self.network.denoised(x, some_sight)
         # apart from each other: the error of the exposure is ten times the noise's, and would drown it
         seen = v.detach()
         y = reference.apply_grid_curve(
@@ -69,7 +70,7 @@ class DawnTask(NetworkTask):
             "chroma": both(scene_losses.chroma),
             "overshoot": both(scene_losses.overshoot),
             "mean": lambda: scene_losses.mean(small, small_target),
-            "roughness": lambda: scene_losses.roughness(observed.grid),
+            "roughness": lambda: scene_losses.roughness(sight.grid),
         }
         weights = asdict(self.recipe.losses)
         return {name: weights[name] * found[name]() for name in self.loss_names()}

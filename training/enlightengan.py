@@ -1,6 +1,6 @@
 """The training task of EnlightenGAN: a generator between two discriminators and its own input's features."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
+from fastllie.training.adversarial import AdversarialTask, signed
 from fastllie.training.data import Batch
-from fastllie.training.losses import chroma_consistency, contrast_consistency, dimness, overshoot
-from fastllie.training.losses.adversarial import feature_distance, least_squares, relativistic
+from fastllie.training.losses.adversarial import feature_distance, full, least_squares, relativistic
+from fastllie.training.losses.consistency import CONSISTENCIES
 from fastllie.training.losses.vgg import VGG16, load_vgg
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import EnlightenGANRecipe
-from fastllie.training.task import ALONE, NetworkTask, make_optimizer
+from fastllie.training.task import ALONE
 
+TITLE = "EnlightenGAN"
 GLOBAL_LAYERS, LOCAL_LAYERS = 5, 4
 # standard deviation of the convolution and batch norm weights at the start
 INITIAL = 0.02
 
 GENERATOR_LOSSES = ("global", "local", "features", "patch_features")
-OUR_LOSSES = ("chroma", "contrast", "overshoot", "dimness", "identity")
+CONSISTENT = ("chroma", "contrast", "overshoot", "dimness")
 DISCRIMINATOR_LOSSES = ("global_discriminator", "local_discriminator")
 
 
@@ -37,12 +39,12 @@ class _Faces(NamedTuple):
     fake_patch_map: Tensor
 
 
-class EnlightenGANTask(NetworkTask):
+class EnlightenGANTask(AdversarialTask):
     """Trains EnlightenGAN by a recipe.
 
     Generator: relativistic average least squares against the global discriminator, least squares against the
     local one on patches, and the distance of the features of image and input (self feature preserving).
-    Generator and discriminators see the same images: both losses hang on one pass through the
+    Generator and discriminators see the same images: both losses depend on one pass through the
     discriminators, and all patches go through theirs as one batch.
 
     All first weights are drawn from PyTorch's global generator.
@@ -62,59 +64,27 @@ class EnlightenGANTask(NetworkTask):
         parallel: Parallel = ALONE,
     ):
         self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
-        super().__init__(build(recipe), recipe, total_steps, parallel)
-        layout: dict[str, Any] = {"device": parallel.device, "memory_format": torch.channels_last}
-        self.judges: Any = nn.ModuleDict(
-            {
-                "global": Discriminator(GLOBAL_LAYERS, width=recipe.discriminator_width),
-                "local": Discriminator(LOCAL_LAYERS, width=recipe.discriminator_width),
-            }
-        )
-        self.judges.apply(_initialise)
-        self.judges.to(**layout)
-        self.vgg: Any = load_vgg(recipe.vgg) if vgg is None else vgg
-        self.vgg.to(**layout)
-        self.judges_optimizers = {
-            name: make_optimizer(recipe, judge, parallel.device) for name, judge in self.judges.items()
+        network = build(recipe)
+        judges = {
+            name: Discriminator(layers, width=recipe.discriminator_width)
+            for name, layers in (("global", GLOBAL_LAYERS), ("local", LOCAL_LAYERS))
         }
-        # where the patches lie hangs on this and the step alone, so that a continued run repeats it
-        self._seed = int(torch.randint(2**31, ()))
-
-    @property
-    def static(self) -> bool:
-        # patches lie elsewhere in every step
-        return False
-
-    @property
-    def comparable(self) -> bool:
-        # a better discriminator makes the same images worth less
-        return False
+        for judge in judges.values():
+            judge.apply(_initialise)
+        vgg = load_vgg(recipe.vgg) if vgg is None else vgg
+        super().__init__(network, judges, recipe, total_steps, steps_per_epoch, parallel)
+        self.vgg: Any = self.placed(vgg)
 
     def loss_names(self) -> list[str]:
-        ours = [name for name in OUR_LOSSES if getattr(self.recipe, name)]
+        ours = [name for name in (*CONSISTENT, "identity") if getattr(self.recipe, name)]
         return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
 
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
-        return [self.optimizer, *self.judges_optimizers.values()]
-
-    def rates(self) -> Sequence[float]:
-        return [1.0, *(self.recipe.discriminator_rate for _ in self.judges_optimizers)]
-
-    def networks(self) -> Sequence[nn.Module]:
-        return [self.network, *self.judges.values()]
-
-    def learning_rate(self) -> float:
-        recipe = self.recipe
-        if recipe.decay == "schedule":
-            return super().learning_rate()
-        # by whole passes, as published: the rate of a pass stays the same
-        passes = self.total_steps / self.steps_per_epoch
-        held = recipe.hold * passes
-        beyond = max(0.0, self.steps_done // self.steps_per_epoch - held)
-        if recipe.decay == "halving":
-            return recipe.learning_rate * 0.5**beyond
-        return recipe.learning_rate * (1 - beyond / (passes - held)) if beyond else recipe.learning_rate
+    def slowed(self, done: int, passes: float) -> float:
+        held = self.recipe.hold * passes
+        beyond = max(0.0, done - held)
+        if self.recipe.decay == "halving":
+            return 0.5**beyond
+        return 1 - beyond / (passes - held) if beyond else 1.0
 
     def offsets(self, height: int, width: int) -> list[tuple[int, int]]:
         """Top and left of this step's patches: the same ones for every image of the batch, fake and real.
@@ -136,28 +106,24 @@ class EnlightenGANTask(NetworkTask):
         """
         v = 2 * batch.x - 1
         if self.recipe.identity:
-            v = torch.cat([v, _normal(batch)])
+            v = torch.cat([v, signed(batch, TITLE)[1]])
         with self.autocast():
             return self.network.generate(v, attention(v))
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generator's losses alone; their discriminators as they are."""
-        made = _full(self.generate(batch).image)
+        made = full(self.generate(batch).image)
         return self._generator_losses(batch, self._faces(batch, made))
 
     def _faces(self, batch: Batch, made: Tensor) -> _Faces:
-        normal = _normal(batch)
+        normal = signed(batch, TITLE)[1]
         fake, kept = made[: len(batch.x)], made[len(batch.x) :]
-        if normal.shape != fake.shape:
-            raise ValueError(
-                f"dark and normal images must be of one shape, got {tuple(fake.shape)}, {tuple(normal.shape)}"
-            )
         places = self.offsets(*fake.shape[-2:])
         judge, local = self.judges["global"], self.judges["local"]
         with self.autocast():
-            maps = [_full(judge(image)) for image in (normal, fake)]
+            maps = [full(judge(image)) for image in (normal, fake)]
             # one call for all patches: the mean over the patches' losses is that over all predictions
-            maps += [_full(local(self._patches(image, places))) for image in (normal, fake)]
+            maps += [full(local(self._patches(image, places))) for image in (normal, fake)]
         return _Faces(fake, kept if len(kept) else None, *maps)
 
     def _patches(self, images: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
@@ -181,18 +147,13 @@ class EnlightenGANTask(NetworkTask):
                 wanted = self.vgg(theirs)
             with self.autocast():
                 found = self.vgg(ours)
-            losses[name] = recipe.features * feature_distance(_full(found), _full(wanted))
+            losses[name] = recipe.features * feature_distance(full(found), full(wanted))
         y = (fake + 1) / 2
-        if recipe.chroma:
-            losses["chroma"] = recipe.chroma * chroma_consistency(y, batch.x)
-        if recipe.contrast:
-            losses["contrast"] = recipe.contrast * contrast_consistency(y, batch.x)
-        if recipe.overshoot:
-            losses["overshoot"] = recipe.overshoot * overshoot(y, batch.x)
-        if recipe.dimness:
-            losses["dimness"] = recipe.dimness * dimness(y)
+        for name in CONSISTENT:
+            if getattr(recipe, name):
+                losses[name] = getattr(recipe, name) * CONSISTENCIES[name](y, batch.x)
         if faces.kept is not None:
-            losses["identity"] = recipe.identity * (faces.kept - _normal(batch)).abs().mean() / 2
+            losses["identity"] = recipe.identity * (faces.kept - signed(batch, TITLE)[1]).abs().mean() / 2
         return losses
 
     def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:
@@ -203,23 +164,10 @@ class EnlightenGANTask(NetworkTask):
             "local_discriminator": (least_squares(real, 1.0) + least_squares(fake, 0.0)) / 2,
         }
 
-    def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
+    def backward_part(self, batch: Batch, share: float, first: int) -> dict[str, Tensor]:
         """As of every task, for three networks: the discriminators are those of before the step."""
-        count = sum(len(part.x) for part in parts) if images is None else images
-        values: dict[str, Tensor] = {}
         self.network.train()
-        for part in parts:
-            if len(part.x) == 0:
-                continue
-            share = len(part.x) / count
-            losses = self._backward_part(part, share)
-            for name, value in losses.items():
-                value = value.detach() * share
-                values[name] = values[name] + value if name in values else value
-        return self._over_processes(values)
-
-    def _backward_part(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        made = _full(self.generate(batch).image)
+        made = full(self.generate(batch).image)
         # a leaf between the networks: the generator's gradient ends here, the discriminators' begins here
         leaf = made.detach().requires_grad_()
         faces = self._faces(batch, leaf)
@@ -239,36 +187,14 @@ class EnlightenGANTask(NetworkTask):
             _scale(network.state_dict(), self.recipe.residual)
             yield network
 
-    def result(self) -> dict[str, Tensor]:
-        state = super().result()
+    def stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.recipe.residual != 1:
             # its own memory: the average goes on as it is
             state = _scale({name: value.clone() for name, value in state.items()}, self.recipe.residual)
-        if self.recipe.stored_as == "float16":
-            state = {
-                name: value.half() if value.is_floating_point() else value for name, value in state.items()
-            }
-        return state
+        return super().stored(state)
 
     def metadata(self) -> dict[str, str]:
         return {name: str(getattr(self.network, name)) for name in ("align_corners", "in_logits")}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            **super().state_dict(),
-            "judges": self.judges.state_dict(),
-            "judges_optimizers": {
-                name: optimizer.state_dict() for name, optimizer in self.judges_optimizers.items()
-            },
-            "seed": self._seed,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.judges.load_state_dict(state["judges"])
-        for name, optimizer in self.judges_optimizers.items():
-            optimizer.load_state_dict(state["judges_optimizers"][name])
-        self._seed = state["seed"]
 
 
 def build(recipe: EnlightenGANRecipe) -> EnlightenGAN:
@@ -290,14 +216,3 @@ def _scale(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
     for name in ("conv10.weight", "conv10.bias"):
         state[name].mul_(factor)
     return state
-
-
-def _full(x: Tensor) -> Tensor:
-    """In at least float32: what the losses compute in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _normal(batch: Batch) -> Tensor:
-    if batch.normal is None:
-        raise ValueError("EnlightenGAN needs photographs of normal light beside the dark ones")
-    return 2 * batch.normal - 1

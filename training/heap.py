@@ -10,7 +10,7 @@ PAD = 256 << 20
 
 
 def keep_heap() -> bool:
-    """Let this process keep the memory that it frees; returns whether its C library can be told so (glibc).
+    """Let this process keep the memory that it frees; returns whether its C library lets it (glibc).
 
     A training step on the CPU frees and takes the same large tensors over and over. By default each of them
     is mapped anew, and the kernel clears every page of it again: more than a third of a step of Zero-DCE. The

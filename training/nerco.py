@@ -1,7 +1,7 @@
 """The training task of NeRCo: two generators in a closed loop, four discriminators, and CLIP where asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,80 +10,27 @@ from torch import Tensor, nn
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import Discriminator, Generator, NeRCo, edge_map
 from fastllie.models.nerco.edges import random_colour
+from fastllie.training.adversarial import AdversarialTask, signed
 from fastllie.training.data import Batch
-from fastllie.training.losses import (
-    chroma_consistency,
-    contrast_consistency,
-    dimness,
-    gain_smoothness,
-    overshoot,
-)
-from fastllie.training.losses.adversarial import verdict
+from fastllie.training.losses.adversarial import distance, full, verdict
 from fastllie.training.losses.clip import Reader, load_reader, text_loss
+from fastllie.training.losses.consistency import CONSISTENCIES
+from fastllie.training.losses.groups import Cut, Group, Scene
 from fastllie.training.losses.pool import Pool
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import NeRCoRecipe
-from fastllie.training.task import ALONE, NetworkTask, make_optimizer
+from fastllie.training.task import ALONE, add, count_of, make_optimizer
 
 # discriminators of normal and of dark images, and of the edges of both
 JUDGES = ("normal", "dark", "normal_edge", "dark_edge")
 # what each pool holds: kinds of images, in the order of their random numbers
 POOLS = ("enhanced", "darkened", "represented", "enhanced_edge", "darkened_edge")
-# what the enhanced image keeps of its input, by our own losses
-CONSISTENCIES = {
-    "chroma": chroma_consistency,
-    "contrast": contrast_consistency,
-    "overshoot": overshoot,
-    "dimness": lambda y, x: dimness(y),
-    "gain_smoothness": gain_smoothness,
-}
 # the four calls that colour edges, in the order of their random numbers
 _COLOURED = ("normal", "enhanced", "dark", "darkened")
 _POOL_DRAWS, _COLOURS = 1, 2
 
 
-class Scene(NamedTuple):
-    """The images that the losses are made of, `[B, 3, H, W]` in [-1, 1], float32 at least."""
-
-    dark: Tensor  # A
-    normal: Tensor  # B
-    represented: Tensor  # Pre(A), unbounded
-    residual: Tensor  # of H(A)
-    enhanced: Tensor  # G_A of A
-    darkened: Tensor  # G_B of B
-
-
-class Cut:
-    """Where the backward pass waits: tensors, and leaves in float32 at least that stand for them.
-
-    What hangs on the leaves goes backward into their gradients; `backward` sends those on.
-    """
-
-    def __init__(self, *made: Tensor):
-        self._made = [_full(tensor) for tensor in made]
-        self.leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in self._made]
-
-    def backward(self, inputs: Sequence[Tensor]) -> None:
-        pairs = [(made, leaf.grad) for made, leaf in zip(self._made, self.leaves, strict=True)]
-        used = [(made, grad) for made, grad in pairs if grad is not None]
-        if used:
-            tensors, gradients = zip(*used, strict=True)
-            torch.autograd.backward(tensors, gradients, inputs=inputs)
-
-
-class Group(NamedTuple):
-    """Losses that hang on passes of their own.
-
-    Attributes:
-        losses: The generators', weighted.
-        judges: The discriminators' of the same images; they hang on passes that the generators' may share.
-    """
-
-    losses: dict[str, Tensor]
-    judges: dict[str, Tensor]
-
-
-class NeRCoTask(NetworkTask):
+class NeRCoTask(AdversarialTask):
     """Trains NeRCo by a recipe.
 
     With A dark and B normal: pre = Pre(A); h, mask = H(A); the enhanced image G_A(cat(A, pre) * mask), the
@@ -115,17 +62,14 @@ class NeRCoTask(NetworkTask):
         parallel: Parallel = ALONE,
     ):
         self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
         if not self._maker_names():
             raise ValueError(f"all losses of nerco have weight zero: {recipe.losses}")
-        super().__init__(build(recipe), recipe, total_steps, parallel)
-        layout: dict[str, Any] = {"device": parallel.device, "memory_format": torch.channels_last}
-        self.darkener: Any = Generator(3, width=recipe.width, blocks=recipe.blocks).to(**layout)
-        self.judges: Any = nn.ModuleDict({name: _judge(recipe) for name in JUDGES}).to(**layout)
-        # one step for all that make images, one for all that judge them
-        self._makers = nn.ModuleDict({"network": self.network, "darkener": self.darkener})
-        self.optimizer = make_optimizer(recipe, self._makers, parallel.device)
-        self.judges_optimizer = make_optimizer(recipe, self.judges, parallel.device)
+        network = build(recipe)
+        darkener = Generator(3, width=recipe.width, blocks=recipe.blocks)
+        judges = {
+            name: Discriminator(width=recipe.discriminator_width, layers=recipe.discriminator_layers)
+            for name in JUDGES
+        }
         self.reader = reader if recipe.text_loss is not None else None
         if recipe.text_loss is not None and reader is None:
             self.reader = load_reader(
@@ -134,23 +78,18 @@ class NeRCoTask(NetworkTask):
                 prompts=recipe.prompts,
                 text_features=recipe.text_features,
             )
+        # one step for all that make images, one for all that judge them
+        super().__init__(network, judges, recipe, total_steps, steps_per_epoch, parallel, together=True)
+        self.darkener = self.placed(darkener)
+        self._makers = nn.ModuleDict({"network": self.network, "darkener": self.darkener})
+        self.optimizer = make_optimizer(recipe, self._makers, parallel.device)
         if isinstance(self.reader, nn.Module):
             self.reader.to(parallel.device)
         asked = {name: self._judged("normal_edge" if name.endswith("edge") else "dark") for name in POOLS}
         self.pools = {name: Pool(recipe.pool if asked[name] else 0) for name in POOLS}
-        # what a discriminator is shown and how its edges are coloured hang on this and the step alone, so
-        # that a continued run repeats it
-        self._seed = int(torch.randint(2**31, ()))
-
-    @property
-    def static(self) -> bool:
-        # pools show other images in every step
-        return False
-
-    @property
-    def comparable(self) -> bool:
-        # a better discriminator makes the same images worth less
-        return False
+        # what this step shows of the pools, and the images that it leaves to them
+        self._drawn: dict[str, list[int | None]] = {}
+        self._made: dict[str, list[Tensor]] = {}
 
     def loss_names(self) -> list[str]:
         return [*self._maker_names(), *self._judge_names()]
@@ -182,25 +121,14 @@ class NeRCoTask(NetworkTask):
             return bool(weights.edge)
         return bool(weights.adversarial or (judge == "dark" and weights.adversarial_representation))
 
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
-        return [self.optimizer, self.judges_optimizer][: len(self.networks())]
-
-    def rates(self) -> Sequence[float]:
-        return [1.0, self.recipe.discriminator_rate][: len(self.networks())]
-
     def networks(self) -> Sequence[nn.Module]:
         return [self._makers, self.judges] if self._judge_names() else [self._makers]
 
-    def learning_rate(self) -> float:
-        recipe = self.recipe
-        if recipe.decay == "schedule":
-            return super().learning_rate()
-        # by whole passes, as published: decay begins one early and ends at zero in the last; the first pass
-        # of a short run is never slowed
-        passes = self.total_steps / self.steps_per_epoch
-        held = max(2.0, recipe.hold * passes)
-        number = self.steps_done // self.steps_per_epoch + 1
-        return recipe.learning_rate * max(0.0, 1 - max(0.0, number + 1 - held) / max(1.0, passes - held + 1))
+    def slowed(self, done: int, passes: float) -> float:
+        # as published decay begins one pass early and ends at zero in the last; the first pass of a short run
+        # is never slowed
+        held = max(2.0, self.recipe.hold * passes)
+        return max(0.0, 1 - max(0.0, done + 2 - held) / max(1.0, passes - held + 1))
 
     # --- the images
 
@@ -217,11 +145,11 @@ class NeRCoTask(NetworkTask):
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
         with self.autocast():
-            return _full(self.network.G_A(torch.cat([first, second], 1), self._logits(first)))
+            return full(self.network.G_A(torch.cat([first, second], 1), self._logits(first)))
 
     def _darken(self, image: Tensor) -> Tensor:
         with self.autocast():
-            return _full(self.darkener(image, self._logits(image)))
+            return full(self.darkener(image, self._logits(image)))
 
     def _logits(self, image: Tensor) -> Tensor | None:
         """What both generators start from; nothing as published."""
@@ -229,12 +157,12 @@ class NeRCoTask(NetworkTask):
 
     def _judge(self, name: str, image: Tensor) -> Tensor:
         with self.autocast():
-            return _full(self.judges[name](image))
+            return full(self.judges[name](image))
 
     # --- the losses
 
     def groups(self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None) -> Iterator[Group]:
-        """All losses, group after group: what one hangs on may be gone when the next is made.
+        """All losses, group after group: what one depends on may be gone when the next is made.
 
         Args:
             places: What the pools show, see `Pool.draws`; None leaves the discriminators' losses out.
@@ -253,23 +181,23 @@ class NeRCoTask(NetworkTask):
         weight = self.recipe.losses.identity
         if weight:
             kept = self._enhance(scene.normal, scene.normal)
-            yield Group({"identity_normal": weight * _distance(kept, scene.normal)}, {})
+            yield Group({"identity_normal": weight * distance(kept, scene.normal)}, {})
             del kept
-            yield Group({"identity_dark": weight * _distance(self._darken(scene.dark), scene.dark)}, {})
+            yield Group({"identity_dark": weight * distance(self._darken(scene.dark), scene.dark)}, {})
 
     def _cycles(self, scene: Scene) -> Iterator[Group]:
         weights = self.recipe.losses
         reader = self.reader if weights.text else None
         if weights.cycle or reader is not None:
             back = self._darken(scene.enhanced)
-            found = {"cycle_dark": weights.cycle * _distance(back, scene.dark)} if weights.cycle else {}
+            found = {"cycle_dark": weights.cycle * distance(back, scene.dark)} if weights.cycle else {}
             if reader is not None:
                 found["text_dark"] = self._read(back, reader, bright=False)
             yield Group(found, {})
             with self.autocast():
-                represented = _full(self.network.Pre(scene.darkened))
+                represented = full(self.network.Pre(scene.darkened))
             back = self._enhance(scene.darkened, represented)
-            found = {"cycle_normal": weights.cycle * _distance(back, scene.normal)} if weights.cycle else {}
+            found = {"cycle_normal": weights.cycle * distance(back, scene.normal)} if weights.cycle else {}
             if reader is not None:
                 found["text_normal"] = self._read(back, reader, bright=True)
             yield Group(found, {})
@@ -287,14 +215,14 @@ class NeRCoTask(NetworkTask):
         """The six terms of the mask extractor's residual h: A + h is to look enhanced, B - h darkened."""
         weight, gan = self.recipe.losses.residual, self.recipe.gan
         brighter, dimmer = scene.dark + scene.residual, scene.normal - scene.residual
-        found = _distance(scene.enhanced, brighter) + _distance(scene.residual, scene.enhanced - scene.dark)
+        found = distance(scene.enhanced, brighter) + distance(scene.residual, scene.enhanced - scene.dark)
         yield Group({"residual": weight * found}, {})
-        yield Group({"residual": weight * _distance(scene.normal, self._enhance(dimmer, dimmer))}, {})
+        yield Group({"residual": weight * distance(scene.normal, self._enhance(dimmer, dimmer))}, {})
         with self.autocast():
             features = self.network.H.features(scene.darkened)
-            residual = _full(self.network.H.residual_of(features))
+            residual = full(self.network.H.residual_of(features))
         del features
-        yield Group({"residual": weight * _distance(scene.darkened, scene.normal - residual)}, {})
+        yield Group({"residual": weight * distance(scene.darkened, scene.normal - residual)}, {})
         del residual
         for name, image in (("normal", brighter), ("dark", dimmer)):
             if self._judged(name):
@@ -332,7 +260,7 @@ class NeRCoTask(NetworkTask):
                 theirs[f"{judge}_discriminator"] = self._unmasked(self._judge(judge, real), view)
             yield Group(losses, theirs)
         if weights.representation:
-            apart = _distance(scene.represented, scene.dark)
+            apart = distance(scene.represented, scene.dark)
             yield Group({"representation": weights.representation * apart}, {})
 
     def _unmasked(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -367,10 +295,10 @@ class NeRCoTask(NetworkTask):
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generators' losses alone; the discriminators as they are."""
-        dark, normal = _sides(batch)
+        dark, normal = signed(batch, "NeRCo")
         found: dict[str, Tensor] = {}
         for group in self.groups(self.scene(dark, normal)[0], None):
-            _add(found, group.losses)
+            add(found, group.losses)
         return {name: found[name] for name in self._maker_names()}
 
     # --- the step
@@ -384,58 +312,33 @@ class NeRCoTask(NetworkTask):
 
     def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
         """As of every task, for all networks: the discriminators are those of before the step."""
-        count = sum(len(part.x) for part in parts) if images is None else images
-        values: dict[str, Tensor] = {}
-        draws = self.draws(count)
-        first = count * self.parallel.rank // self.parallel.world
-        made: dict[str, list[Tensor]] = {name: [] for name in POOLS}
-        place = first
-        for part in parts:
-            if len(part.x) == 0:
-                continue
-            mine = {name: drawn[place : place + len(part.x)] for name, drawn in draws.items()}
-            place += len(part.x)
-            for name, value in self._backward_part(part, len(part.x) / count, mine, made).items():
-                value = value.detach() * (len(part.x) / count)
-                values[name] = values[name] + value if name in values else value
-        self._remember(made, draws, first, count, parts)
-        return self._over_processes(values)
+        count = count_of(parts, images)
+        self._drawn, self._made = self.draws(count), {name: [] for name in POOLS}
+        values = super().backward(parts, images)
+        self._remember(count, parts)
+        return values
 
-    def _backward_part(
-        self,
-        batch: Batch,
-        share: float,
-        places: Mapping[str, Sequence[int | None]],
-        made: dict[str, list[Tensor]],
-    ) -> dict[str, Tensor]:
+    def backward_part(self, batch: Batch, share: float, first: int) -> dict[str, Tensor]:
+        places = {name: drawn[first : first + len(batch.x)] for name, drawn in self._drawn.items()}
         # within one context weights are rounded once, not once for each of their passes
         with self.autocast():
-            return self._backward_within(batch, share, places, made)
-
-    def _backward_within(
-        self,
-        batch: Batch,
-        share: float,
-        places: Mapping[str, Sequence[int | None]],
-        made: dict[str, list[Tensor]],
-    ) -> dict[str, Tensor]:
-        scene, cuts = self.scene(*_sides(batch))
-        makers = [*self._makers.parameters(), *(leaf for cut in cuts for leaf in cut.leaves)]
-        judges = list(self.judges.parameters())
-        losses: dict[str, Tensor] = {}
-        theirs: dict[str, Tensor] = {}
-        for group in self.groups(scene, places):
-            _add(losses, {name: value.detach() for name, value in group.losses.items()})
-            _add(theirs, {name: value.detach() for name, value in group.judges.items()})
-            # what the discriminators share with the generators' losses is used twice
-            self._backward(group.losses, share, makers, keep=bool(group.judges))
-            self._backward(group.judges, share, judges)
-        for cut in cuts:
-            cut.backward(makers)
-        for name in POOLS:
-            kind = name.removesuffix("_edge")
-            image: Tensor = getattr(scene, kind).detach()
-            made[name].append(self.edges(image, kind) if name.endswith("_edge") else image)
+            scene, cuts = self.scene(*signed(batch, "NeRCo"))
+            makers = [*self._makers.parameters(), *(leaf for cut in cuts for leaf in cut.leaves)]
+            judges = list(self.judges.parameters())
+            losses: dict[str, Tensor] = {}
+            theirs: dict[str, Tensor] = {}
+            for group in self.groups(scene, places):
+                add(losses, {name: value.detach() for name, value in group.losses.items()})
+                add(theirs, {name: value.detach() for name, value in group.judges.items()})
+                # what the discriminators share with the generators' losses is used twice
+                self._backward(group.losses, share, makers, keep=bool(group.judges))
+                self._backward(group.judges, share, judges)
+            for cut in cuts:
+                cut.backward(makers)
+            for name in POOLS:
+                kind = name.removesuffix("_edge")
+                image: Tensor = getattr(scene, kind).detach()
+                self._made[name].append(self.edges(image, kind) if name.endswith("_edge") else image)
         losses = {name: losses[name] for name in self._maker_names()}
         total = torch.stack(list(losses.values())).sum()
         return {"total": total, **losses, **{name: theirs[name] for name in self._judge_names()}}
@@ -448,35 +351,21 @@ class NeRCoTask(NetworkTask):
             total = self.scaler.scale(torch.stack(wanted).sum() * share)
             total.backward(inputs=inputs, retain_graph=keep)
 
-    def _remember(
-        self,
-        made: Mapping[str, list[Tensor]],
-        draws: Mapping[str, Sequence[int | None]],
-        first: int,
-        count: int,
-        parts: Sequence[Batch],
-    ) -> None:
+    def _remember(self, count: int, parts: Sequence[Batch]) -> None:
         """Fill the pools; those of all processes with the images of all."""
         for name, pool in self.pools.items():
             if not pool.size:
                 continue
             if self.parallel.world == 1:
-                pool.keep(torch.cat(made[name]), draws[name])
+                pool.keep(torch.cat(self._made[name]), self._drawn[name])
                 continue
-            size = parts[0].x.shape[1:]
-            images = torch.zeros((count, *size), device=self.parallel.device)
-            if made[name]:
-                mine = torch.cat(made[name])
+            images = torch.zeros((count, *parts[0].x.shape[1:]), device=self.parallel.device)
+            if self._made[name]:
+                mine = torch.cat(self._made[name])
+                first = count * self.parallel.rank // self.parallel.world
                 images[first : first + len(mine)] = mine
             self.parallel.sum_([images])
-            pool.keep(images, draws[name])
-
-    def result(self) -> dict[str, Tensor]:
-        """Pre, H and G_A: what inference needs; the rest is in the state."""
-        state = super().result()
-        if self.recipe.stored_as == "float16":
-            return {name: value.half() for name, value in state.items()}
-        return state
+            pool.keep(images, self._drawn[name])
 
     def metadata(self) -> dict[str, str]:
         return {"coordinates": self.network.coordinates, "in_logits": str(self.network.in_logits)}
@@ -485,20 +374,14 @@ class NeRCoTask(NetworkTask):
         return {
             **super().state_dict(),
             "darkener": self.darkener.state_dict(),
-            "judges": self.judges.state_dict(),
-            "judges_optimizer": self.judges_optimizer.state_dict(),
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
-            "seed": self._seed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.darkener.load_state_dict(state["darkener"])
-        self.judges.load_state_dict(state["judges"])
-        self.judges_optimizer.load_state_dict(state["judges_optimizer"])
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name])
-        self._seed = state["seed"]
 
 
 def build(recipe: NeRCoRecipe) -> NeRCo:
@@ -512,34 +395,3 @@ def build(recipe: NeRCoRecipe) -> NeRCo:
         coordinates=recipe.coordinates,
         in_logits=recipe.in_logits,
     )
-
-
-def _judge(recipe: NeRCoRecipe) -> Discriminator:
-    return Discriminator(width=recipe.discriminator_width, layers=recipe.discriminator_layers)
-
-
-def _distance(x: Tensor, y: Tensor) -> Tensor:
-    """Mean absolute difference."""
-    return (x - y).abs().mean()
-
-
-def _add(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
-    for name, value in losses.items():
-        sums[name] = sums[name] + value if name in sums else value
-
-
-def _full(x: Tensor) -> Tensor:
-    """In at least float32: what the losses compute in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Dark and normal images in [-1, 1]."""
-    if batch.normal is None:
-        raise ValueError("NeRCo needs photographs of normal light beside the dark ones")
-    if batch.normal.shape != batch.x.shape:
-        raise ValueError(
-            "dark and normal images must be of one shape,"
-            f" got {tuple(batch.x.shape)} and {tuple(batch.normal.shape)}"
-        )
-    return 2 * batch.x - 1, 2 * batch.normal - 1

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from fastllie.images.files import replacing
-from fastllie.metrics import fit_pristine, pristine_features
-from fastllie.training.data import Photograph, list_photographs
+from fastllie.metrics import fit_niqe_model, niqe_features
+from fastllie.training.data import list_photographs
+from fastllie.training.record.card import write_photographs
 
 CARD = """# NIQE: `{file}`
 
@@ -23,8 +24,8 @@ published model took part. Values of NIQE compare only under the same model, so 
 published ones.
 
 ## Licence
-Apache-2.0, as the rest of fastllie. The photographs below keep their own licences; none of them is part of
-the model or of this repository.
+Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part of the
+model or of this repository.
 
 ## How it was made
 ```
@@ -40,9 +41,7 @@ areas, fog and shallow focus count as unnatural, and some noise as natural: NIQE
 and something about the mean of many.
 
 ## Photographs
-| file | author | licence |
-|---|---|---|
-{rows}
+{photographs} photographs: [with authors and licences]({listed}).
 """
 
 
@@ -56,7 +55,7 @@ def reproduce(photos: Path, output: Path) -> Path:
     """
     photographs = list_photographs(photos)
     features = [_features(photos / photo.file) for photo in photographs]
-    model = fit_pristine(features, "fastllie")
+    model = fit_niqe_model(features, "fastllie")
     output.mkdir(parents=True, exist_ok=True)
     path = output / "niqe.safetensors"
     blocks = sum(map(len, features))
@@ -74,7 +73,7 @@ def reproduce(photos: Path, output: Path) -> Path:
             blocks=blocks,
             photographs=len(photographs),
             torch=torch.__version__,
-            rows="\n".join(map(_row, photographs)),
+            listed=write_photographs(output, photographs, path.stem),
         )
         temporary.write_text(card, encoding="utf-8")
     return path
@@ -82,13 +81,9 @@ def reproduce(photos: Path, output: Path) -> Path:
 
 def _features(path: Path) -> torch.Tensor:
     try:
-        return pristine_features(path)
+        return niqe_features(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _row(photo: Photograph) -> str:
-    return f"| {photo.file} | {photo.author or 'not stated'} | {photo.licence or 'not stated'} |"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -71,28 +71,28 @@ def join(device: str | torch.device | None = None) -> Parallel:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        place = torch.device("cuda", local % count) if count else torch.device("cpu")
+        found = torch.device("cuda", local % count) if count else torch.device("cpu")
     else:
         try:
-            place = torch.device(device)
+            found = torch.device(device)
         except RuntimeError as error:
             raise ValueError(f"unknown device {device!r}: {error}") from error
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", local)
-    if place.type not in ("cpu", "cuda"):
+        if found.type == "cuda" and found.index is None:
+            found = torch.device("cuda", local)
+    if found.type not in ("cpu", "cuda"):
         raise ValueError(f"training runs on cpu or cuda, got device {str(device)!r}")
-    if place.type == "cuda" and (
-        not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()
+    if found.type == "cuda" and (
+        not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()
     ):
-        raise ValueError(f"there is no device {place}: {torch.cuda.device_count()} CUDA devices are here")
+        raise ValueError(f"there is no device {found}: {torch.cuda.device_count()} CUDA devices are here")
     if world == 1 and not (dist.is_available() and dist.is_initialized()):
-        return Parallel(device=place)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+        return Parallel(device=found)
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
     owner = not dist.is_initialized()
     if owner:
         # what an optimizer imports keeps the group that there is by then: its threads would outlive
         # `close`, and now and then abort the process at its end
         importlib.import_module("torch._dynamo")
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    return Parallel(dist.get_rank(), dist.get_world_size(), place, owner)
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    return Parallel(dist.get_rank(), dist.get_world_size(), found, owner)

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import Loop
 
 ALONE = Parallel()
+LENGTH = ("steps", "epochs")  # what a run that goes on may have otherwise
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -151,20 +153,30 @@ class NetworkTask(ABC):
 
     def backward(self, parts: Sequence[Batch], images: int | None = None) -> dict[str, Tensor]:
         """Add up the gradients and the losses of the whole batch, over the parts and the processes."""
-        count = sum(len(part.x) for part in parts) if images is None else images
+        count = count_of(parts, images)
+        first = count * self.parallel.rank // self.parallel.world
         values: dict[str, Tensor] = {}
         for part in parts:
             if len(part.x) == 0:
                 continue
-            losses = self._losses(part)
             # each loss is a mean over images, so parts weigh by their share of them
             share = len(part.x) / count
-            total = torch.stack(list(losses.values())).sum()
-            self.scaler.scale(total if share == 1 else total * share).backward()
-            for name, value in {"total": total, **losses}.items():
-                value = value.detach() * share
-                values[name] = values[name] + value if name in values else value
+            losses = self.backward_part(part, share, first)
+            add(values, {name: value.detach() * share for name, value in losses.items()})
+            first += len(part.x)
         return self._over_processes(values)
+
+    def backward_part(self, batch: Batch, share: float, first: int) -> dict[str, Tensor]:
+        """Add up the gradients of a part of the batch; returns its total and its losses, each unweighted.
+
+        Args:
+            share: Of the images of the whole batch, which the gradients are weighted by.
+            first: The place of the part's first image in the whole batch.
+        """
+        losses = self._losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        self.scaler.scale(total if share == 1 else total * share).backward()
+        return {"total": total, **losses}
 
     def _over_processes(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.parallel.world == 1:
@@ -250,15 +262,14 @@ class NetworkTask(ABC):
         return {name: value.contiguous().cpu() for name, value in self.average.items()}
 
     def metadata(self) -> dict[str, str]:
-        """What a file of the result has to tell beside it."""
+        """What a file of the result has to say beside it."""
         return {"padding": self.network.padding}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs."""
         return {
-            "recipe": repr(self._recipe),
+            "recipe": asdict(self._recipe),
             "precision": self.precision,
-            "total_steps": self.total_steps,
             "steps_done": self.steps_done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -267,18 +278,22 @@ class NetworkTask(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`.
+        """Continue from `state`, also towards another number of steps.
 
         Raises:
-            ValueError: the state belongs to another recipe, precision or number of steps.
+            ValueError: the state belongs to another recipe or precision, or has done more steps.
         """
-        for name, mine in (
-            ("recipe", repr(self._recipe)),
-            ("precision", self.precision),
-            ("total_steps", self.total_steps),
-        ):
-            if state[name] != mine:
-                raise ValueError(f"the checkpoint was made with {name} {state[name]}, this run has {mine}")
+        before = {**_flat(state["recipe"]), "precision": state["precision"]}
+        now = {**_flat(asdict(self._recipe)), "precision": self.precision}
+        changed = [
+            f"{name} {before.get(name)!r}, not {now.get(name)!r}"
+            for name in dict.fromkeys((*before, *now))
+            if name not in LENGTH and before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(f"its state was made with {' and '.join(changed)}")
+        if state["steps_done"] > self.total_steps:
+            raise ValueError(f"its state has done {state['steps_done']} steps, more than {self.total_steps}")
         self.steps_done = state["steps_done"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -309,3 +324,22 @@ def _clip(parameters: Sequence[nn.Parameter], largest: float | None) -> Tensor:
     if not parameters:
         raise RuntimeError("no parameter has a gradient: nothing can be trained")
     return nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest, foreach=True)
+
+
+def count_of(parts: Sequence[Batch], images: int | None) -> int:
+    """Images in the whole batch of a step, see `NetworkTask.step`."""
+    return sum(len(part.x) for part in parts) if images is None else images
+
+
+def add(sums: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
+    """Add losses to sums by name, in place."""
+    for name, value in losses.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of parts as `losses.exposure`."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

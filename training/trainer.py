@@ -22,7 +22,7 @@ from fastllie.training.data import Batch, Source
 from fastllie.training.parallel import Parallel
 from fastllie.training.record.journal import Journal
 
-VERSION = 1  # of the state file
+VERSION = 2  # of the state file
 AHEAD = 2  # batches that are made while the device computes
 # a total this many times the median of the last ones is an explosion: a warm-up or an unlucky batch stays far
 # below, and a run that passes it does not come back
@@ -70,7 +70,8 @@ class Hooks:
     Args:
         journal: For the logs.
         checkpoint: The state file, which is continued where it exists.
-        photographs: What tells these photographs and their order from others; a state file keeps it.
+        seed: Of the run; a state file keeps it.
+        photographs: What sets these photographs and their order apart from others; a state file keeps it.
         saved: Called after each checkpoint, say to write the weights.
         validate: Called with the step; returns the scores, and one number of which more is better (None:
             nothing was scored).
@@ -80,6 +81,7 @@ class Hooks:
 
     journal: Journal | None = None
     checkpoint: Path | None = None
+    seed: int = 0
     photographs: str = ""
     saved: Callable[[], object] | None = None
     validate: Callable[[int], tuple[dict[str, float], float | None]] | None = None
@@ -95,6 +97,9 @@ class _Window:
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.steps for name, value in self.sums.items()}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -158,9 +163,14 @@ def _load(task: Task, hooks: Hooks) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, or no state of a run: {anew} ({error})") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ValueError(f"{path} is no state of a run of this version: {anew}")
-    if state["photographs"] != hooks.photographs:
-        raise ValueError(f"the run in {path.parent} was made with other photographs or another seed: {anew}")
-    task.load_state_dict(state["task"])
+    changed = [f"seed {state['seed']}, not {hooks.seed}"] if state["seed"] != hooks.seed else []
+    changed += ["other photographs"] if state["photographs"] != hooks.photographs else []
+    if changed:
+        raise ValueError(f"the run in {path.parent} was made with {' and '.join(changed)}: {anew}")
+    try:
+        task.load_state_dict(state["task"])
+    except ValueError as error:
+        raise ValueError(f"the run in {path.parent} does not go on: {error}: {anew}") from error
     return state
 
 
@@ -179,7 +189,7 @@ class _Run:
         self.accumulate, self.stop = accumulate, stop
         self.parallel = task.parallel
         # the others only compute
-        mine = Hooks(checkpoint=hooks.checkpoint, photographs=hooks.photographs)
+        mine = Hooks(checkpoint=hooks.checkpoint, seed=hooks.seed, photographs=hooks.photographs)
         self.hooks = hooks if self.parallel.first else mine
         self.window = _Window()
         self.best = -math.inf
@@ -204,11 +214,15 @@ class _Run:
             stopped = self.parallel.any(self.stop.number is not None)
             saving = step % pace.every == 0 or last or stopped
             validating = self.hooks.validate and (step % (pace.validate_every or pace.every) == 0 or last)
-            if saving or validating or step % pace.log_every == 0 or not self.patient:
+            logging = step % pace.log_every == 0 or last
+            showing = self.hooks.journal is not None and self.hooks.journal.due
+            if saving or validating or logging or showing or not self.patient:
                 self._look()
             self.window.seconds += time.perf_counter() - began
-            if step % pace.log_every == 0 or last:
+            if logging:
                 self._log(step)
+            elif showing:
+                self._show(step)
             if validating:
                 self._validate(step)
             if saving:
@@ -244,6 +258,7 @@ class _Run:
             state = {
                 "version": VERSION,
                 "task": self.task.state_dict(),
+                "seed": self.hooks.seed,
                 "photographs": self.hooks.photographs,
                 "window": vars(self.window),
                 "best": self.best,
@@ -277,7 +292,7 @@ class _Run:
 
     def _fail(self, step: int, values: dict[str, float], what: str) -> None:
         names = self.source.names(step - 1)
-        told = f"step {step}: {what}: {values}; the photographs are {', '.join(names)}"
+        message = f"step {step}: {what}: {values}; the photographs are {', '.join(names)}"
         if self.hooks.failed is not None:
             batch = self.source.batch(step - 1)
             path = self.hooks.failed / f"failed-step-{step:07d}.safetensors"
@@ -292,14 +307,18 @@ class _Run:
                     temporary,
                     {"photographs": "\n".join(names), "losses": repr(values)},
                 )
-            told += f"; the batch is in {path}"
-        raise RuntimeError(told)
+            message += f"; the batch is in {path}"
+        raise RuntimeError(message)
 
     def _log(self, step: int) -> None:
         window, self.window = self.window, _Window()
         if self.hooks.journal is not None and window.steps:
-            means = {name: value / window.steps for name, value in window.sums.items()}
-            self.hooks.journal.log(step, means, images=window.images, seconds=window.seconds)
+            self.hooks.journal.log(step, window.means(), images=window.images, seconds=window.seconds)
+
+    def _show(self, step: int) -> None:
+        window = self.window
+        if self.hooks.journal is not None and window.steps:
+            self.hooks.journal.show(step, window.means(), images=window.images, seconds=window.seconds)
 
     def _validate(self, step: int) -> None:
         assert self.hooks.validate is not None

@@ -169,7 +169,7 @@ void bind_dawn(py::module_& m) {
   m.def(
       "dawn_forward",
       [](View x, View out, Sizes sizes, std::array<int64_t, 2> place, std::array<int64_t, 2> whole,
-         const std::array<uintptr_t, 5>& parts, float denoise, uintptr_t workspace, int threads) {
+         const std::array<uintptr_t, 5>& parts, float denoise, bool bgr, uintptr_t workspace, int threads) {
         const auto part = [&](int i) { return at<const float>(parts[i]); };
         dawn_forward_cpu({x,
                           out,
@@ -182,6 +182,7 @@ void bind_dawn(py::module_& m) {
                           part(3),
                           part(4),
                           denoise,
+                          bgr,
                           at<float>(workspace)},
                          threads);
       },

@@ -1,8 +1,9 @@
-// The loops of dawn's denoiser: its pyramid and the networks of its levels. Included once for each instruction
-// set, inside that set's namespace.
+// The loops of dawn's denoiser: its pyramid and the networks of its levels. Included once for each
+// instruction set, inside that set's namespace.
 //
 // Planes lie one after the other and vectors along their rows, because there are few channels: each weight is
-// broadcast to several vectors of pixels. Of every layer only the rows that the next one still reads are kept.
+// broadcast to several vectors of pixels. Of every layer only the rows that the next one still reads are
+// kept.
 
 constexpr int64_t DAWN_RING = 4;  // rows kept; a power of two
 constexpr float DAWN_SLOPE = 0.1f, DAWN_LARGEST = 4.0f;
@@ -47,9 +48,7 @@ struct DawnEvery {
 static void dawn_enlarge(const float* near, const float* far, int64_t from, int64_t count, float* to) {
   constexpr int N = LANES<float>;
   constexpr std::make_index_sequence<N> lanes{};
-  const auto down = [&](int64_t w) {
-    return load<f32v>(near + w) * 0.75f + load<f32v>(far + w) * 0.25f;
-  };
+  const auto down = [&](int64_t w) { return load<f32v>(near + w) * 0.75f + load<f32v>(far + w) * 0.25f; };
   for (int64_t at = 0; at < count; at += N) {
     const f32v before = down(from + at - 1), here = down(from + at) * 0.75f, after = down(from + at + 1);
     const f32v even = before * 0.25f + here, odd = here + after * 0.25f;
@@ -66,8 +65,8 @@ static void dawn_reduce(const float* upper, const float* lower, int64_t count, f
     f32v sums[2];
     for (int k = 0; k < 2; ++k)
       sums[k] = load<f32v>(upper + 2 * at + k * N) + load<f32v>(lower + 2 * at + k * N);
-    const f32v sum = shuffle<DawnEvery<0>>(sums[0], sums[1], lanes) +
-                     shuffle<DawnEvery<1>>(sums[0], sums[1], lanes);
+    const f32v sum =
+        shuffle<DawnEvery<0>>(sums[0], sums[1], lanes) + shuffle<DawnEvery<1>>(sums[0], sums[1], lanes);
     store(to + at, sum * 0.25f, false);
   }
 }
@@ -200,7 +199,8 @@ struct DawnLevel {
     for (int c = 0; c < 3; ++c) {
       dawn_enlarge(coarser.row(c, r / 2), coarser.row(c, dawn_far(r, coarser.height)), 0, coarser.width,
                    enlarged);
-      dawn_band(means.row(c, r), enlarged, width, task.gains(LEVEL)[c], bands.row(c, r), magnitudes.row(c, r));
+      dawn_band(means.row(c, r), enlarged, width, task.gains(LEVEL)[c], bands.row(c, r),
+                magnitudes.row(c, r));
       dawn_extend(magnitudes.row(c, r), width);
     }
   }

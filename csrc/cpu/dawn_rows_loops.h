@@ -9,31 +9,39 @@ struct DawnColour {
 
 // Luma, blueness and redness, and back.
 FASTLLIE_INLINE DawnColour dawn_to_ycc(const DawnColour& rgb) {
-  const f32v *const v = rgb.v;
+  const f32v* const v = rgb.v;
   return {{v[0] * 0.299f + v[1] * 0.587f + v[2] * 0.114f, v[0] * -0.1687f + v[1] * -0.3313f + v[2] * 0.5f,
            v[0] * 0.5f + v[1] * -0.4187f + v[2] * -0.0813f}};
 }
 FASTLLIE_INLINE DawnColour dawn_to_rgb(const DawnColour& ycc) {
-  const f32v *const v = ycc.v;
+  const f32v* const v = ycc.v;
   return {{v[0] + v[1] * -0.000036820f + v[2] * 1.401987577f,
            v[0] + v[1] * -0.344113281f + v[2] * -0.714103821f,
            v[0] + v[1] * 1.771978117f + v[2] * -0.000134583f}};
 }
 
-// The pixels of the image from column `from` on, in v = x / (x + mean); beyond its ends it goes on with them.
-struct DawnReader {
+// The pixels of the image from a column on, which goes on with its ends, and those of the result.
+struct DawnPixels {
   const DawnTask& task;
   float mean;
 
-  explicit DawnReader(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
+  explicit DawnPixels(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
 
   void read(int64_t r, int64_t from, int64_t count, float* const (&to)[3]) const {
     const Dawn& network = task.network;
     const int64_t* const strides = network.x.strides;
     const int64_t line = smaller(r, network.sizes[2] - 1), there = smaller(count, network.sizes[3] - from);
-    pack_rgb(network.x, task.image * strides[0] + line * strides[2] + from * strides[3], there, to);
+    float* const colours[3] = {to[network.bgr ? 2 : 0], to[1], to[network.bgr ? 0 : 2]};
+    pack_rgb(network.x, task.image * strides[0] + line * strides[2] + from * strides[3], there, colours);
     for (int c = 0; c < 3; ++c)
       for (int64_t w = there; w < count; ++w) to[c][w] = to[c][there - 1];
+  }
+  // Back to the result.
+  void write(float* const (&from)[3], int64_t r, int64_t w, int64_t count) const {
+    const Dawn& network = task.network;
+    const int64_t* const strides = network.out.strides;
+    const float* const colours[3] = {from[network.bgr ? 2 : 0], from[1], from[network.bgr ? 0 : 2]};
+    unpack_rgb(colours, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
   }
   FASTLLIE_INLINE DawnColour scaled(float* const (&x)[3], int64_t at, float mean) {
     DawnColour colour;
@@ -47,7 +55,7 @@ struct DawnReader {
 
 // Rows at half size: means of luma and colours, and of the finest band's magnitudes.
 static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
-  const DawnReader reader(task);
+  const DawnPixels reader(task);
   const DawnPlanes &means = task.mean[0], &finest = task.finest;
   const int64_t height = means.height, width = task.width, pitch = DawnPlanes::pitch_of(width);
   float* next = static_cast<float*>(scratch((3 + 4 * 6 + 1 + 2) * pitch * sizeof(float) +
@@ -65,7 +73,7 @@ static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
     for (int64_t line = 2 * r; line < 2 * r + 2; ++line) {
       reader.read(line, 0, width, x);
       for (int64_t at = 0; at < width; at += LANES<float>) {
-        const DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+        const DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
         for (int c = 0; c < 3; ++c) store(luma(c, line) + at, ycc.v[c], false);
       }
     }
@@ -104,7 +112,8 @@ struct DawnCurves {
   // Of the row `r` of the image.
   void look_up(int64_t r) {
     const Dawn& network = task.network;
-    const float at = (float(network.place[0] + r) + 0.5f) * (float(DAWN_ROWS) / float(network.whole[0])) - 0.5f;
+    const float at =
+        (float(network.place[0] + r) + 0.5f) * (float(DAWN_ROWS) / float(network.whole[0])) - 0.5f;
     const float place = at < 0 ? 0 : at > DAWN_ROWS - 1 ? float(DAWN_ROWS - 1) : at;
     const int64_t row = smaller(int64_t(place), DAWN_ROWS - 2);
     const float share = place - float(row);
@@ -127,13 +136,15 @@ struct DawnCurves {
   }
 
   // Pixels in v from column `w` of the image on, all between the middles of the same two cells.
-  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell, int64_t w) {
+  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell,
+                                        int64_t w) {
     const Dawn& network = curves.task.network;
     const f32v zero{}, one = zero + 1.0f;
     f32v columns;
     for (int i = 0; i < LANES<float>; ++i) columns[i] = float(i);
-    f32v share = (columns + (float(network.place[1] + w) + 0.5f)) *
-                     (float(DAWN_COLUMNS) / float(network.whole[1])) - 0.5f;
+    f32v share =
+        (columns + (float(network.place[1] + w) + 0.5f)) * (float(DAWN_COLUMNS) / float(network.whole[1])) -
+        0.5f;
     share = Bounds::at_most(Bounds::at_least(share, zero), zero + float(DAWN_COLUMNS - 1)) - float(cell);
     const f32v luma = v.v[0] * 0.299f + v.v[1] * 0.587f + v.v[2] * 0.114f;
     const f32v height = Bounds::at_most(Bounds::at_least(luma, zero), one) * float(DAWN_LUMAS - 1);
@@ -166,7 +177,7 @@ struct DawnCurves {
 static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
   const Dawn& network = task.network;
   const int64_t width = network.sizes[3], pitch = rounded_up(width, 2 * LANES<float>);
-  const DawnReader reader(task);
+  const DawnPixels reader(task);
   DawnCurves curves(task);
   float* const start = static_cast<float*>(scratch(3 * pitch * sizeof(float)));
   float* const x[3] = {start, start + pitch, start + 2 * pitch};
@@ -178,12 +189,11 @@ static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
       if (!count) continue;
       reader.read(r, w, count, x);
       for (int64_t at = 0; at < count; at += LANES<float>) {
-        const DawnColour v = DawnReader::scaled(x, at, reader.mean);
+        const DawnColour v = DawnPixels::scaled(x, at, reader.mean);
         const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
         for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
       }
-      const int64_t* const strides = network.out.strides;
-      unpack_rgb(x, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
+      reader.write(x, r, w, count);
       w = end;
     }
   }
@@ -194,7 +204,7 @@ struct DawnFinish {
   static constexpr int PARTS = 9;  // denoised means, weights of the finest band, means
   const DawnTask& task;
   const DawnLevel<1>& level;
-  const DawnReader reader;
+  const DawnPixels reader;
   DawnCurves curves;
   DawnRing clean, weights;
   int64_t pitch;
@@ -238,7 +248,6 @@ struct DawnFinish {
   }
 
   void piece(int64_t line, int64_t cell, int64_t w, int64_t count) {
-    const Dawn& network = task.network;
     const int64_t near = line / 2, far = dawn_far(line, level.height), half = w / 2;
     const int64_t halves = (w + count + 1) / 2 - half;
     for (int c = 0; c < 3; ++c) {
@@ -251,7 +260,7 @@ struct DawnFinish {
     const float* const parts = enlarged + w % 2;
     const f32v zero{}, most = zero + DAWN_BRIGHTEST;
     for (int64_t at = 0; at < count; at += LANES<float>) {
-      DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+      DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
       for (int c = 0; c < 3; ++c) {
         const auto part = [&](int p) { return load<f32v>(parts + (3 * p + c) * pitch + at); };
         ycc.v[c] = part(0) + part(1) * (ycc.v[c] - part(2));
@@ -261,8 +270,7 @@ struct DawnFinish {
       const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
       for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
     }
-    const int64_t* const strides = network.out.strides;
-    unpack_rgb(x, network.out, task.image * strides[0] + line * strides[2] + w * strides[3], count, false);
+    reader.write(x, line, w, count);
   }
 };
 
@@ -301,7 +309,8 @@ static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, in
       const float weight = share(r, cell, height, ROWS);
       for (int c = 0; c < 3; ++c)
         for (int64_t w = 0; w < width; w += LANES<float>)
-          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight, false);
+          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight,
+                false);
     }
     const float scale = float(ROWS * COLUMNS) / (float(height) * float(width));
     for (int c = 0; c < 3; ++c) {
@@ -316,11 +325,8 @@ static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, in
 }
 
 DawnLoops dawn_loops() {
-  return {dawn_halve_rows,
-          {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
-          dawn_weigh_rows<2>,
-          dawn_weigh_rows<3>,
-          dawn_finish_rows,
-          dawn_brighten_rows,
+  return {dawn_halve_rows,    {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
+          dawn_weigh_rows<2>, dawn_weigh_rows<3>,
+          dawn_finish_rows,   dawn_brighten_rows,
           dawn_thumbnail_rows};
 }

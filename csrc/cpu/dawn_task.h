@@ -41,7 +41,7 @@ constexpr int64_t dawn_weights(int level) {
 
 struct DawnTask {
   const Dawn& network;
-  int64_t image;  // of the batch
+  int64_t image;          // of the batch
   int64_t height, width;  // whole blocks of 16 x 16 pixels
   // the means of each level from the half size on, magnitudes of the finest band at half size; of each level
   // from the quarter on the denoised means, and what the level above gets to know
@@ -71,11 +71,11 @@ struct DawnTask {
 using DawnLoop = void (*)(const DawnTask& task, int64_t from, int64_t to);
 
 struct DawnLoops {
-  DawnLoop halve;      // rows at half size: their means, and magnitudes of the finest band
-  DawnLoop coarser[3];  // rows of the means at a quarter, an eighth, a sixteenth
+  DawnLoop halve;            // rows at half size: their means, and magnitudes of the finest band
+  DawnLoop coarser[3];       // rows of the means at a quarter, an eighth, a sixteenth
   DawnLoop quarter, eighth;  // rows that the networks of these levels weigh
-  DawnLoop finish;     // rows at half size, to the result
-  DawnLoop brighten;   // rows of the image, where nothing is denoised
+  DawnLoop finish;           // rows at half size, to the result
+  DawnLoop brighten;         // rows of the image, where nothing is denoised
   // rows of the thumbnail
   void (*thumbnail)(const DawnThumbnail& thumbnail, int64_t from, int64_t to);
 };

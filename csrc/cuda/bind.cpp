@@ -71,13 +71,13 @@ PYBIND11_MODULE(_cuda, m) {
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, uintptr_t matrices,
            uintptr_t biases, std::array<uintptr_t, 5> features, int device, uintptr_t stream) {
           ZeroDceMatrices network{view(x),
-                                 view(out),
-                                 {},
-                                 around,
-                                 zeros,
-                                 reinterpret_cast<const void*>(matrices),
-                                 reinterpret_cast<const float*>(biases),
-                                 {}};
+                                  view(out),
+                                  {},
+                                  around,
+                                  zeros,
+                                  reinterpret_cast<const void*>(matrices),
+                                  reinterpret_cast<const float*>(biases),
+                                  {}};
           for (int i = 0; i < 4; ++i) network.sizes[i] = sizes[i];
           for (int i = 0; i < 5; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
           zerodce_forward_cuda(network, device, reinterpret_cast<void*>(stream));

@@ -1,6 +1,5 @@
-"""The machine that something ran on: what it is called, its versions, how much memory is left."""
+"""The machine that something ran on: what it is called, and its versions."""
 
-import math
 import os
 import platform
 import re
@@ -12,8 +11,6 @@ import torch
 
 from fastllie import __version__
 from fastllie.ops.backend import backends
-
-GROUP = Path("/sys/fs/cgroup")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -66,27 +63,3 @@ def in_words(about: Mapping[str, Any]) -> str:
         f"{host}{about['cpu']}, {about['cores']} cores, {about['threads']} threads; {', '.join(versions)}\n"
         f"kernels: {kernels or 'none of ours, PyTorch serves'}"
     )
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that may still be taken; infinity where the system does not tell."""
-    if device.type == "cuda":
-        # what PyTorch keeps for later is free, too
-        kept_for_later = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(torch.cuda.mem_get_info(device)[0] + kept_for_later)
-    found = math.inf
-    told = Path("/proc/meminfo")
-    if told.exists():
-        match = re.search(r"MemAvailable:\s+(\d+) kB", told.read_text())
-        found = float(match[1]) * 1024 if match else found
-    try:
-        most = (GROUP / "memory.max").read_text().strip()
-        used = int((GROUP / "memory.current").read_text())
-        # files that are kept because there is room
-        kept = re.search(r"^inactive_file (\d+)", (GROUP / "memory.stat").read_text(), re.MULTILINE)
-    except OSError:
-        return found
-    if most == "max":
-        return found
-    # a container may take less than the machine has
-    return min(found, float(most) - used + (int(kept[1]) if kept else 0))

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,14 @@ from fastllie.images.files import replacing
 from fastllie.terminal import aligned
 
 RESOLVED = 0.02  # seconds: shorter calls are repeated until the clock can resolve them
+LEAST_ROUNDS = 3  # fewer say nothing about the spread
+
+
+class Turn(NamedTuple):
+    """What one call took: seconds on the clock, and seconds of all processors together."""
+
+    seconds: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,9 @@ class Timed:
         times_ours: The median, as a multiple of that of "fastllie"; None where that was not timed.
         difference: The largest from the plain network in float32, of the first image; None: not known.
         decibels: The PSNR to it; None where equal, or not known.
+        cpu_ms: Median of the milliseconds of all processors together.
+        peak_mb: MB that making it ready and calling it once took at the most, weights and results included;
+            None where the system does not say.
     """
 
     contender: str
@@ -42,6 +53,8 @@ class Timed:
     times_ours: float | None
     difference: float | None
     decibels: float | None
+    cpu_ms: float | None = None
+    peak_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +98,14 @@ class Case:
 
     def table(self) -> str:
         """The rows, aligned, and who was left out."""
-        cells = [("", "median ms", "min..max", "images/s", "x fastllie", "difference")]
+        cells = [("", "median ms", "min..max", "CPU ms", "images/s", "x fastllie", "peak MB", "difference")]
         for row in self.rows:
             times = "-" if row.times_ours is None else f"{row.times_ours:.2f}"
             off = "-" if row.difference is None else f"{row.difference:.1e}"
             spread = f"{spelled(row.best_ms)}..{spelled(row.worst_ms)}"
-            cells.append((row.contender, spelled(row.ms), spread, spelled(row.images_per_s), times, off))
+            cpu, peak = ("-" if value is None else spelled(value) for value in (row.cpu_ms, row.peak_mb))
+            rate = spelled(row.images_per_s)
+            cells.append((row.contender, spelled(row.ms), spread, cpu, rate, times, peak, off))
         lines = [self.title]
         if self.rows:
             lines += [f"  {line}" for line in aligned(cells, numbers=True)]
@@ -142,8 +157,9 @@ class Benchmark:
             )
 
 
-def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """How long one of so many calls takes; on a GPU between two events on its stream."""
+def turn_of(call: Callable[[], Any], repeats: int, device: torch.device) -> Turn:
+    """What one of so many calls takes; on a GPU between two events on its stream."""
+    cpu = time.process_time()
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -154,51 +170,68 @@ def seconds_of(call: Callable[[], Any], repeats: int, device: torch.device) -> f
             call()
         end.record(stream)
         end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / repeats
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+        seconds = begin.elapsed_time(end) / 1e3
+    else:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        seconds = time.perf_counter() - start
+    return Turn(seconds / repeats, (time.process_time() - cpu) / repeats)
 
 
 def interleave(
     calls: Mapping[str, Callable[[], Any]],
     once: Mapping[str, float],
-    rounds: int,
+    rounds: Mapping[str, int],
     device: torch.device,
     *,
     rest: float = 0,
-) -> dict[str, list[float]]:
-    """Seconds of each call in each of the rounds, in which all take their turns.
+    steady: float = 0,
+) -> dict[str, list[Turn]]:
+    """What each call takes in each of its rounds, in which all take their turns.
 
     Args:
         calls: What is timed.
         once: About how many seconds each takes; short ones are repeated within a turn, after as many calls
             that do not count, for whoever was before has taken the cache.
-        rounds: How many.
+        rounds: How many each has; who has fewer is done earlier.
         device: What they run on.
         rest: Seconds before each turn.
+        steady: Who has done three rounds whose spread is no more than this share of them is done.
     """
     repeats = {name: max(1, min(100, int(RESOLVED / max(once[name], 1e-9)))) for name in calls}
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    taken: dict[str, list[Turn]] = {name: [] for name in calls}
+    for place in range(max(rounds.values(), default=0)):
         for name, call in calls.items():
+            if place >= rounds[name] or is_steady(taken[name], steady):
+                continue
             time.sleep(rest)
             if repeats[name] > 1:
-                seconds_of(call, repeats[name], device)
-            taken[name].append(seconds_of(call, repeats[name], device))
+                turn_of(call, repeats[name], device)
+            taken[name].append(turn_of(call, repeats[name], device))
     return taken
+
+
+def is_steady(turns: Sequence[Turn], share: float) -> bool:
+    """Whether the turns differ by no more than a share of their median, and are enough to see it."""
+    seconds = [turn.seconds for turn in turns]
+    if len(seconds) < LEAST_ROUNDS:
+        return False
+    return max(seconds) - min(seconds) <= share * statistics.median(seconds)
 
 
 def row_of(
     contender: str,
-    seconds: Sequence[float],
+    turns: Sequence[Turn],
     batch: int,
-    ours: Sequence[float] | None,
+    ours: Sequence[Turn] | None,
     check: tuple[float, float | None] | None,
+    peak: float | None = None,
 ) -> Timed:
-    """The row of the seconds of a contender, beside those of ours, with its difference and its dB."""
+    """The row of a contender's turns, beside ours, with its difference, its dB and its peak in bytes."""
+    seconds = [turn.seconds for turn in turns]
     median = statistics.median(seconds)
+    difference, decibels = check or (None, None)
     return Timed(
         contender,
         1e3 * median,
@@ -206,8 +239,11 @@ def row_of(
         1e3 * max(seconds),
         len(seconds),
         batch / median,
-        median / statistics.median(ours) if ours else None,
-        *(check or (None, None)),
+        median / statistics.median(turn.seconds for turn in ours) if ours else None,
+        difference,
+        decibels,
+        1e3 * statistics.median(turn.cpu for turn in turns),
+        None if peak is None else peak / 1e6,
     )
 
 

@@ -11,12 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fastllie.checkpoint.candidates import Stub, StubOfNumPy, tensors_of
 from fastllie.images.files import replacing
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 # what DataParallel puts before each name
 PARALLEL = "module."
-_WRAPPERS = ("state_dict", "model", "params")
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,45 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is not a readable safetensors file{_looks_like(path)}: {error}") from error
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file of `torch.save`, without whatever wraps it."""
+def read_torch(path: Path) -> dict[tuple[str, ...], Tensor]:
+    """The tensors of a file of `torch.save`, by the parts of their names. No object in it comes to life.
+
+    Raises:
+        ValueError: not such a file, or no tensors in it.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds for a damaged file
+        found = _beside_objects(path)
+        if found:
+            return found
         first = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path} is not a readable PyTorch checkpoint of tensors alone{_looks_like(path)}: {first}"
         ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; wanted a state dict (names to tensors)")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ValueError(f"{path}: wanted tensors alone, but these entries are not: {listed(strangers)}")
-    return {str(key): value for key, value in content.items()}
+    found = tensors_of(content)
+    if not found:
+        entries = listed([str(key) for key in content])
+        raise ValueError(f"{path}: wanted tensors alone, but these entries are not: {entries}")
+    return found
+
+
+def _beside_objects(path: Path) -> dict[tuple[str, ...], Tensor]:
+    """The tensors of a file that holds objects too, say settings or a whole module: they stay stubs."""
+    serialization = torch.serialization
+    if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):
+        # PyTorch before 2.6
+        return {}
+    try:
+        names = serialization.get_unsafe_globals_in_checkpoint(path)
+        stubs: list[Any] = [(StubOfNumPy if name.startswith("numpy.") else Stub, name) for name in names]
+        with serialization.safe_globals(stubs):
+            return tensors_of(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception:
+        # the caller has the reason
+        return {}
 
 
 def _looks_like(path: Path) -> str:
@@ -87,13 +108,6 @@ def _looks_like(path: Path) -> str:
     if start.startswith(b"version https://git-lfs"):
         return " (it is a Git LFS pointer, not the file itself)"
     return ""
-
-
-def without_module(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix that data-parallel training leaves."""
-    if found and all(key.startswith(PARALLEL) for key in found):
-        return {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
-    return found
 
 
 def flag(metadata: Mapping[str, str], name: str) -> bool:

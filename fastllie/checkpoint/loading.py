@@ -1,7 +1,9 @@
 """Weights: finding a file, recognising its layout by content, and saying exactly what does not fit."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,20 @@ import torch
 from torch import Tensor
 
 from fastllie.checkpoint import enlightengan, nerco, sci, zerodce
+from fastllie.checkpoint.candidates import candidates, is_averaged, same, tensors_of
 from fastllie.checkpoint.file import (
     SUFFIXES,
     Checkpoint,
     listed,
     read_safetensors,
     read_torch,
-    without_module,
     write_published,
 )
 from fastllie.methods import METHODS, info, model_class, unknown
+from fastllie.models.network import Network
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
+LEAST = 4  # tensors, of the smallest network
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Checkpoint]] = {
     "zerodce": zerodce.layout,
     "zerodce++": zerodce.layout,
@@ -76,17 +80,8 @@ def read(path: Path, method: str) -> Checkpoint:
     Raises:
         ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
     """
-    safe = path.suffix.lower() == ".safetensors"
-    if safe:
-        found, metadata = read_safetensors(path)
-    elif method == "nerco" and nerco.is_published(path):
-        found, metadata = nerco.read_published(path), {}
-    else:
-        found, metadata = read_torch(path), {}
-    found = without_module(found)
-    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
-    checkpoint = _LAYOUTS[method](found, metadata)
-    _check_fits(path, method, checkpoint, found, metadata)
+    tensors, metadata = _tensors(path, method)
+    checkpoint = _fitting(path, method, candidates(tensors, LEAST), metadata)
     for key, tensor in checkpoint.state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
@@ -94,23 +89,85 @@ def read(path: Path, method: str) -> Checkpoint:
     return checkpoint
 
 
-def _check_fits(
-    path: Path,
-    method: str,
-    checkpoint: Checkpoint,
-    content: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-) -> None:
-    """Raise a ValueError unless keys and shapes are the method's."""
+def methods_of(path: Path) -> list[str]:
+    """The methods that the weights of a file fit.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    found = []
+    for method in METHODS:
+        tensors, metadata = _tensors(path, method)
+        if any(_read_as(method, part, metadata) for part in candidates(tensors, LEAST).values()):
+            found.append(method)
+    return found
+
+
+def _tensors(path: Path, method: str) -> tuple[dict[tuple[str, ...], Tensor], dict[str, str]]:
+    """What a file holds, and its metadata."""
+    if path.suffix.lower() == ".safetensors":
+        content, metadata = read_safetensors(path)
+        return tensors_of(content), metadata
+    if method == "nerco" and nerco.is_published(path):
+        return tensors_of(nerco.read_published(path)), {}
+    return read_torch(path), {}
+
+
+def _fitting(
+    path: Path, method: str, content: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]
+) -> Checkpoint:
+    """What of the content, by its place in the file, is a state dict of the method.
+
+    Of several that differ the moving average is taken, if one is.
+
+    Raises:
+        ValueError: none is, or which of several is meant cannot be known.
+    """
+    fitting: dict[str, Checkpoint] = {}
+    for place, found in content.items():
+        checkpoint = _read_as(method, found, metadata)
+        if checkpoint is None or any(same(checkpoint.state, other.state) for other in fitting.values()):
+            continue
+        if not place:
+            # all of the file, or all but what the method leaves alone
+            return checkpoint
+        fitting[place] = checkpoint
+    if not fitting:
+        raise ValueError(_why(path, method, content, metadata))
+    averaged = [place for place in fitting if is_averaged(place)]
+    if len(fitting) > 1 and len(averaged) != 1:
+        raise ValueError(
+            f"{path} holds several weights of {method!r} that differ: {', '.join(fitting)}; save the one"
+            f" that is meant by itself: torch.save(torch.load(...)[...], ...)"
+        )
+    if len(fitting) > 1:
+        others = ", ".join(place for place in fitting if place != averaged[0])
+        warnings.warn(f"{path}: the weights are the average {averaged[0]!r}, not {others}", stacklevel=2)
+    return fitting[averaged[0]] if averaged else next(iter(fitting.values()))
+
+
+def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint | None:
+    """The tensors in our layout, if they are a network of the method."""
+    checkpoint = _LAYOUTS[method](found, metadata)
+    try:
+        return checkpoint if _shapes(checkpoint.state) == _wanted(method, checkpoint) else None
+    except ValueError:
+        # sizes that make no network of this method: said where nothing else fits
+        return None
+
+
+def _why(
+    path: Path, method: str, content: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]
+) -> str:
+    """What does not fit: of the part of the file that has most of the names."""
+    for other in METHODS:
+        if other != method and any(_read_as(other, found, metadata) for found in content.values()):
+            return f"{path} holds weights of {other!r}, wanted weights of {method!r}"
+    layouts = [_LAYOUTS[method](found, metadata) for found in content.values()]
+    checkpoint = max(layouts, key=lambda made: len(made.state.keys() & _wanted(method, made).keys()))
     names = checkpoint.names
     found = _shapes(checkpoint.state)
     wanted = _wanted(method, checkpoint)
-    if found == wanted:
-        return
-    for other in METHODS:
-        read_as = _LAYOUTS[other](content, metadata)
-        if other != method and _shapes(read_as.state) == _wanted(other, read_as):
-            raise ValueError(f"{path} holds weights of {other!r}, wanted weights of {method!r}")
     missing = [f"{key} {wanted[key]}" for key in wanted if key not in found]
     unexpected = [f"{names[key]} {found[key]}" for key in found if key not in wanted]
     shapes = [
@@ -123,7 +180,7 @@ def _check_fits(
         if entries:
             lines.append(f"  {label}: {listed(entries)}")
     lines.append("  wanted: fastllie's layout, or the one of the published repository")
-    raise ValueError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -136,11 +193,16 @@ def _wanted(method: str, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     The padding does not matter to them, and one method may not know another's.
     """
     options = {name: value for name, value in checkpoint.options.items() if name != "padding"}
+    return _shapes_of(method, tuple(options.items()))
+
+
+@lru_cache(maxsize=64)
+def _shapes_of(method: str, options: tuple[tuple[str, Any], ...]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return _shapes(model_class(method)(**options).state_dict())
+        return _shapes(model_class(method)(**dict(options)).state_dict())
 
 
-def build(method: str, path: Path, options: Mapping[str, Any]) -> torch.nn.Module:
+def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     """The method's network with the weights of `path`, on the CPU in float32, in eval mode.
 
     Of `options` those that are None leave the choice to the file.

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fastllie.checkpoint.file import Checkpoint, flag, read_torch, without_module, write_published
+from fastllie.checkpoint.candidates import candidates
+from fastllie.checkpoint.file import Checkpoint, flag, read_torch, write_published
 
 # what inference takes of NeRCo's networks, and what training has besides
 _PARTS, _OTHERS = ("Pre", "H", "G_A"), ("G_B", "D_A", "D_B", "D_A_edge", "D_B_edge")
@@ -78,8 +79,8 @@ def is_published(path: Path) -> bool:
     return _FILE.fullmatch(path.name) is not None
 
 
-def read_published(path: Path) -> dict[str, Tensor]:
-    """The three published files of which `path` is one."""
+def read_published(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The networks in the three published files of which `path` is one."""
     match = _FILE.fullmatch(path.name)
     files = {part: path.with_name(f"{match[1]}_net_{part}.pth") for part in _PARTS} if match else {}
     absent = [file.name for file in files.values() if not file.is_file()]
@@ -87,11 +88,15 @@ def read_published(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f"nerco's published weights are three files; not in {path.parent}: {', '.join(absent)}"
         )
-    return {
-        f"{part}.{key}": tensor
-        for part, file in files.items()
-        for key, tensor in without_module(read_torch(file)).items()
-    }
+    return {part: _alone(read_torch(file)) for part, file in files.items()}
+
+
+def _alone(tensors: Mapping[tuple[str, ...], Tensor]) -> dict[str, Tensor]:
+    """The network in a file, without what is wrapped around it: the outermost place with the names of one."""
+    for found in candidates(tensors, 1).values():
+        if any(key.startswith(("model.", "mlp.")) for key in found):
+            return found
+    return {".".join(path): tensor for path, tensor in tensors.items()}
 
 
 def export(network: Any, folder: Path) -> None:

@@ -18,7 +18,7 @@ from fastllie.cli.common import (
     options,
     say,
 )
-from fastllie.defaults import ROUNDS, SECONDS, SIZES
+from fastllie.defaults import METHOD, ROUNDS, SECONDS, SIZES
 
 if TYPE_CHECKING:
     from fastllie.benchmarking import Case
@@ -33,7 +33,7 @@ def register(verbs: Any) -> None:
         " named. docs/performance.md says how to read it.",
     )
     add = benchmark.add_argument
-    add("--method", nargs="+", default=["zerodce"], metavar="M", help="some, or all (default: zerodce)")
+    add("--method", nargs="+", default=[METHOD], metavar="M", help=f"some, or all (default: {METHOD})")
     add_weights(benchmark, "a variant's name, or a file, for one method")
     add_options(benchmark, "the methods")
     add(
@@ -58,7 +58,7 @@ def register(verbs: Any) -> None:
         "--against",
         nargs="*",
         metavar="NAME",
-        help="eager, compile, onnxruntime, openvino, or nothing (default: all that are here)",
+        help="eager, channels_last, compile, onnxruntime, openvino, or nothing (default: all that are here)",
     )
     add("--json", metavar="FILE", help="write the figures, and what the machine is")
     benchmark.set_defaults(run=run)
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                 against=arguments.against,
                 progress=advance,
                 **given(arguments, "sizes", "batches", "rounds", "seconds"),
-                **options(arguments.option),
+                **options(arguments),
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import fastllie
 from fastllie.cli import benchmark, demo, doctor, enhance, evaluate, export, methods, train
-from fastllie.cli.common import USAGE, UsageError, complain
+from fastllie.cli.common import OK, USAGE, UsageError, complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (some of it failed) or 2 (a wrong command line)."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(words[0] if words else "")
+    parser = _parser(words)
+    if not words:
+        parser.print_help()
+        return OK
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         _refuse(parser, arguments.verb, unknown)
@@ -26,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
-    """The parser; the verb that is `chosen` gets the flags that take time to find out."""
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these words: their verb gets the flags that take time to find out."""
     parser = argparse.ArgumentParser(prog="fastllie", description="Brighten dark photographs.")
     parser.add_argument("--version", action="version", version=f"fastllie {fastllie.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     enhance.register(verbs)
-    train.register(verbs, chosen)
+    train.register(verbs, words)
     methods.register(verbs)
     doctor.register(verbs)
     evaluate.register(verbs)

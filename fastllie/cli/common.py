@@ -1,16 +1,19 @@
 """What the verbs share: exit codes, complaints, flags that several of them have, progress, tables."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fastllie
 from fastllie.terminal import Bar, aligned, on_terminal, spell_seconds
 
 OK, FAILED, USAGE = 0, 1, 2
 BAR_AFTER = 1.0  # seconds
+_OPTION = "option of a method "  # before its name in the parsed arguments
 
 
 class UsageError(Exception):
@@ -77,7 +80,22 @@ def add_weights(parser: argparse.ArgumentParser, help: str = "") -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, of: str = "the method") -> None:
-    parser.add_argument(
+    """A flag for each option of each method, and `--option` for any."""
+    group = parser.add_argument_group("options of methods")
+    meanings: dict[str, list[str]] = {}
+    for method in fastllie.list_methods():
+        for option in fastllie.info(method).options:
+            meanings.setdefault(option.name, []).append(f"{method}: {option.meaning}")
+    for name, told in meanings.items():
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=_OPTION + name,
+            type=value_of,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help="; ".join(told).replace("%", "%%"),
+        )
+    group.add_argument(
         "--option",
         action="append",
         default=[],
@@ -86,10 +104,14 @@ def add_options(parser: argparse.ArgumentParser, of: str = "the method") -> None
     )
 
 
-def options(pairs: Sequence[str]) -> dict[str, Any]:
-    """The values of `--option NAME=VALUE`: truth values, integers and strings."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
+def options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of methods, by flags of their own and by `--option NAME=VALUE`."""
+    found = {
+        name.removeprefix(_OPTION): value
+        for name, value in vars(arguments).items()
+        if name.startswith(_OPTION)
+    }
+    for pair in arguments.option:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"--option wants NAME=VALUE, got {pair!r}")
@@ -105,6 +127,14 @@ def value_of(text: str) -> Any:
         return int(text)
     except ValueError:
         return text
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the same as JSON, on stdout")
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
 
 
 def given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -3,34 +3,53 @@
 import argparse
 import os
 import platform
+from dataclasses import asdict
 from typing import Any
 
 import fastllie
-from fastllie.cli.common import FAILED, OK, table
+from fastllie.cli.common import FAILED, OK, add_json, print_json, table
 
 
 def register(verbs: Any) -> None:
     doctor = verbs.add_parser("doctor", help="versions, backends, and whether the kernels are right")
+    add_json(doctor)
     doctor.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     import torch
 
-    print("versions")
-    table(_versions())
-    print("\nbackends")
-    table([(b.name, "yes" if b.available else "no", b.detail) for b in fastllie.backends().values()])
+    versions, backends = _versions(), fastllie.backends().values()
+    if not arguments.json:
+        # before the tests, which take a while
+        print("versions")
+        table(versions)
+        print("\nbackends")
+        table([(b.name, "yes" if b.available else "no", b.detail) for b in backends])
     tests = fastllie.ops.self_test()
     failed = sum(not test.ok for test in tests)
-    print("\noperators: which backend serves")
+    serving: dict[str, str] = {}
+    operators = list(dict.fromkeys(test.op for test in tests)) or ["all"]
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
-        for op in dict.fromkeys(test.op for test in tests) or ("all",):
-            try:
-                chosen = fastllie.ops.default_backend(device)
-            except (RuntimeError, ValueError) as error:
-                chosen = f"none: {error}"
-                failed += 1
+        try:
+            serving[device] = fastllie.ops.default_backend(device)
+        except (RuntimeError, ValueError) as error:
+            serving[device] = f"none: {error}"
+            failed += len(operators)
+    if arguments.json:
+        print_json(
+            {
+                "versions": dict(versions),
+                "backends": [asdict(backend) for backend in backends],
+                "serving": serving,
+                "tests": [asdict(test) for test in tests],
+                "problems": failed,
+            }
+        )
+        return FAILED if failed else OK
+    print("\noperators: which backend serves")
+    for device, chosen in serving.items():
+        for op in operators:
             print(f"{op} on {device}: {chosen}")
     print("\nself-test: kernels against the reference")
     table([(test.op, test.backend, "ok" if test.ok else "WRONG", test.detail) for test in tests])

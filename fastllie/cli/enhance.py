@@ -1,10 +1,18 @@
 """`fastllie enhance`."""
 
 import argparse
-from collections.abc import Callable
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image, UnidentifiedImageError
 
 import fastllie
 from fastllie.cli.common import (
@@ -13,13 +21,15 @@ from fastllie.cli.common import (
     Progress,
     UsageError,
     add_device,
+    add_json,
     add_options,
     add_weights,
     complain,
     given,
     options,
+    print_json,
 )
-from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.defaults import METHOD, MOST_PIXELS, PNG_LEVEL, QUALITY
 
 if TYPE_CHECKING:
     from fastllie import FolderResult
@@ -29,9 +39,10 @@ if TYPE_CHECKING:
 def register(verbs: Any) -> None:
     enhance = verbs.add_parser("enhance", help="brighten images, videos, folders and globs")
     add = enhance.add_argument
-    add("inputs", nargs="+", metavar="IN", help="files, folders (recursive) or globs")
-    add("-o", "--output", required=True, metavar="OUT", help="a folder; or a file, for one input file")
-    add("--method", default="zerodce", help="see `fastllie methods` (default: %(default)s)")
+    add("inputs", nargs="+", metavar="IN", help="files, folders (recursive) or globs; - is one from stdin")
+    output = "a folder, or a file for one input file, or - for stdout (default: IN-bright, beside IN)"
+    add("-o", "--output", metavar="OUT", help=output)
+    add("--method", help=f"see `fastllie methods` (default: that of the weights, or {METHOD})")
     add_weights(enhance)
     add_device(enhance)
     add("--strength", type=float, default=1.0, help="0 (the input) to 1 (default: 1)")
@@ -43,6 +54,7 @@ def register(verbs: Any) -> None:
     add("--compare", action="store_true", help="write the input and the result side by side")
     add("--overwrite", action="store_true", help="write also what is there already")
     workers = "threads that decode and write (default: one for each core)"
+    add("-q", "--quiet", action="store_true", help="say what failed, and nothing else")
     add("--workers", type=int, metavar="N", help=workers)
     ray = "spread the files over a Ray cluster, or over Ray's workers here"
     add("--ray", action="store_true", help=ray)
@@ -50,9 +62,20 @@ def register(verbs: Any) -> None:
     add("--ray-address", metavar="A", help=address)
     add("--ray-workers", type=int, metavar="N", help="files at once (default: the cluster's CPUs)")
     add("--ray-gpus", type=float, metavar="G", help="GPUs of a worker, such as 0.25: four share one")
-    add("--quality", type=int, metavar="Q", help=f"of JPEG and WebP (default: {QUALITY})")
+    quality = f"of lossy formats (default: that of the JPEG that it was; {QUALITY} for what was no JPEG)"
+    add("--quality", type=int, metavar="Q", help=quality)
     level = f"of PNG, 0 (large, fast) to 9 (small, slow) (default: {PNG_LEVEL})"
     add("--png-level", type=int, metavar="L", help=level)
+    kinds = "of the results, such as png (default: that of each input; tif for camera raw)"
+    add("--format", metavar="F", help=kinds)
+    links = "look also into folders that are links, each once (default: yes)"
+    add("--follow", action=argparse.BooleanOptionalAction, default=None, help=links)
+    add("--hidden", action="store_true", default=None, help="take also what begins with a dot")
+    pixels = f"of one picture (default: {MOST_PIXELS})"
+    add("--max-pixels", type=int, metavar="N", help=pixels)
+    white = "the value of white of 16-bit files, such as 4095; or auto (default: what the file says)"
+    add("--white-level", type=_white, metavar="W", help=white)
+    add_json(enhance)
     enhance.set_defaults(run=run)
 
 
@@ -65,15 +88,90 @@ def _tile(text: str) -> int | str | None:
         raise argparse.ArgumentTypeError(f"must be a number of pixels, auto or none, not {text!r}") from None
 
 
+def _white(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text!r}") from None
+
+
 def run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    with _pipes(arguments) as (inputs, output):
+        code = _enhance(arguments, inputs, output)
+        if code == OK and arguments.output is None and not arguments.quiet:
+            complain("enhance", f"wrote {output}")
+    return code
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what can be known to be wrong before PyTorch is loaded, which takes a second."""
+    try:
+        options_known = {option.name for option in fastllie.info(arguments.method or METHOD).options}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    unknown = options(arguments).keys() - options_known
+    if arguments.method and unknown:
+        has = f"its options are: {', '.join(sorted(options_known))}" if options_known else "it has no options"
+        raise UsageError(f"{arguments.method} has no option {min(unknown)!r}; {has}")
+    if "-" in arguments.inputs and arguments.inputs != ["-"]:
+        raise UsageError("- is stdin, and goes alone")
+    if arguments.output is None and len(arguments.inputs) > 1:
+        raise UsageError("-o is missing: several inputs want a folder")
+    if arguments.output == "-" and (len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0])):
+        raise UsageError("-o - is stdout, for one input file")
+    if arguments.output == "-" and arguments.json:
+        raise UsageError("-o - and --json both want stdout")
+
+
+@contextmanager
+def _pipes(arguments: argparse.Namespace) -> Iterator[tuple[list[str], str]]:
+    """The inputs and the output as paths; stdin and stdout by way of a folder that goes away."""
+    inputs, output = arguments.inputs, arguments.output
+    if output is None and inputs != ["-"]:
+        path = Path(inputs[0])
+        yield inputs, str(path.with_name(f"{path.stem}-bright{path.suffix}" if path.name else "bright"))
+        return
+    with tempfile.TemporaryDirectory(prefix="fastllie-") as folder:
+        if inputs == ["-"]:
+            inputs = [_from_stdin(Path(folder))]
+        if output not in (None, "-"):
+            yield inputs, output
+            return
+        result = Path(folder, f"out{Path(inputs[0]).suffix}")
+        yield inputs, str(result)
+        if result.is_file():
+            sys.stdout.buffer.write(result.read_bytes())
+            sys.stdout.buffer.flush()
+
+
+def _from_stdin(folder: Path) -> str:
+    """What comes on stdin, in a file with the suffix of its kind."""
+    content = sys.stdin.buffer.read()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            kind = image.format
+    except UnidentifiedImageError as error:
+        raise UsageError(f"stdin: {len(content)} bytes that are no image that Pillow can read") from error
+    known = [suffix for suffix, format in Image.registered_extensions().items() if format == kind]
+    # a JPEG with further pictures behind it is one
+    plain = ".jpeg" if kind == "MPO" else f".{str(kind).lower()}"
+    path = folder / f"stdin{plain if plain in known or kind == 'MPO' else known[0]}"
+    path.write_bytes(content)
+    return str(path)
+
+
+def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) -> int:
     settings = {
         "weights": arguments.weights,
         "device": arguments.device,
         "tile": arguments.tile,
-        **options(arguments.option),
+        **given(arguments, "white_level"),
+        **options(arguments),
     }
     function = _function(arguments)
     try:
+        arguments.method = arguments.method or _method_of(arguments.weights)
         kind = fastllie.cluster.LazyEnhancer if arguments.ray else fastllie.Enhancer
         enhancer = kind(arguments.method, strength=arguments.strength, **settings)
         fastllie.video.Steady(arguments.smooth)
@@ -91,24 +189,51 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with bar:
             result = function(
-                arguments.inputs,
-                arguments.output,
+                inputs,
+                output,
                 enhancer,
                 compare=arguments.compare,
                 overwrite=arguments.overwrite,
                 progress=advance,
-                others=dict.fromkeys(fastllie.video.SUFFIXES, video),
-                **given(arguments, "quality", "png_level"),
+                others=dict.fromkeys(fastllie.video.suffixes_among(inputs, output), video),
+                **given(arguments, "quality", "png_level", "format", "follow", "hidden", "max_pixels"),
             )
     except (TypeError, ValueError, ImportError, ConnectionError) as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
         complain("enhance", "stopped; the same command does the rest")
         raise
-    if len(result.done) != 1 or result.skipped or result.failed:
+    if not arguments.quiet and not arguments.json:
+        for note in result.notes:
+            complain("enhance", note)
+    if arguments.json:
+        print_json({**asdict(result), "failed": [_named(failure) for failure in result.failed]})
+    elif not arguments.quiet and (
+        len(result.done) != 1 or result.skipped or result.failed or result.passed_over
+    ):
         hint = " (--overwrite makes the skipped ones again)" if result.skipped else ""
         complain("enhance", f"{result}{hint}")
     return FAILED if result.failed else OK
+
+
+def _method_of(weights: str | None) -> str:
+    """The method of weights, by the name of a variant that one method has or by what is in a file."""
+    if weights is None:
+        return METHOD
+    having = [
+        name
+        for name in fastllie.list_methods()
+        if any(variant.name == weights for variant in fastllie.info(name).weights)
+    ]
+    if not having and os.path.isfile(weights):
+        from fastllie.checkpoint import methods_of
+
+        having = methods_of(Path(weights))
+    return having[0] if len(having) == 1 else METHOD
+
+
+def _named(failure: "Failure") -> dict[str, str]:
+    return {"source": str(failure.source), "error": str(failure.error)}
 
 
 def _function(arguments: argparse.Namespace) -> Callable[..., "FolderResult"]:
@@ -147,5 +272,5 @@ def _enhance_video(
             progress=lambda done, total: bar.advance(total),
             **settings,
         )
-    for line in (*(f"dropped {line}" for line in result.dropped), *result.notes):
+    for line in () if arguments.quiet else (*(f"dropped {line}" for line in result.dropped), *result.notes):
         complain("enhance", f"{source}: {line}")

@@ -1,13 +1,13 @@
 """`fastllie evaluate`."""
 
 import argparse
+import sys
 from typing import Any
 
 import fastllie
 from fastllie.cli.common import (
     FAILED,
     OK,
-    Progress,
     UsageError,
     add_device,
     add_options,
@@ -16,6 +16,9 @@ from fastllie.cli.common import (
     complain,
     options,
 )
+from fastllie.terminal import Counting, on_terminal
+
+SIGN = 0.5  # seconds before the first line where there is no terminal
 
 
 def register(verbs: Any) -> None:
@@ -43,12 +46,21 @@ def register(verbs: Any) -> None:
     add_weights(evaluate, "a variant's name, or a file, for one --method")
     add_options(evaluate, "the methods")
     add("--metrics", metavar="NAME,...", help="by name (default: all that the images allow)")
+    add(
+        "--names",
+        metavar="REGEX",
+        help="a rule for names that differ: what the files of one image share, such as '\\d+'",
+    )
     add("--niqe-model", metavar="FILE", help="a pristine model in place of ours")
     add("--lpips-weights", nargs=2, metavar=("FEATURES", "LINEAR"), help="the two files that LPIPS needs")
     add_device(evaluate)
     add("--csv", metavar="FILE", help="write the values of each image, and the means")
     add("--json", metavar="FILE", help="write the same with the labels and what failed")
     evaluate.set_defaults(run=run)
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"wanted one folder of references, got {', '.join(references)}")
     check_writable(arguments.csv, arguments.json)
     try:
-        with Progress() as bar:
+        with Counting("evaluating images", bar=on_terminal(), say=_report, after=SIGN) as count:
             result = fastllie.evaluate(
                 output,
                 references[0] if references else None,
@@ -70,10 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
                 weights=arguments.weights,
                 metrics=arguments.metrics.split(",") if arguments.metrics else None,
                 device=arguments.device,
+                names=arguments.names,
                 niqe_model=arguments.niqe_model,
                 lpips_weights=arguments.lpips_weights,
-                progress=lambda done, total: bar.advance(total),
-                **options(arguments.option),
+                progress=count,
+                **options(arguments),
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error

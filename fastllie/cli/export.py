@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
             dtype=arguments.dtype,
             uint8=arguments.uint8,
             opset=arguments.opset,
-            **options(arguments.option),
+            **options(arguments),
         )
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error

@@ -1,15 +1,17 @@
 """`fastllie methods`."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 import fastllie
-from fastllie.cli.common import OK, UsageError, table
+from fastllie.cli.common import OK, UsageError, add_json, print_json, table
 
 
 def register(verbs: Any) -> None:
     methods = verbs.add_parser("methods", help="list the methods, or all there is to know about some")
     methods.add_argument("names", nargs="*", metavar="METHOD")
+    add_json(methods)
     methods.set_defaults(run=run)
 
 
@@ -18,13 +20,17 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = [fastllie.info(name) for name in arguments.names]
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if arguments.json:
+        rows = chosen or [fastllie.info(name) for name in fastllie.list_methods()]
+        print_json([asdict(row) for row in rows])
+        return OK
     if chosen:
         print("\n\n".join(map(str, chosen)))
         return OK
-    rows = [("method", "parameters", "weights", "options", "paper")]
+    lines = [("method", "parameters", "weights", "options", "paper")]
     for name in fastllie.list_methods():
         row = fastllie.info(name)
-        rows.append(
+        lines.append(
             (
                 name,
                 f"{row.parameters:,}",
@@ -33,5 +39,5 @@ def run(arguments: argparse.Namespace) -> int:
                 row.paper,
             )
         )
-    table(rows)
+    table(lines)
     return OK

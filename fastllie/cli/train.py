@@ -2,16 +2,18 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import fastllie
 from fastllie.cli.common import FAILED, OK, UsageError, complain, say
+from fastllie.terminal import on_terminal
 
 FIELD = "recipe field "  # before the name of a recipe's field in the parsed arguments
 
 
-def register(verbs: Any, chosen: str) -> None:
-    """Add both verbs; the one that is `chosen` gets the fields of the recipes, which take time to find."""
+def register(verbs: Any, words: Sequence[str]) -> None:
+    """Add both verbs; the one that the words begin with gets the fields of the recipes, which take time."""
     for verb, text in (("train", "train a method on your photographs"), ("finetune", "go on from weights")):
         weights = " --weights W" if verb == "finetune" else ""
         # without its own usage, every error would begin with all the fields of the recipes
@@ -30,8 +32,8 @@ def register(verbs: Any, chosen: str) -> None:
         )
         _add_settings(train, verb)
         train.set_defaults(run=run)
-        if verb == chosen:
-            _add_recipe_fields(train)
+        if words[:1] == [verb]:
+            _add_recipe_fields(train, next(iter(words[1:]), ""))
 
 
 def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -64,13 +66,24 @@ def _validation(text: str) -> float | str | None:
         return None if text == "none" else text
 
 
-def _add_recipe_fields(parser: argparse.ArgumentParser) -> None:
-    from fastllie.training import field_names, value_of
+def _add_recipe_fields(parser: argparse.ArgumentParser, method: str) -> None:
+    """A flag for each field; where the help is of a method it has that method's, with meaning and default."""
+    from fastllie.training import described_fields, field_names, value_of
 
-    group = parser.add_argument_group("the recipe", "fields of the recipe, see fastllie.training.recipes")
+    told = described_fields(method) if method in fastllie.list_methods() else None
+    about = "see fastllie.training.recipes; with a METHOD before --help, what each means"
+    if told is not None:
+        about = f"of the official recipe of {method}"
+    group = parser.add_argument_group("the recipe", about)
     for name in field_names():
-        flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, type=value_of, dest=FIELD + name, default=argparse.SUPPRESS, metavar="VALUE")
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=value_of,
+            dest=FIELD + name,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=None if told is None else told.get(name, argparse.SUPPRESS).replace("%", "%%"),
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings.pop("method"),
             settings.pop("data", None),
             progress=say if first else None,
-            bar=None,
+            bar=on_terminal(),
             **settings,
         )
     except (TypeError, ValueError, FileNotFoundError, ImportError) as error:

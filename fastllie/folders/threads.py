@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from fastllie.api import Enhancer
-from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out, checked
-from fastllie.images.reading import read
 
 # Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
 MOST_PIXELS = 2**28
@@ -33,10 +32,14 @@ def enhance_folder(
     compare: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
-    quality: int = QUALITY,
+    quality: int | None = None,
     png_level: int = PNG_LEVEL,
     progress: Progress | None = None,
     others: Mapping[str, Callable[[Path, Path], None]] | None = None,
+    format: str = "",
+    follow: bool = True,
+    hidden: bool = False,
+    max_pixels: int | None = None,
     **settings: Any,
 ) -> FolderResult:
     """Enhance the images of folders into another folder with the same tree, each in its own format.
@@ -46,7 +49,9 @@ def enhance_folder(
     after a stop of whatever kind the same call does the rest. Other settings are not noticed; `overwrite`
     makes all anew. An error of one image is kept in the result, and the others are done.
 
-    PNG and TIFF with 16 bits a channel keep all of them, in colour too.
+    What came with a photograph goes out with it: EXIF data with a preview of the result, XMP, IPTC, the ICC
+    profile and more, and its coding: the quality of a JPEG, the compression of a TIFF, 16 bits a channel, all
+    pictures of an animation. What a format cannot hold is named in `notes`; docs/formats.md has the table.
 
     Args:
         inputs: A folder, searched with its folders; an image file; a glob; or several of these.
@@ -56,12 +61,17 @@ def enhance_folder(
         compare: Write the input and the result side by side.
         overwrite: Write also what is there already.
         workers: Threads that decode and write; None is one for each core.
-        quality: Of JPEG and WebP, 1 to 100.
+        quality: Of lossy formats, 1 to 100; None keeps that of a JPEG, and a lossless WebP lossless.
         png_level: Of PNG, 0 (large and fast) to 9 (small and slow).
         progress: Called in this thread after each input with how many are finished, how many there are, and
             the failure where it was one.
-        others: Files of other kinds, taken from folders too: a suffix in small letters, with its point, and
-            what writes the result (its second path) for such a file, whole or not at all; in this thread.
+        others: Files of other kinds, taken from folders too: a suffix in small letters, with its point, but
+            none of images, and what writes the result (its second path) for such a file, whole or not at all;
+            in this thread.
+        format: The suffix of the results, say "png"; "" is that of each input, and ".tif" for camera raw.
+        follow: Look also into folders that are links, each once.
+        hidden: Take also files and folders whose names begin with a dot.
+        max_pixels: Of one picture; None is 220 million.
         **settings: As for `Enhancer`, where `method` is a name.
 
     Raises:
@@ -76,7 +86,7 @@ def enhance_folder(
     enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
     if not isinstance(enhancer, Enhancer):
         enhancer = OfArrays(enhancer)
-    work = Work(enhancer, others or {}, compare, quality, png_level)
+    work = Work(enhancer, others or {}, compare, quality, png_level, max_pixels)
     return carry_out(
         inputs,
         output,
@@ -84,6 +94,9 @@ def enhance_folder(
         overwrite=overwrite,
         progress=progress,
         others=work.others,
+        format=format,
+        follow=follow,
+        hidden=hidden,
     )
 
 
@@ -93,7 +106,7 @@ def side_by_side(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
     Enhancing stays in the calling thread: the networks use all cores themselves, and a GPU has one queue.
     """
     reading: deque[tuple[Job, Future[Any]]] = deque()
-    writing: deque[tuple[Job, Future[None]]] = deque()
+    writing: deque[tuple[Job, Future[Any]]] = deque()
     # as if enormous, until the first is decoded
     largest = MOST_PIXELS
     balance = Balance()
@@ -101,21 +114,21 @@ def side_by_side(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
 
     def begun(job: Job) -> Future[Any]:
         if work.other(job[0]) is None:
-            return pool.submit(balance.timed, read, job[0])
+            return pool.submit(balance.timed, work.read, job[0])
         ready: Future[Any] = Future()
         ready.set_result(None)
         return ready
 
-    def enhanced(job: Job, before: Any) -> Future[None]:
+    def enhanced(job: Job, before: Any) -> Future[Any]:
         other = work.other(job[0])
         if other is not None:
             other(*job)
-            written: Future[None] = Future()
-            written.set_result(None)
+            written: Future[Any] = Future()
+            written.set_result(())
             return written
         with balance.enhancing():
-            after = work.enhance(before)
-        return pool.submit(balance.timed, work.write, before, after, job[1])
+            after = before.each(work.enhance)
+        return pool.submit(balance.timed, work.write, before, after, *job)
 
     try:
         while True:
@@ -129,7 +142,7 @@ def side_by_side(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
                 try:
                     before = decoded.result()
                     if before is not None:
-                        pixels = math.prod(before.size)
+                        pixels = math.prod(before.size) * (1 + len(before.later))
                         largest = pixels if largest == MOST_PIXELS else max(largest, pixels)
                     written = enhanced(job, before)
                 except Exception as error:
@@ -142,7 +155,8 @@ def side_by_side(jobs: Iterator[Job], work: Work, workers: int) -> Outcomes:
                 before = None
             while writing and (writing[0][1].done() or len(writing) > workers or not reading):
                 job, written = writing.popleft()
-                yield job, bare(written.exception())
+                ended = bare(written.exception())
+                yield job, ended, written.result() if ended is None else ()
                 if not reading:
                     break
     finally:

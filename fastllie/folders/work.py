@@ -11,11 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Failure, Job, PathLike, plan
-from fastllie.images.files import SUFFIXES, is_complete, remove_remains
+from fastllie.images.files import is_complete, remove_remains
+from fastllie.images.formats import FORMATS, READ, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
+
+
+@dataclass(frozen=True)
+class Note:
+    """A file that was written, and what of its source is not in it."""
+
+    source: Path
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.source}: left out: {', '.join(self.left_out)}"
 
 
 @dataclass
@@ -27,22 +39,27 @@ class FolderResult:
         skipped: Files that were there already, whole and no older than their inputs.
         failed: Inputs without a result, each with its error.
         seconds: How long it took.
+        passed_over: What folders hold and was not read, by kind: a suffix, "hidden", "link to a folder", ...
+        notes: What of files that were done is not in their results.
     """
 
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
+    passed_over: dict[str, list[Path]] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
-        return f"{counts}, {self.seconds:.1f} s"
+        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(self.passed_over.items()))
+        return f"{counts}, {self.seconds:.1f} s" + (f"; left alone: {kinds}" if kinds else "")
 
 
 Progress = Callable[[int, int, Failure | None], None]
 
 
-Outcomes = Generator[tuple[Job, Exception | None], None, None]
+Outcomes = Generator[tuple[Job, Exception | None, Sequence[str]], None, None]
 
 
 def carry_out(
@@ -53,21 +70,27 @@ def carry_out(
     overwrite: bool,
     progress: Progress | None,
     others: Collection[str],
+    **selection: Any,
 ) -> FolderResult:
     """Plan, skip what is done, and keep account of what becomes of the rest; see `enhance_folder`.
 
     Args:
         outcomes: Does the jobs that it takes, each as it comes to it, and yields them as they end: with the
-            error, or None where the result is written. It is closed when the work is broken off.
+            error, or None where the result is written, and what it leaves out. It is closed when the work is
+            broken off.
         others: The suffixes of files that are no images.
+        **selection: As for `plan`.
     """
     begin = time.monotonic()
     single = isinstance(inputs, (str, os.PathLike))
     given: Any = [inputs] if single else inputs
-    jobs, unreadable = plan(list(given), output, (*SUFFIXES, *others))
+    # images are read as images, whatever else reads them
+    others = set(others) - set(READ)
+    planned = plan(list(given), output, others, **selection)
+    jobs, unreadable = planned.jobs, planned.unreadable
     # one file that was named is meant to be written
     afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
-    result = FolderResult()
+    result = FolderResult(passed_over=planned.passed_over)
     total = len(jobs) + len(unreadable)
 
     def finish(outcome: list[Any], entry: Any) -> None:
@@ -79,7 +102,7 @@ def carry_out(
     def missing() -> Iterator[Job]:
         swept: set[Path] = set()
         for source, target in jobs:
-            if not afresh and _is_done(source, target, source.suffix.lower() in others):
+            if not afresh and _is_done(source, target, suffix_of(source) in others):
                 finish(result.skipped, target)
                 continue
             if target.parent not in swept:
@@ -91,7 +114,9 @@ def carry_out(
         for failure in unreadable:
             finish(result.failed, failure)
         with closing(outcomes(missing())) as ended:
-            for (source, target), error in ended:
+            for (source, target), error, left_out in ended:
+                if left_out:
+                    result.notes.append(Note(source, tuple(left_out)))
                 if error is None:
                     finish(result.done, target)
                 else:
@@ -114,36 +139,48 @@ class Work:
 
     Attributes:
         enhance: A photograph to another one.
-        others, compare, quality, png_level: As for `enhance_folder`.
+        others, compare, quality, png_level, max_pixels: As for `enhance_folder`.
     """
 
     enhance: Callable[[Photograph], Photograph]
     others: Mapping[str, Callable[[Path, Path], None]]
     compare: bool = False
-    quality: int = QUALITY
+    quality: int | None = None
     png_level: int = PNG_LEVEL
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        checked("quality", self.quality, 1, 100)
+        if self.quality is not None:
+            checked("quality", self.quality, 1, 100)
         checked("png_level", self.png_level, 0, 9)
+        if self.max_pixels is not None:
+            checked("max_pixels", self.max_pixels, 1, 2**62)
 
-    def __call__(self, source: Path, target: Path) -> None:
-        """All of it, one step after the other."""
+    def __call__(self, source: Path, target: Path) -> Sequence[str]:
+        """All of it, one step after the other; what of the source is not in the result, in words."""
         other = self.other(source)
         if other is not None:
             other(source, target)
-            return
-        before = read(source)
-        self.write(before, self.enhance(before), target)
+            return ()
+        before = self.read(source)
+        return self.write(before, before.each(self.enhance), source, target)
 
     def other(self, source: Path) -> Callable[[Path, Path], None] | None:
         """What writes the result of a file that is no image; None for an image."""
-        return self.others.get(source.suffix.lower())
+        suffix = suffix_of(source)
+        return None if suffix in READ else self.others.get(suffix)
 
-    def write(self, before: Photograph, after: Photograph, target: Path) -> None:
+    def read(self, source: Path) -> Photograph:
+        return read(source, max_pixels=self.max_pixels)
+
+    def write(self, before: Photograph, after: Photograph, source: Path, target: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         photo = before.beside(after) if self.compare else after
-        photo.save(target, quality=self.quality, png_level=self.png_level)
+        # under the name that it came with a file stays what it is, whatever the name says
+        known = FORMATS.get(before.stored.format)
+        keeps = known is not None and known.written and suffix_of(source) == suffix_of(target)
+        format = before.stored.format if keeps else ""
+        return photo.save(target, quality=self.quality, png_level=self.png_level, format=format)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Images of every kind to float batches `[B, 3, H, W]` in [0, 1] and back to the same kind."""
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastllie.images.photograph import LUMA, Photograph, upright
-from fastllie.images.reading import read
+from fastllie.images.files import is_source, name_of
+from fastllie.images.photograph import LUMA, TOP, Photograph, upright
+from fastllie.images.reading import read, white_of, with_white
 
 CHANNELS = ("rgb", "bgr")
 TENSOR_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -20,10 +20,9 @@ ARRAY_FLOATS = (np.float16, np.float32, np.float64)
 # Resized or filtered floats leave [0, 1] by rounding; they are clamped, and anything further is an error
 OVERSHOOT = 1e-3
 _WANTED = (
-    "wanted a torch.Tensor (3,H,W) or (B,3,H,W), a numpy.ndarray (H,W,3) or (B,H,W,3), a PIL.Image.Image"
-    " or the path of an image file"
+    "wanted a torch.Tensor (3,H,W) or (B,3,H,W), a numpy.ndarray (H,W,3) or (B,H,W,3), a PIL.Image.Image,"
+    " or an image file: its path, its bytes, or open"
 )
-_BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,20 @@ def to_batch(
     channels: str = "rgb",
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    white_level: int | str | None = None,
+    max_pixels: int | None = None,
 ) -> tuple[Tensor, Source]:
     """Turn an image of any kind into a batch `[B, 3, H, W]`, RGB in [0, 1], and remember how to go back.
 
     Args:
-        image: A tensor, an array, a `Photograph`, a PIL image or a path, as in `fastllie.enhance`.
+        image: A tensor, an array, a `Photograph`, a PIL image, or a file: a path, its bytes, or open.
         channels: "rgb" or "bgr", the order in tensors and arrays; PIL images and files know theirs.
         device: Where the batch shall be; None leaves a tensor where it is and puts the rest on the CPU.
         dtype: The floating-point dtype of the batch. uint8 leaves the bytes of colour images as they are, and
             means float32 for all others.
+        white_level: The value of white of uint16: a number, "auto" (the least of 10, 12, 14 or 16 bits
+            that holds all values), or None: 65535, or what a file says.
+        max_pixels: Of a file; None is `defaults.MOST_PIXELS`.
 
     Raises:
         TypeError: another kind of object, or of numbers.
@@ -62,15 +66,16 @@ def to_batch(
     if channels not in CHANNELS:
         raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
     if isinstance(image, Tensor):
-        return _from_tensor(image, channels == "bgr", device, dtype)
+        return _from_tensor(image, channels == "bgr", device, dtype, white_level)
     if isinstance(image, np.ndarray):
-        return _from_array(image, channels == "bgr", device, dtype)
+        return _from_array(image, channels == "bgr", device, dtype, white_level)
     if isinstance(image, Photograph):
-        return _from_photograph(image, device, dtype)
+        return _from_photograph(with_white(image, white_level, "the photograph"), device, dtype)
     if isinstance(image, Image.Image):
-        return _as_pil(_from_photograph(Photograph.of(upright(image)), device, dtype))
-    if isinstance(image, (str, os.PathLike)):
-        return _as_pil(_from_photograph(_read(image), device, dtype))
+        photo = with_white(Photograph.of(upright(image)), white_level, "image")
+        return _as_pil(_from_photograph(photo, device, dtype))
+    if is_source(image):
+        return _as_pil(_from_photograph(_read(image, white_level, max_pixels), device, dtype))
     raise TypeError(f"image is a {type(image).__name__}; {_WANTED}")
 
 
@@ -80,12 +85,16 @@ def from_batch(y: Tensor, source: Source) -> Any:
 
 
 def _from_tensor(
-    image: Tensor, bgr: bool, device: torch.device | None, dtype: torch.dtype
+    image: Tensor,
+    bgr: bool,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    white_level: int | str | None,
 ) -> tuple[Tensor, Source]:
-    if image.dtype not in (*TENSOR_FLOATS, torch.uint8):
+    if image.dtype not in (*TENSOR_FLOATS, torch.uint8, torch.uint16):
         raise TypeError(
             f"image is a tensor of {image.dtype}; wanted float16, bfloat16, float32 or float64 in [0, 1],"
-            " or uint8 in 0..255"
+            " uint8 in 0..255 or uint16 in 0..65535"
         )
     if image.layout != torch.strided:
         raise TypeError(f"image is a tensor of layout {image.layout}; wanted a dense one")
@@ -96,15 +105,18 @@ def _from_tensor(
         raise ValueError(f"image is a tensor of shape {shape}; wanted (3,H,W) or (B,3,H,W){hint}")
     _check_size(shape, shape[-2:])
     four = given if given.dim() == 4 else given.unsqueeze(0)
+    white = 255 if image.dtype == torch.uint8 else 0
+    if image.dtype == torch.uint16:
+        white = TOP if white_level is None else white_of(given.to(torch.int32), white_level, "image")
 
     def restore(y: Tensor) -> Tensor:
         out = torch.empty_like(four)
         y = y.flip(1) if bgr else y
-        out.copy_(_values(y, 255) if out.dtype == torch.uint8 else y)
+        out.copy_(_values(y, white))
         return out if given.dim() == 4 else out.squeeze(0)
 
     x = four if device is None else four.to(device)
-    x = _unit(x, dtype)
+    x = _of_sixteen_bits(x, white, dtype) if image.dtype == torch.uint16 else _unit(x, dtype)
     return x.flip(1) if bgr else x, Source(restore, given.clone)
 
 
@@ -140,6 +152,12 @@ def _unit(x: Tensor, dtype: torch.dtype) -> Tensor:
     return (x.clamp(0, 1) if low < 0 or high > 1 else x).to(dtype)
 
 
+def _of_sixteen_bits(x: Tensor, white: int, dtype: torch.dtype) -> Tensor:
+    """uint16 up to `white` as floats of `dtype`; uint8 means float32."""
+    dtype = torch.float32 if dtype == torch.uint8 else dtype
+    return x.to(torch.promote_types(dtype, torch.float32)).div_(white).to(dtype)
+
+
 def _values(y: Tensor, top: int) -> Tensor:
     """[0, 1] to 0..top, rounded half up: bytes, or floats for a cast to uint16; 0 leaves floats alone.
 
@@ -165,7 +183,11 @@ def _check_size(shape: tuple[int, ...], size: tuple[int, ...]) -> None:
 
 
 def _from_array(
-    image: np.ndarray, bgr: bool, device: torch.device | None, dtype: torch.dtype
+    image: np.ndarray,
+    bgr: bool,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    white_level: int | str | None,
 ) -> tuple[Tensor, Source]:
     kind = image.dtype.type
     if kind not in (np.uint8, np.uint16, *ARRAY_FLOATS):
@@ -179,8 +201,10 @@ def _from_array(
             hint = "; it is grey, stack it three times along a last axis or give a PIL image"
         raise ValueError(f"image is an array of shape {shape}; wanted (H,W,3) or (B,H,W,3){hint}")
     _check_size(shape, shape[-3:-1])
-    top = {np.uint8: 255, np.uint16: 65535}.get(kind, 0)
-    x = _plane(image, dtype, device)
+    top = {np.uint8: 255, np.uint16: TOP}.get(kind, 0)
+    if kind is np.uint16 and white_level is not None:
+        top = white_of(image, white_level, "image")
+    x = _plane(image, dtype, device, top)
     x = (x if image.ndim == 4 else x.unsqueeze(0)).permute(0, 3, 1, 2)
 
     def restore(y: Tensor) -> np.ndarray:
@@ -190,25 +214,28 @@ def _from_array(
     return x.flip(1) if bgr else x, Source(restore, image.copy)
 
 
-def _plane(values: np.ndarray, dtype: torch.dtype, device: torch.device | None) -> Tensor:
-    """An array of any shape as a tensor in [0, 1], on the device."""
+def _plane(values: np.ndarray, dtype: torch.dtype, device: torch.device | None, white: int) -> Tensor:
+    """An array of any shape as a tensor in [0, 1], on the device; of uint16 with `white` as 1."""
     if values.dtype.type is np.uint16:
         dtype = torch.float32 if dtype == torch.uint8 else dtype
         wide = np.float64 if dtype == torch.float64 else np.float32
-        return torch.from_numpy(np.divide(values, 65535, dtype=wide)).to(device=device, dtype=dtype)
+        return torch.from_numpy(np.divide(values, white, dtype=wide)).to(device=device, dtype=dtype)
     # a copy where torch cannot share the memory: negative strides, another byte order, read-only
     native = values.astype(values.dtype.newbyteorder("="), order="C", copy=not values.flags.writeable)
     return _unit(torch.from_numpy(np.ascontiguousarray(native)).to(device), dtype)
 
 
-def _read(path: str | os.PathLike[str]) -> Photograph:
-    photo = read(path)
+def _read(source: Any, white_level: int | str | None, max_pixels: int | None) -> Photograph:
+    photo = read(source, white_level=white_level, max_pixels=max_pixels, only_first=True)
+    name = name_of(source)
     if photo.deep:
         warnings.warn(
-            f"{os.fspath(path)!r} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept"
+            f"{name} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept"
             " by fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
             stacklevel=2,
         )
+    if photo.stored.left_out:
+        warnings.warn(f"{name}: left out: {', '.join(photo.stored.left_out)}", stacklevel=2)
     return photo
 
 
@@ -216,19 +243,23 @@ def _from_photograph(
     photo: Photograph, device: torch.device | None, dtype: torch.dtype
 ) -> tuple[Tensor, Source]:
     """Grey is enhanced as three equal channels and returns as their luma."""
+    if photo.later:
+        raise ValueError(
+            f"the photograph holds {1 + len(photo.later)} pictures; wanted one: see Photograph.each"
+        )
     values = photo.values
     if photo.grey:
         # the luma of three rounded channels would be rounded twice
-        grey = _plane(values[..., 0], torch.float32 if dtype == torch.uint8 else dtype, device)
+        wide = torch.float32 if dtype == torch.uint8 else dtype
+        grey = _plane(values[..., 0], wide, device, photo.white)
         x = grey.expand(1, 3, *grey.shape)
     else:
-        x = _plane(photo.colours, dtype, device).permute(2, 0, 1).unsqueeze(0)
-    top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 0
+        x = _plane(photo.colours, dtype, device, photo.white).permute(2, 0, 1).unsqueeze(0)
 
     def restore(y: Tensor) -> Photograph:
         # the network treats the three channels differently, so a grey image is not grey any more
         y = _luma(y[0]).unsqueeze(2) if photo.grey else y[0].permute(1, 2, 0)
-        return photo.with_colours(_values(y, top).cpu().numpy())
+        return photo.with_colours(_values(y, photo.top).cpu().numpy())
 
     return x, Source(restore, lambda: photo)
 
@@ -236,24 +267,3 @@ def _from_photograph(
 def _as_pil(made: tuple[Tensor, Source]) -> tuple[Tensor, Source]:
     x, source = made
     return x, Source(lambda y: source.restore(y).as_pil(), lambda: source.unchanged().as_pil())
-
-
-def through_floats(model: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A model of floats in [0, 1] as one of bytes: in tiles, no float image of the whole is ever made."""
-    return lambda x: _values(model(_unit(x, dtype)), 255)
-
-
-def mean_luma(x: Tensor, bgr: bool = False) -> Tensor:
-    """The mean of 0.299 R + 0.587 G + 0.114 B of each image of a batch `[B, 3, H, W]`, in [0, 1]: `[B]`.
-
-    Of bytes, or of floats in [0, 1], `bgr` if in that order; the result is float64 on the CPU.
-    """
-    whole = x.dtype == torch.uint8
-    # in bands: a sum is made through a copy in its own dtype
-    bands = x.split(max(1, _BAND // x.shape[-1]), 2)
-    dtype = torch.int64 if whole else torch.float32
-    sums = torch.empty((len(bands), *x.shape[:2]), dtype=dtype, device=x.device)
-    for band, result in zip(bands, sums, strict=True):
-        torch.sum(band, (2, 3), dtype=dtype, out=result)
-    means = sums.cpu().double().sum(0) / (x.shape[2] * x.shape[3] * (255 if whole else 1))
-    return means @ torch.tensor(LUMA[::-1] if bgr else LUMA, dtype=torch.float64)

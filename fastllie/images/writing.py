@@ -1,62 +1,68 @@
-"""Photographs to files, in the format of the suffix."""
+"""Photographs to files: coded as their own file was, with all that came with them that the format holds."""
 
+import io
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from fastllie.images.files import SUFFIXES, TIFF_TAGS, replacing
+from fastllie.defaults import QUALITY
+from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs
+from fastllie.images.files import replacing
+from fastllie.images.formats import FORMATS, KINDS, format_of
 
 if TYPE_CHECKING:
     from fastllie.images.photograph import Photograph
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TYPES = {2: 4, 3: 2, 4: 6}  # channels -> colour type: grey and alpha, RGB, RGBA
-_SUB = 1  # PNG's filter: the difference to the pixel on the left
-_DEPTHS, _PLANES = 258, 284  # tags of a TIFF: bits of each channel; 2 where each has a plane of its own
+# Where the source was of another format; the later three lose about as little at it
+NEW_QUALITY = {"JPEG": QUALITY, "WEBP": QUALITY, "AVIF": 90, "HEIF": 90, "JXL": 90}
+_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP"}
+_TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
+_USUAL = {(72, 72), (96, 96), (1, 1)}  # dots an inch that say nothing
 
 
-def write(photo: "Photograph", path: str | os.PathLike[str], *, quality: int, png_level: int) -> None:
-    """Write a photograph in the format of the suffix, with its EXIF and ICC profile. Atomic.
+def write(
+    photo: "Photograph",
+    path: str | os.PathLike[str],
+    *,
+    quality: int | None,
+    png_level: int,
+    format: str = "",
+) -> list[str]:
+    """Write a photograph with all its pictures and all that came with it. Atomic.
 
     Args:
-        photo: Of a mode that the format can hold; 16 bits a channel of colours become 8, but in PNG and TIFF.
-        path: Where to; `SUFFIXES` lists the suffixes.
-        quality: Of JPEG and WebP, 1 to 100.
+        photo: What the format cannot hold of it (alpha, inks, bits) is reduced, and named.
+        path: Where to.
+        quality: Of lossy formats, 1 to 100; None is that of a JPEG that it was, and keeps a WebP lossless.
         png_level: 0 (large and fast) to 9 (small and slow).
+        format: One of `formats.FORMATS`; "" is that of the suffix.
+
+    Returns:
+        What of the source is not in the file, in words.
 
     Raises:
-        ValueError: an unknown suffix, or a mode that the format cannot hold.
+        ValueError: an unknown suffix, or what the encoder cannot hold.
         OSError: a path that cannot be written.
+        ImportError: an extra of the format that is not installed.
     """
-    name = os.fspath(path)
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"cannot write {name!r}: wanted a suffix of {', '.join(SUFFIXES)}, got {suffix!r}")
-    format = SUFFIXES[suffix]
-    with replacing(path) as temporary, told(path, format):
-        if photo.deep and format in ("PNG", "TIFF"):
-            with open(temporary, "wb") as file:
-                file.writelines(_png(photo, png_level) if format == "PNG" else _tiff(photo))
+    kind = format or format_of(path)
+    left_out = list(photo.stored.left_out) + _without_a_place(photo, kind)
+    fitting, reduced = _fitting(photo, kind)
+    left_out += reduced
+    with replacing(path) as temporary, told(path, kind):
+        if kind == "TIFF":
+            with open(temporary, "w+b") as file:
+                tiffs.write(file, fitting)
         else:
-            _by_pillow(photo.as_pil(), temporary, format, quality, png_level)
-
-
-def _by_pillow(image: Image.Image, path: Path, format: str, quality: int, png_level: int) -> None:
-    extras: dict[str, Any] = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
-    if format in ("JPEG", "WEBP"):
-        extras["quality"] = quality
-    if format == "PNG":
-        extras["compress_level"] = png_level
-        # our values end at 65535, and newer versions of Pillow write no others
-        image = image.convert("I;16") if image.mode == "I" else image
-    image.save(path, format, **extras)
+            pieces, too_large = _encoded(fitting, kind, quality, png_level)
+            left_out += too_large
+            with open(temporary, "wb") as file:
+                file.writelines(pieces)
+    return list(dict.fromkeys(left_out))
 
 
 @contextmanager
@@ -71,53 +77,186 @@ def told(path: str | os.PathLike[str], format: str) -> Iterator[None]:
         raise ValueError(f"cannot write {name!r} as {format}: {error}") from error
 
 
-def _png(photo: "Photograph", level: int) -> Iterable[bytes]:
+def _kinds_in(photo: "Photograph") -> set[str]:
+    """The kinds of metadata that came with it; see `formats.KINDS`."""
+    keys = {"EXIF": "exif", "XMP": "xmp", "IPTC": "iptc", "ICC profile": "icc_profile", "comment": "comment"}
+    kinds = {kind for kind, key in keys.items() if photo.info.get(key)}
+    dpi = photo.info.get("dpi")
+    # EXIF data have the resolution too
+    if dpi and "EXIF" not in kinds and tuple(round(float(value)) for value in dpi) not in _USUAL:
+        kinds.add("resolution")
+    if photo.stored.format == "PNG":
+        kinds |= {"gamma"} if photo.stored.parts.names & _COLOUR_CHUNKS else set()
+        kinds |= {"text"} if photo.stored.parts.names & _TEXT_CHUNKS else set()
+    if photo.stored.format == "TIFF" and tiffs.has_private(photo.stored.parts):
+        kinds.add("private tags")
+    return kinds
+
+
+def _without_a_place(photo: "Photograph", kind: str) -> list[str]:
+    """What came with a photograph of another format and has no place in this one."""
+    left_out = []
+    if photo.stored.format != kind:
+        missing = _kinds_in(photo) - set(FORMATS[kind].holds)
+        left_out = [name for name in KINDS if name in missing]
+    if photo.later and FORMATS[kind].many != FORMATS[photo.stored.format].many:
+        pages = FORMATS[kind].many == "pages"
+        left_out.append(
+            "the times of the pictures" if pages else f"all pictures but the first of {1 + len(photo.later)}"
+        )
+    return left_out
+
+
+def _fitting(photo: "Photograph", kind: str) -> tuple["Photograph", list[str]]:
+    """The photograph in values that the format can hold, and what that takes away."""
+    format = FORMATS[kind]
+    left_out = []
+    later = []
+    if photo.later and (format.many == "pages" or format.many == FORMATS[photo.stored.format].many):
+        for other in photo.later:
+            fitted, more = _fitting(replace(other, later=[]), kind)
+            later.append(fitted)
+            left_out += more
+    if photo.native is not None and photo.mode not in format.modes:
+        left_out.append(f"{photo.mode}, which becomes RGB")
+        info = {key: value for key, value in photo.info.items() if key != "icc_profile"}
+        photo = replace(photo, native=None, mode="", info=info)
+    if photo.native is not None:
+        return replace(photo, later=later), left_out
+    values, mode = photo.values, photo.mode if photo.mode in format.modes else ""
+    channels = values.shape[2]
+    deep = channels in format.deep and not (later and kind == "PNG")
+    if values.dtype == np.float32 and "F" in format.modes and (channels == 1 or kind == "TIFF"):
+        mode = "F" if channels == 1 else ""
+    elif values.dtype != np.uint8 and deep:
+        if values.dtype == np.float32:
+            values = (values.clip(0, 1) * 65535 + 0.5).astype(np.uint16)
+        elif photo.white != 65535 and kind not in ("TIFF", "PNG"):
+            values = (values.astype(np.uint32) * 65535 // photo.white).clip(0, 65535).astype(np.uint16)
+            photo = replace(photo, white=65535)
+    elif values.dtype != np.uint8:
+        left_out.append(
+            "floats, which become 8 bits" if values.dtype == np.float32 else "the lower 8 of 16 bits"
+        )
+        values = photo.eight_bits(values)
+    if channels not in (format.deep if values.dtype == np.uint16 else format.channels):
+        if channels in (2, 4) and not {2, 4} & set(format.channels):
+            left_out.append("alpha")
+            values = values[..., : channels - 1]
+        elif channels in (1, 2):
+            values = np.concatenate((np.repeat(values[..., :1], 3, axis=2), values[..., 1:]), axis=2)
+    values = np.ascontiguousarray(values)
+    return replace(photo, values=values, mode=mode, later=later), left_out
+
+
+def _encoded(
+    photo: "Photograph", kind: str, quality: int | None, png_level: int
+) -> tuple[Iterable[bytes], list[str]]:
+    """The pieces of the file, and what is too large for it."""
+    described = photo.described()
+    exif_data = described.get("exif", b"")
+    if kind == "JPEG":
+        return _jpeg(photo, quality, described)
+    if kind == "PNG":
+        return _png(photo, png_level, described), []
+    if kind in ("HEIF", "JXL"):
+        return [extras.encode(photo, kind, quality or NEW_QUALITY[kind], exif_data, described)], []
+    settings: dict[str, Any] = {}
+    if kind in ("WEBP", "AVIF"):
+        settings = {key: described[key] for key in ("exif", "icc_profile", "xmp") if described.get(key)}
+        settings["quality"] = quality or NEW_QUALITY[kind]
+    if kind == "WEBP" and photo.stored.format == "WEBP" and quality is None:
+        settings |= {
+            key: photo.stored.coding[key] for key in ("lossless", "exact") if key in photo.stored.coding
+        }
+        # of lossless files, the effort: Pillow's own
+        settings["quality"] = 80 if settings.get("lossless") else settings["quality"]
+    if kind == "BMP" and described.get("dpi"):
+        settings["dpi"] = described["dpi"]
+    if kind in ("GIF", "JPEG2000") and isinstance(described.get("comment"), bytes):
+        settings["comment"] = described["comment"]
+    if kind == "TGA":
+        settings["compression"] = (
+            photo.stored.coding.get("compression") if photo.stored.format == "TGA" else None
+        )
+    if kind == "PPM" and photo.values.dtype == np.uint16:
+        return [_ppm(photo)], []
+    if photo.later or kind == "GIF":
+        return [animations.encode(photo, kind, settings)], []
+    return [_by_pillow(photo, kind, **settings)], []
+
+
+def _by_pillow(photo: "Photograph", kind: str, **settings: Any) -> bytes:
+    image = photo.as_pil()
+    image.info = {}
+    content = io.BytesIO()
+    image.save(content, kind, **settings)
+    return content.getvalue()
+
+
+def _jpeg(
+    photo: "Photograph", quality: int | None, described: dict[Any, Any]
+) -> tuple[list[bytes], list[str]]:
+    same = photo.stored.format == "JPEG"
+    coding = photo.stored.coding if same else {}
+    settings = {key: coding[key] for key in ("progressive", "keep_rgb") if coding.get(key)}
+    if "subsampling" in coding and photo.values.shape[2] == 3:
+        settings["subsampling"] = coding["subsampling"]
+    if quality is None and coding.get("qtables"):
+        settings["qtables"] = coding["qtables"]
+    else:
+        settings["quality"] = quality or NEW_QUALITY["JPEG"]
+    segments, density = [], None
+    if same:
+        segments, density = photo.stored.parts.segments, photo.stored.parts.density
+    else:
+        if described.get("iptc"):
+            segments.append((jpeg.APP13, photoshop.PREFIX + photoshop.of_iptc(described["iptc"])))
+        if isinstance(described.get("comment"), bytes):
+            segments.append((jpeg.COM, described["comment"]))
+        if described.get("dpi"):
+            density = jpeg.density_of(described["dpi"])
+    return jpeg.joined(
+        _by_pillow(photo, "JPEG", **settings),
+        exif_data=described.get("exif", b""),
+        xmp=described.get("xmp", b""),
+        icc_profile=described.get("icc_profile", b""),
+        segments=segments,
+        density=density,
+    )
+
+
+def _png(photo: "Photograph", level: int, described: dict[Any, Any]) -> list[bytes]:
+    if photo.later:
+        content = animations.encode(photo, "PNG", {"compress_level": level})
+    elif photo.values.dtype == np.uint16 and photo.values.shape[2] > 1:
+        content = png.encoded(photo.values, level)
+    else:
+        if photo.values.dtype == np.uint16:
+            # our values end at 65535, and newer versions of Pillow write no others
+            photo = replace(photo, mode="I;16")
+        content = _by_pillow(photo, "PNG", compress_level=level)
+    came = photo.stored.parts if photo.stored.format == "PNG" else None
+    chunks = png.still_true(came, png.kind_of(content)) if came else []
+    names = {name for name, _ in chunks}
+    comment = described.get("comment")
+    chunks = chunks + png.described(
+        exif=described.get("exif", b""),
+        xmp=described.get("xmp", b""),
+        icc_profile=b"" if b"iCCP" in names else described.get("icc_profile", b""),
+        dpi=None if came else described.get("dpi"),
+        comment=b"" if came or not isinstance(comment, bytes) else comment,
+        iptc=b"" if came else described.get("iptc", b""),
+    )
+    return png.joined(content, chunks)
+
+
+def _ppm(photo: "Photograph") -> bytes:
+    """Of 16 bits, up to the white that the file had."""
+    white = photo.stored.coding.get("white", 65535) if photo.stored.format == "PPM" else 65535
     height, width, channels = photo.values.shape
-    rows = photo.values.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = _SUB
-    pixel = 2 * channels
-    filtered[:, 1 : 1 + pixel] = rows[:, :pixel]
-    np.subtract(rows[:, pixel:], rows[:, :-pixel], out=filtered[:, 1 + pixel :])
-    yield _PNG
-    yield _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_TYPES[channels], 0, 0, 0))
-    if profile := photo.info.get("icc_profile"):
-        yield _chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
-    if exif := photo.info.get("exif"):
-        yield _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    yield _chunk(b"IDAT", zlib.compress(filtered.data, level))
-    yield _chunk(b"IEND", b"")
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def _tiff(photo: "Photograph") -> Iterable[bytes]:
-    """Uncompressed, as Pillow writes TIFF."""
-    values = photo.values
-    if values.shape[2] == 2:
-        # grey with alpha is rare, and Pillow among others does not read it
-        values = np.concatenate((photo.colours, values[..., 1:]), axis=2)
-    height, width, channels = values.shape
-    # EXIF data are the header and the tags of a TIFF: with the tags of pixels they are a whole one
-    tags = Image.Exif()
-    if given := photo.info.get("exif"):
-        tags.load(given)
-    for tag in set(tags) - TIFF_TAGS:
-        del tags[tag]
-    # as Pillow writes the header, where there was no EXIF too
-    pixels = values.astype("<u2" if tags.endian == "<" else ">u2").tobytes()
-    tags[256], tags[257] = width, height
-    tags[_DEPTHS] = (16,) * channels
-    tags[259] = 1  # not compressed
-    tags[262] = 2  # RGB
-    tags[273] = 0  # where the one strip begins: Pillow adds the length of what is before
-    tags[277], tags[278], tags[279] = channels, height, len(pixels)
-    tags[_PLANES] = 1
-    if channels == 4:
-        tags[338] = 2  # alpha, and colours that are not multiplied with it
-    if profile := photo.info.get("icc_profile"):
-        tags[34675] = profile
-    yield tags.tobytes().removeprefix(b"Exif\0\0")
-    yield pixels
+    values = (photo.values.astype(np.uint32) * white + 32767) // 65535
+    return (
+        b"P%d\n%d %d\n%d\n" % (6 if channels == 3 else 5, width, height, white)
+        + values.astype(">u2").tobytes()
+    )

@@ -1,11 +1,13 @@
 """Large images in pieces: exactly the untiled result, in less memory, and on a CPU in less time."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastllie.models.contract import Grid, Window
 
 # benchmarks/tiles.py, 1920x1080, 2 cores of an AMD EPYC: Zero-DCE takes 2.1 CPU s and 68 MB in these tiles,
 # 5.5 s and 2.8 GB whole (3.6 s channels last); Zero-DCE++ 0.9 s and 83 MB, whole 7.8 s and 3.2 GB.
@@ -21,22 +23,10 @@ CPU_BYTES = 1_400_000_000
 # Such a network's tile is at least this many halos wide, whatever the memory: half of it is then new
 LEAST_HALOS = 4
 
-Network = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a network sees an image that reduces it level by level.
-
-    Attributes:
-        multiple: Sides are completed to multiples of this; tiles have to lie on them.
-        completed: Of a side: which pixel stands at each place of the completed side, int64.
-        pixel_bytes: Memory that one pixel of a tile takes.
-    """
-
-    multiple: int
-    completed: Callable[[int], Tensor]
-    pixel_bytes: float
+# images, and keywords with what the network has observed, to enhanced images
+Model = Callable[..., Tensor]
+# what a model is given with a piece: of which images, and where it lies in them
+Told = Callable[[slice, Window], Mapping[str, Any]]
 
 
 def check_tile(tile: int | str | None, halo: int | None) -> None:
@@ -49,7 +39,7 @@ def check_tile(tile: int | str | None, halo: int | None) -> None:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
     if halo is None:
         raise ValueError(
-            f"tile must be 'auto' or None, got {tile}: with these options the result hangs on the whole image"
+            f"tile must be 'auto' or None, got {tile}: with these options a pixel depends on the whole image"
         )
 
 
@@ -79,12 +69,13 @@ def _free(device: torch.device) -> int:
 
 
 def tiled(
-    model: Network,
+    model: Model,
     x: Tensor,
     tile: int | str | None,
     halo: int | None,
     *,
-    cropping: Network | None = None,
+    cropping: Model | None = None,
+    told: Told | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Run the model in square tiles, each with a halo of real pixels.
@@ -100,6 +91,7 @@ def tiled(
         cropping: The same model for tiles, where it need not pad: from images that bring `halo` pixels on
             each side to images without them. Outside the image it finds the nearest pixel, so a model that
             pads with something else has none. Without it, halos are clipped at the image's border.
+        told: What a model that has observed the batch is given with each tile.
         out: Where the result goes, of the shape and dtype of `x` and apart from it; None makes a new tensor.
     """
     if tile is None:
@@ -111,31 +103,79 @@ def tiled(
         out = torch.empty_like(x, memory_format=layout)
     height, width = x.shape[-2:]
     together = max(1, side * side // (height * width))
-    for images, results in zip(x.split(together), out.split(together), strict=True):
+    for place, images, results in _parts(x, out, together):
         if halo is None or (side >= height and side >= width):
             results.copy_(model(images.contiguous(memory_format=layout)))
             continue
         for top, bottom in _spans(height, side):
             for left, right in _spans(width, side):
-                place = results[..., top:bottom, left:right]
+                result = results[..., top:bottom, left:right]
                 if cropping is not None:
+                    how = told(place, Window(top - halo, left - halo, height, width)) if told else {}
                     piece = _surrounded(images, (top, bottom), (left, right), halo)
-                    place.copy_(cropping(piece.contiguous(memory_format=layout)))
+                    result.copy_(cropping(piece.contiguous(memory_format=layout), **how))
                     continue
                 first, last = _window(top, bottom, height, halo)
                 start, end = _window(left, right, width, halo)
-                y = model(images[..., first:last, start:end].contiguous(memory_format=layout))
-                place.copy_(y[..., top - first : bottom - first, left - start : right - start])
+                how = told(place, Window(first, start, height, width)) if told else {}
+                y = model(images[..., first:last, start:end].contiguous(memory_format=layout), **how)
+                result.copy_(y[..., top - first : bottom - first, left - start : right - start])
+    return out
+
+
+def _parts(x: Tensor, out: Tensor, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """So many images of a batch at a time: which, and views of them and of their results."""
+    for first in range(0, len(x), count):
+        images = slice(first, min(first + count, len(x)))
+        yield images, x[images], out[images]
+
+
+def aligned(
+    model: Model,
+    x: Tensor,
+    tile: int | str | None,
+    halo: int,
+    multiple: int,
+    *,
+    told: Told | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`tiled` for a network whose pieces have to begin at multiples of something.
+
+    Args:
+        model, x, told, out: As for `tiled`.
+        tile: As for `tiled`; "auto" is at least LEAST_HALOS halos. Rounded up to the multiple, as the halo.
+        multiple: What the places of pieces are multiples of.
+    """
+    if tile is None:
+        return model(x) if out is None else out.copy_(model(x))
+    wanted = tile if isinstance(tile, int) else max(auto_tile(x.device), LEAST_HALOS * halo)
+    if out is None:
+        out = torch.empty_like(x)
+    height, width = x.shape[-2:]
+    side, halo = (-(-length // multiple) * multiple for length in (wanted, halo))
+    together = max(1, side * side // (height * width))
+    for first in range(0, len(x), together):
+        images = slice(first, min(first + together, len(x)))
+        for top in range(0, height, side):
+            upper, lower = max(0, top - halo), min(height, top + side + halo)
+            for left in range(0, width, side):
+                near, far = max(0, left - halo), min(width, left + side + halo)
+                how = told(images, Window(upper, near, height, width)) if told else {}
+                y = model(x[images, :, upper:lower, near:far], **how)
+                place = out[images, :, top : top + side, left : left + side]
+                place.copy_(y[..., top - upper :, left - near :][..., : place.shape[-2], : place.shape[-1]])
     return out
 
 
 def on_grid(
-    model: Network,
+    model: Model,
     x: Tensor,
     tile: int | str | None,
     halo: int,
     grid: Grid,
     *,
+    told: Told | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """`tiled` for a network that completes the image to whole cells: exactly the untiled result again.
@@ -145,7 +185,7 @@ def on_grid(
     as memory allows.
 
     Args:
-        model, x, out: As for `tiled`.
+        model, x, told, out: As for `tiled`.
         tile: Longest side of what a tile adds, rounded up to the grid; "auto" is the division that computes
             least twice within `most_pixels`; None runs the model once.
         halo: Pixels around an output pixel that its value depends on, a multiple of the grid's.
@@ -167,14 +207,15 @@ def on_grid(
         bands, lanes = _least(length, breadth, most, halo, grid.multiple)
     above, before = (length - height) // 2, (breadth - width) // 2
     together = max(1, most // (length * breadth))
-    for images, results in zip(x.split(together), out.split(together), strict=True):
+    for part, images, results in _parts(x, out, together):
         if bands == lanes == 1:
             results.copy_(model(images.contiguous(memory_format=layout)))
             continue
         for first, last, top, bottom in _windows(length, bands, halo, grid.multiple):
             band = _taken(images, 2, rows[first:last])
             for start, end, left, right in _windows(breadth, lanes, halo, grid.multiple):
-                y = model(_taken(band, 3, columns[start:end]).contiguous(memory_format=layout))
+                how = told(part, Window(first - above, start - before, height, width)) if told else {}
+                y = model(_taken(band, 3, columns[start:end]).contiguous(memory_format=layout), **how)
                 # of what the tile adds, what lies in the image
                 upper, lower = max(top, above), min(bottom, above + height)
                 near, far = max(left, before), min(right, before + width)
@@ -228,8 +269,8 @@ def _windows(length: int, count: int, halo: int, multiple: int) -> Iterator[tupl
         yield first, first + window, starts[place], starts[place + 1]
 
 
-def blended(model: Network, x: Tensor, tile: int, overlap: int) -> Tensor:
-    """Run a model whose every output pixel hangs on the whole image, in overlapping tiles that fade over.
+def blended(model: Model, x: Tensor, tile: int, overlap: int, *, told: Told | None = None) -> Tensor:
+    """Run a model whose every output pixel depends on the whole image, in overlapping tiles that fade over.
 
     For what does not fit in memory whole: unlike `tiled` this is an approximation. Each tile is enhanced for
     itself, so a statistic of the whole image, say its mean, is one of the tile; the fade hides the seams and
@@ -240,6 +281,7 @@ def blended(model: Network, x: Tensor, tile: int, overlap: int) -> Tensor:
         x: The batch, `[B, 3, H, W]`, floats.
         tile: Side of a tile in pixels.
         overlap: Pixels that neighbours share at least, less than `tile`; weights rise and fall over them.
+        told: As for `tiled`.
 
     Raises:
         ValueError: an overlap that leaves no step between tiles.
@@ -254,7 +296,8 @@ def blended(model: Network, x: Tensor, tile: int, overlap: int) -> Tensor:
     for top, bottom in _overlapping(height, tile, overlap):
         for left, right in _overlapping(width, tile, overlap):
             weight = torch.outer(_ramp(bottom - top, overlap, x), _ramp(right - left, overlap, x))
-            out[..., top:bottom, left:right] += weight * model(x[..., top:bottom, left:right])
+            how = told(slice(0, len(x)), Window(top, left, height, width)) if told else {}
+            out[..., top:bottom, left:right] += weight * model(x[..., top:bottom, left:right], **how)
             total[top:bottom, left:right] += weight
     return out.div_(total)
 

@@ -9,33 +9,39 @@ are no gradients.
 from fastllie.metrics.change import hue_shift, loe, new_clipping, rise
 from fastllie.metrics.content import de, eme
 from fastllie.metrics.fidelity import psnr, psnr_scaled, ssim
-from fastllie.metrics.naturalness import (
-    Pristine,
-    fit_pristine,
-    niqe,
-    pristine_features,
-    read_pristine,
-)
+from fastllie.metrics.naturalness import NIQEModel, fit_niqe_model, niqe, niqe_features, read_niqe_model
 from fastllie.metrics.perceptual import LPIPS, lpips
 from fastllie.metrics.table import METRICS, Metric, choose
+
+# what these were called before
+Pristine, fit_pristine, pristine_features, read_pristine = (
+    NIQEModel,
+    fit_niqe_model,
+    niqe_features,
+    read_niqe_model,
+)
 
 __all__ = [
     "LPIPS",
     "METRICS",
     "Metric",
+    "NIQEModel",
     "Pristine",
     "choose",
     "de",
     "eme",
+    "fit_niqe_model",
     "fit_pristine",
     "hue_shift",
     "loe",
     "lpips",
     "new_clipping",
     "niqe",
+    "niqe_features",
     "pristine_features",
     "psnr",
     "psnr_scaled",
+    "read_niqe_model",
     "read_pristine",
     "rise",
     "ssim",

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.metrics.pixels import cielab, pair_of
+from fastllie.metrics.planes import cielab, pair_of
 
 LEAST_CHROMA = 4.0  # of CIELAB: below it a hue is noise
 CLIPPED = 0.99

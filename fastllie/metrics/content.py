@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.metrics.pixels import batch_of, grey_levels
+from fastllie.metrics.planes import batch_of, grey_levels
 
 
 def de(image: Any) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.metrics.pixels import LUMA, in_colour, pair_of, weighted
+from fastllie.images.photograph import LUMA
+from fastllie.metrics.planes import in_colour, pair_of, weighted
 
 SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # an 11x11 window
 SSIM_K1, SSIM_K2 = 0.01, 0.03  # Wang et al. 2004, sec. III.B

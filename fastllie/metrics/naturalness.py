@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastllie.metrics.fidelity import gaussian_window
-from fastllie.metrics.pixels import FilePath, batch_of, grey_levels, in_colour
+from fastllie.metrics.planes import FilePath, batch_of, grey_levels, in_colour
 
 BLOCK = 96  # pixels; 48 at the second scale
 FEATURES = 36  # 18 at each of two scales
@@ -29,7 +29,7 @@ _LEAST_SHAPE, _SHAPES = 0.2, 9801  # the fit looks at 0.2, 0.201, ..., 10
 
 
 @dataclass(frozen=True)
-class Pristine:
+class NIQEModel:
     """The Gaussian of the features of pristine photographs; values of NIQE compare only under the same one.
 
     Attributes:
@@ -43,7 +43,7 @@ class Pristine:
     covariance: Tensor
 
 
-def read_pristine(path: FilePath | None = None) -> Pristine:
+def read_niqe_model(path: FilePath | None = None) -> NIQEModel:
     """Read a pristine model; None is the one that ships, fitted on freely licensed photographs.
 
     Args:
@@ -72,7 +72,7 @@ def read_pristine(path: FilePath | None = None) -> Pristine:
             f"the pristine model {os.fspath(source)!r} has a mean of {tuple(mean.shape)} and a covariance"
             f" of {tuple(covariance.shape)}; wanted {FEATURES} and {FEATURES}x{FEATURES}"
         )
-    return Pristine(SHIPPED_NAME if path is None else source.name, mean.reshape(FEATURES), covariance)
+    return NIQEModel(SHIPPED_NAME if path is None else source.name, mean.reshape(FEATURES), covariance)
 
 
 def _tensors(source: Path, suffix: str, names: tuple[str, str]) -> list[Tensor]:
@@ -84,11 +84,11 @@ def _tensors(source: Path, suffix: str, names: tuple[str, str]) -> list[Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> Pristine:
-    return read_pristine()
+def _shipped() -> NIQEModel:
+    return read_niqe_model()
 
 
-def niqe(image: Any, *, model: Pristine | FilePath | None = None, luma: str = "grey") -> Tensor:
+def niqe(image: Any, *, model: NIQEModel | FilePath | None = None, luma: str = "grey") -> Tensor:
     """Natural image quality evaluator: distance of an image's statistics to a pristine model, in no unit.
 
     sqrt(d' ((C1 + C2) / 2)⁻¹ d), d the difference of the mean features, C1 and C2 the covariances of the
@@ -101,7 +101,7 @@ def niqe(image: Any, *, model: Pristine | FilePath | None = None, luma: str = "g
 
     Args:
         image: An image or a batch, as `fastllie.enhance` takes it; at least two blocks that are not flat.
-        model: A pristine model, a path (see `read_pristine`), or None for the one that ships.
+        model: A pristine model, a path (see `read_niqe_model`), or None for the one that ships.
         luma: "grey", BT.601 in 0..255 as the authors' MATLAB code; "y", BT.601 in 16..235 as BasicSR and its
             kin. Both are rounded to whole levels.
 
@@ -114,28 +114,28 @@ def niqe(image: Any, *, model: Pristine | FilePath | None = None, luma: str = "g
     """
     if luma not in LUMAS:
         raise ValueError(f"luma must be one of {', '.join(LUMAS)}, got {luma!r}")
-    if not isinstance(model, Pristine):
-        model = _shipped() if model is None else read_pristine(model)
+    if not isinstance(model, NIQEModel):
+        model = _shipped() if model is None else read_niqe_model(model)
     x = batch_of(image)
     levels = grey_levels(x) if luma == "grey" else (in_colour(x, "y")[:, 0] * 255).round()
     return torch.stack([_distance(block_features(plane)[0], model) for plane in levels])
 
 
-def _distance(features: Tensor, model: Pristine) -> Tensor:
+def _distance(features: Tensor, model: NIQEModel) -> Tensor:
     mean, covariance = _gaussian(features, "the image")
     difference = mean - model.mean.to(mean.device)
     inverse = torch.linalg.pinv((covariance + model.covariance.to(mean.device)) / 2, hermitian=True)
     return (difference @ inverse @ difference).clamp_min(0).sqrt()
 
 
-def fit_pristine(features: Sequence[Tensor], name: str) -> Pristine:
-    """The pristine model of blocks, `[N, 36]` each, as `pristine_features` finds them in photographs.
+def fit_niqe_model(features: Sequence[Tensor], name: str) -> NIQEModel:
+    """The pristine model of blocks, `[N, 36]` each, as `niqe_features` finds them in photographs.
 
     Raises:
         ValueError: fewer than two blocks.
     """
     mean, covariance = _gaussian(torch.cat(list(features)), "the photographs")
-    return Pristine(name, mean, covariance)
+    return NIQEModel(name, mean, covariance)
 
 
 def _gaussian(features: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -149,7 +149,7 @@ def _gaussian(features: Tensor, what: str) -> tuple[Tensor, Tensor]:
     return features.nanmean(0), whole.T.cov()
 
 
-def pristine_features(image: Any) -> Tensor:
+def niqe_features(image: Any) -> Tensor:
     """Features `[N, 36]` of the blocks of one photograph that are sharper than 0.75 of its sharpest.
 
     Raises:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fastllie.metrics.pixels import FilePath, pair_of
+from fastllie.metrics.planes import FilePath, pair_of
 
 # of AlexNet in torchvision: layer, output channels, kernel, stride, padding, pooled before
 _LAYERS = (

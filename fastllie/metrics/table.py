@@ -10,9 +10,9 @@ from fastllie.methods import unknown
 from fastllie.metrics.change import hue_shift, loe, new_clipping, rise
 from fastllie.metrics.content import de, eme
 from fastllie.metrics.fidelity import psnr, psnr_scaled, ssim
-from fastllie.metrics.naturalness import SHIPPED_NAME, niqe, read_pristine
+from fastllie.metrics.naturalness import SHIPPED_NAME, niqe, read_niqe_model
 from fastllie.metrics.perceptual import HOW, LPIPS, lpips
-from fastllie.metrics.pixels import FilePath
+from fastllie.metrics.planes import FilePath
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def choose(
     """
     table = dict(METRICS)
     if niqe_model is not None:
-        model = read_pristine(niqe_model)
+        model = read_niqe_model(niqe_model)
         table["niqe"] = replace(
             table["niqe"], label=_NIQE.format(model.name), function=partial(niqe, model=model)
         )

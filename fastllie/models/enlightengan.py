@@ -1,12 +1,15 @@
 """EnlightenGAN (Jiang et al., TIP 2021): a U-Net guided by the image's darkness, and its discriminators."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.models.contract import Contract, Grid, Observed
 from fastllie.models.logits import half_logits
+from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops.checks import check_count
 from fastllie.ops.enlightengan import (
     DTYPES,
@@ -16,7 +19,7 @@ from fastllie.ops.enlightengan import (
     pack_enlightengan,
     run_enlightengan,
 )
-from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.packing import can_run_packed
 
 WIDTH = 32
 # of the five levels' 18 convolutions and 4 upsamplings: 137 pixels, rounded up to a multiple of 16
@@ -28,6 +31,10 @@ WIDE = 2200
 # for each channel of the first level: 620 bytes a pixel at a width of 32, 332 at 16 (torch 2.13 on a CPU,
 # float32, channels last, 1280x1280, the convolutions' own memory included)
 PIXEL_BYTES = 21
+
+
+# images and their attention map, completed, to what is added
+Residual = Callable[[Tensor, Tensor], Tensor]
 
 
 class Generated(NamedTuple):
@@ -44,7 +51,7 @@ def attention(v: Tensor) -> Tensor:
     return (1 - luma).unsqueeze(1)
 
 
-class EnlightenGAN(nn.Module):
+class EnlightenGAN(Network):
     """EnlightenGAN's generator: y = x + residual(x, g) * g, with the attention map g = 1 - luma(x).
 
     `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. A
@@ -68,9 +75,6 @@ class EnlightenGAN(nn.Module):
         ValueError: a width that is not a positive integer, a switch that is neither True nor False.
     """
 
-    #: the network completes sides to multiples of this; so far apart its tiles lie
-    multiple = MULTIPLE
-
     def __init__(
         self,
         *,
@@ -91,7 +95,6 @@ class EnlightenGAN(nn.Module):
         self.width = width
         self.align_corners = align_corners
         self.in_logits = in_logits
-        self._packing = Packing()
         self.halve_wide = halve_wide
         channels = [width * 2**level for level in range(LEVELS)]
         inputs = 4
@@ -104,6 +107,7 @@ class EnlightenGAN(nn.Module):
             self._add_block(level, 2 * outputs, outputs)
         del self.bn9_2
         self.conv10 = nn.Conv2d(width, 3, 1)
+        self._built = Built.of(self, EnlightenGAN, ("align_corners", "halve_wide", "in_logits"))
 
     def _add_block(self, block: int, inputs: int, outputs: int) -> None:
         self.add_module(f"conv{block}_1", nn.Conv2d(inputs, outputs, 3, padding=1))
@@ -112,14 +116,16 @@ class EnlightenGAN(nn.Module):
         self.add_module(f"bn{block}_2", nn.BatchNorm2d(outputs))
 
     @property
-    def halo(self) -> int | None:
-        """Pixels around an output pixel that its value depends on; None where it hangs on the whole image."""
-        return None if self.align_corners or self.halve_wide else HALO
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Memory that inference takes in float32 for each pixel, rounded up (measured on a CPU)."""
-        return PIXEL_BYTES * self.width
+    def contract(self) -> Contract:
+        halving = "halve_wide cannot be exported: halve wide images before the network"
+        return Contract(
+            None if self.align_corners or self.halve_wide else HALO,
+            grid=Grid(MULTIPLE, self.completed, PIXEL_BYTES * self.width),
+            observes=self.halve_wide,
+            unexportable=halving if self.halve_wide else "",
+            # exporters take a side that the network has reduced to one pixel for a constant
+            least_side=MULTIPLE + 1,
+        )
 
     @staticmethod
     def completed(side: int) -> Tensor:
@@ -137,27 +143,38 @@ class EnlightenGAN(nn.Module):
         reached = ((place + last >= 0) & (place <= 2 * last)).all()
         return torch.where(reached, reflected, place.clamp(0, last))
 
-    def of_whole(self, width: int) -> dict[str, bool]:
-        """What `forward` has to be told with a tile of an image of this width."""
-        return {"wide": self.halve_wide and width > WIDE}
+    def observe(self, x: Tensor) -> Observed:
+        # a tile of a wide image is halved as the whole is
+        wide = self._is_wide(x)
+        return Observed({"wide": wide}, PIXEL_BYTES * self.width / 4 if wide else None)
 
-    def forward(self, x: Tensor, *, wide: bool | None = None) -> Tensor:
+    def _is_wide(self, x: Tensor) -> bool:
+        return self.halve_wide and x.shape[-1] > WIDE
+
+    def forward(self, x: Tensor, wide: bool | None = None) -> Tensor:
         """`x` enhanced; `wide` tells a tile whether the whole image is wider than 2200, None asks `x`."""
+        if standard_only():
+            return self.standard(x)
+        return self._enhanced(x, self._residual, self._is_wide(x) if wide is None else wide)
+
+    def standard(self, x: Tensor) -> Tensor:
+        return self._enhanced(x, self._by_layers, self._is_wide(x))
+
+    def _enhanced(self, x: Tensor, network: Residual, wide: bool) -> Tensor:
         v = 2 * x - 1
-        wide = self.of_whole(x.shape[-1])["wide"] if wide is None else wide
         # a single row has no half
-        halve = wide and x.shape[-2] > 1
-        if halve:
-            v = self._halved(v)
+        if wide and x.shape[-2] > 1:
+            v = self._halved(v, network)
         else:
             # of x itself: in 16 bits the shadows are coarse around -1
-            v = self.generate(v, attention(v), half_logits(x) if self.in_logits else None).image
+            logits = half_logits(x) if self.in_logits else None
+            v = self._generate(v, attention(v), logits, network).image
         return ((v + 1) / 2).clamp(0, 1).to(x.dtype)
 
-    def _halved(self, v: Tensor) -> Tensor:
+    def _halved(self, v: Tensor, network: Residual) -> Tensor:
         height, width = v.shape[-2:]
         small = F.avg_pool2d(v, 2)
-        image = self.generate(small, F.avg_pool2d(attention(v), 2)).image
+        image = self._generate(small, F.avg_pool2d(attention(v), 2), None, network).image
         image = self._enlarged(image)
         return F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
 
@@ -169,11 +186,14 @@ class EnlightenGAN(nn.Module):
         Args:
             logits: For `in_logits`, `half_logits` of the images in [0, 1] where they are at hand.
         """
+        return self._generate(v, g, logits, self._residual)
+
+    def _generate(self, v: Tensor, g: Tensor, logits: Tensor | None, network: Residual) -> Generated:
         height, width = v.shape[-2:]
         given = v
         rows, columns = self.completed(height).to(v.device), self.completed(width).to(v.device)
         v, g = (image.index_select(2, rows).index_select(3, columns) for image in (v, g))
-        residual = self._residual(v, g)
+        residual = network(v, g)
         # gathered, because exporters want to know how a slice ends
         for dim, side in ((2, height), (3, width)):
             inner = torch.arange(side, device=v.device) + (residual.shape[dim] - side) // 2
@@ -185,11 +205,14 @@ class EnlightenGAN(nn.Module):
 
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:
         weights = [*self.parameters(), *self.buffers()]
-        if not self.training and can_run_packed((v, g), weights, DTYPES):
+        if not self.training and can_run_packed((v, g), weights, DTYPES) and self.as_built():
             packed = self._packing.get(
                 weights, v.dtype, lambda: pack_enlightengan(self.state_dict(), dtype=v.dtype)
             )
             return run_enlightengan(v, g, packed, align_corners=self.align_corners)
+        return self._by_layers(v, g)
+
+    def _by_layers(self, v: Tensor, g: Tensor) -> Tensor:
         maps = [g]
         for _ in range(LEVELS - 1):
             maps.append(F.max_pool2d(maps[-1], 2))

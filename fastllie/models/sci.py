@@ -6,10 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.models.contract import Contract
+from fastllie.models.network import Built, Network, is_bare, standard_only
+from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.illumination import divide_illumination, illuminate
+from fastllie.ops.packing import Packing
 from fastllie.ops.reference import ILLUM_MIN
 from fastllie.ops.sci import PADDINGS, enhance_sci
+from fastllie.ops.tensors import wide
 
 BLOCKS = ("basic", "plain", "ruas")
 RUAS_ILLUM_MIN = 1e-3  # of RUAS's
@@ -65,7 +70,7 @@ class EnhanceNetwork(nn.Module):
         #: pixels around an output pixel that its value depends on
         self.halo = 2 + blocks
         middle = [Conv3x3(channels, channels, padding), *([nn.BatchNorm2d(channels)] if residual else [])]
-        self._folded: tuple[list[Any], tuple[Any, Any], list[Tensor]] | None = None
+        self._packing = Packing()
         self.in_conv = nn.Sequential(Conv3x3(3, channels, padding), nn.ReLU())
         self.conv = nn.Sequential(*middle, nn.ReLU())
         self.out_conv = nn.Sequential(Conv3x3(channels, 3, padding))
@@ -84,21 +89,20 @@ class EnhanceNetwork(nn.Module):
         """Weights `[3, 3, 3, 3, 3]` and biases `[3, 3]` of the convolutions in order, batch norm folded.
 
         Only with 3 channels; the batch norm is that of eval mode. In the parameters' dtype, at least float32.
-        Folded anew only when a parameter or a statistic has changed. With `bgr` for images in that order,
-        whose results are in it too.
+        Folded anew only when a parameter or a statistic has changed: see `Packing`. With `bgr` for images in
+        that order, whose results are in it too.
         """
-        tensors = [*self.parameters(), *self.buffers()]
-        # a tensor of inference mode counts no changes; a compiler traces the folding
-        if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
+        # a compiler traces the folding
+        if torch.compiler.is_compiling():
             return _reversed(*self._fold()) if bgr else self._fold()
-        found = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
-        cached = self._folded
-        if cached is None or cached[0] != found:
-            # the old values are kept alive, or new ones could come to lie where they were
+
+        def both() -> tuple[tuple[Tensor, Tensor], ...]:
             folded = self._fold()
-            alive = [tensor.detach() for tensor in tensors]
-            cached = self._folded = found, (folded, _reversed(*folded)), alive
-        return cached[1][bgr]
+            return folded, _reversed(*folded)
+
+        # settled weights are not looked at
+        weights = [] if self._packing.settled else [*self.parameters(), *self.buffers()]
+        return self._packing.get(weights, None, both)[bgr]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         first: Any = self.in_conv[0]
@@ -212,12 +216,12 @@ class CalibrateNetwork(nn.Module):
         return r - self.out_conv(features)
 
 
-class SCI(nn.Module):
+class SCI(Network):
     """SCI: one stage at inference, a cascade of stages with the same weights in training.
 
     `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large:
-    clamp(y / illumination, 0, 1). Where no gradient is wanted, a network of the default depth and width runs
-    as one kernel (`fastllie.ops.enhance_sci`), which also takes uint8 and returns it. In training mode batch
+    clamp(y / illumination, 0, 1), or uint8 in 0..255 to uint8. Where no gradient is wanted, a network of the
+    default depth and width runs as one kernel (`fastllie.ops.enhance_sci`). In training mode batch
     norm takes its statistics from the batch, and the images differ; `fastllie.load` gives networks in eval
     mode.
 
@@ -250,33 +254,49 @@ class SCI(nn.Module):
         self.padding = padding
         self.enhance = _block(block, blocks, channels, padding)
         self.calibrate = CalibrateNetwork(padding) if calibrate else None
+        self._built = Built.of(self, SCI)
 
     @property
-    def halo(self) -> int | None:
-        """Pixels around an output pixel that its value depends on; None where the block does not tell."""
-        return getattr(self.enhance, "halo", None)
+    def contract(self) -> Contract:
+        # a block of somebody else's may not tell
+        return Contract(getattr(self.enhance, "halo", None), one_pass=self._shallow())
 
-    @property
-    def streams(self) -> bool:
-        """Whether inference is one pass over the image: fast and small without tiles, bytes in and out."""
+    def _shallow(self) -> bool:
+        """Whether one kernel does it all."""
         network = self.enhance
         return isinstance(network, EnhanceNetwork) and (network.blocks, self.channels) == (1, 3)
 
+    def settle(self) -> None:
+        super().settle()
+        if isinstance(self.enhance, EnhanceNetwork):
+            self.enhance._packing.settled = True
+
     def forward(self, x: Tensor) -> Tensor:
-        wanted = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in (x, *self.enhance.parameters())
-        )
-        if self.training or wanted or not self.streams:
-            return self.stage(x, x)[1]
-        return self._in_one_pass(x)
+        if standard_only():
+            return self.standard(x)
+        if self._fused(x):
+            return self._in_one_pass(x)
+        if x.dtype == torch.uint8:
+            y = self(x.to(next(self.parameters()).dtype) / 255)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
+        return self.stage(x, x)[1]
+
+    def _fused(self, x: Tensor) -> bool:
+        if self.training or not self._shallow():
+            return False
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.enhance.parameters())):
+            return False
+        # a compiler cannot look at the layers, and fuses them itself
+        return self._packing.settled if torch.compiler.is_compiling() else self.as_built()
+
+    def standard(self, x: Tensor) -> Tensor:
+        return reference.divide_illumination(wide(x), wide(self.enhance(x))).to(x.dtype)
 
     def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
-        """`forward` without gradients into `out`; nothing as large as an image is allocated.
-
-        Only where the network `streams`. `bgr` tells the order of the colours in both. See
-        `fastllie.ops.enhance_sci` for `out`.
-        """
-        return self._in_one_pass(x, out, bgr)
+        if self._fused(x):
+            # nothing as large as an image is allocated
+            return self._in_one_pass(x, out, bgr)
+        return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
 
     def _in_one_pass(self, x: Tensor, out: Tensor | None = None, bgr: bool = False) -> Tensor:
         network: Any = self.enhance
@@ -285,8 +305,9 @@ class SCI(nn.Module):
 
     def stage(self, v: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """One stage: the illumination of `v`, and the low-light image `y` divided by it and clamped."""
-        if isinstance(self.enhance, EnhanceNetwork):
-            return illuminate(self.enhance.raw(v), v, y)
+        network: Any = self.enhance
+        if is_bare(network, EnhanceNetwork):
+            return illuminate(network.raw(v), v, y)
         illum = self.enhance(v)
         return illum, divide_illumination(y, illum)
 

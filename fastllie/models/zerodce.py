@@ -4,10 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.ops.backend import choose
+from fastllie.models.contract import Contract
+from fastllie.models.network import Built, Network, standard_only
+from fastllie.ops import backend as backends
+from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.curve import apply_curve
-from fastllie.ops.packing import Packing, can_run_packed
+from fastllie.ops.packing import can_run_packed
+from fastllie.ops.tensors import wide
 from fastllie.ops.zerodce import (
     DTYPES,
     FEATURES,
@@ -26,6 +30,8 @@ PACKED_TILE = 1024
 # A batch's pixels that go through the modules of Zero-DCE++ together where its image takes no tiles: those of
 # an accelerator's tile
 PIXELS_TOGETHER = 2048**2
+# PyTorch before 2.7 does not tell an exporter from a compiler, which takes the same
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class SeparableConv(nn.Module):
@@ -40,11 +46,8 @@ class SeparableConv(nn.Module):
         return self.point(self.depth(x))
 
 
-class _CurveNetwork(nn.Module):
+class _CurveNetwork(Network):
     """Seven convolutions with symmetric skips that end in the raw (before tanh) curve maps."""
-
-    #: pixels around an output pixel that its value depends on: seven 3x3 convolutions
-    halo = HALO
 
     def __init__(self, maps: int, separable: bool, padding: str):
         super().__init__()
@@ -66,15 +69,17 @@ class _CurveNetwork(nn.Module):
         self.conv7 = conv(2 * FEATURES, maps)
 
     @property
-    def crops(self) -> bool:
-        """Whether `forward` takes `cropped=True`: no layer pads once the image is padded."""
-        return self.padding == "replicate"
+    def contract(self) -> Contract:
+        packed = next(self.parameters()).dtype in DTYPES
+        # no layer pads once the image is padded
+        crops = self.padding == "replicate"
+        return Contract(HALO, crops=crops, cpu_tile=PACKED_TILE if packed else None)
 
     def raw_maps(self, x: Tensor, cropped: bool = False) -> Tensor:
         """The maps at the size of `x`, before the tanh; `cropped` as for `forward`."""
         if self.padding == "replicate" and not cropped:
             # One padded image, then convolutions without padding: no layer sees an invented zero, so no frame
-            x = F.pad(x, (self.halo,) * 4, mode="replicate")
+            x = F.pad(x, (HALO,) * 4, mode="replicate")
         # in place: half the memory traffic, and the convolutions' backward does not need what was there
         f1 = F.relu(self.conv1(x), inplace=True)
         f2 = F.relu(self.conv2(f1), inplace=True)
@@ -83,6 +88,26 @@ class _CurveNetwork(nn.Module):
         f5 = F.relu(self.conv5(_join(f3, f4)), inplace=True)
         f6 = F.relu(self.conv6(_join(f2, f5)), inplace=True)
         return self.conv7(_join(f1, f6))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, bool]:
+        """The curve maps for the operators, and whether these shall take the tanh."""
+        return self.raw_maps(x), True
+
+    def standard(self, x: Tensor, cropped: bool = False) -> Tensor:
+        if cropped:
+            maps, tanh = self.raw_maps(x, True), True
+            x = _centre(x, HALO)
+        else:
+            maps, tanh = self.maps(x)
+        # eight steps in half precision would lose what the convolutions keep
+        return reference.curve(wide(x), wide(maps), STEPS, tanh).to(x.dtype)
+
+    def by_layers(self, x: Tensor, cropped: bool) -> Tensor:
+        """`forward` layer by layer, and the curve in one pass."""
+        if cropped:
+            return apply_curve(_centre(x, HALO), self.raw_maps(x, True), steps=STEPS, tanh=True)
+        maps, tanh = self.maps(x)
+        return apply_curve(x, maps, steps=STEPS, tanh=tanh).to(x.dtype)
 
 
 def _centre(x: Tensor, margin: int) -> Tensor:
@@ -113,31 +138,21 @@ class ZeroDCE(_CurveNetwork):
 
     def __init__(self, *, padding: str = "replicate"):
         super().__init__(3 * STEPS, separable=False, padding=padding)
-        self._packing = Packing()
+        self._built = Built.of(self, ZeroDCE)
 
-    @property
-    def cpu_tile(self) -> int | None:
-        """The tile where the CPU's kernels run, which keep to the cache themselves; None: any network's."""
-        return PACKED_TILE if self.conv1.weight.dtype in DTYPES else None
-
-    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
+    def forward(self, x: Tensor, cropped: bool = False) -> Tensor:
+        if standard_only():
+            return self.standard(x, cropped)
         weights = list(self.parameters())
-        if can_run_zerodce(x, weights):
+        if can_run_zerodce(x, weights) and self.as_built():
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
-                (x.dtype, choose("auto", x)),
+                (x.dtype, backends.choose("auto", x)),
                 lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)
-        if cropped:
-            return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
-        maps, tanh = self.maps(x)
-        return apply_curve(x, maps, steps=STEPS, tanh=tanh)
-
-    def maps(self, x: Tensor) -> tuple[Tensor, bool]:
-        """The curve maps for the operators, and whether these shall take the tanh."""
-        return self.raw_maps(x), True
+        return self.by_layers(x, cropped)
 
     def curve_maps(self, x: Tensor) -> Tensor:
         """The curve maps alpha in [-1, 1], `[B, 24, H, W]`: step k takes channels 3k to 3k+2; + brightens."""
@@ -160,43 +175,31 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         super().__init__(3, separable=True, padding=padding)
         check_count("scale", scale)
         self.scale = scale
-        self._packing = Packing()
+        self._built = Built.of(self, ZeroDCEPlusPlus, ("scale",))
 
     @property
-    def crops(self) -> bool:
-        return super().crops and self.scale == 1
+    def contract(self) -> Contract:
+        if self.scale == 1:
+            return super().contract
+        # the enlarged map is aligned with the corners of the whole image, so a tile would move it
+        return Contract(None, one_pass=True, least_side=self.scale + 1)
 
-    @property
-    def streams(self) -> bool:
-        """Whether the image is brightened whole: tiles would move the map; bytes in and out."""
-        return self.scale > 1
-
-    @property
-    def cpu_tile(self) -> int | None:
-        """As of `ZeroDCE`."""
-        return PACKED_TILE if self.scale == 1 and next(self.parameters()).dtype in DTYPES else None
-
-    def forward(self, x: Tensor, *, cropped: bool = False) -> Tensor:
-        packed = self._packed(x)
+    def forward(self, x: Tensor, cropped: bool = False) -> Tensor:
+        plain = standard_only()
+        packed = None if plain else self._packed(x)
         if packed is not None:
             return enhance_zerodcepp(x, packed[0], scale=self.scale, padding=self.padding, cropped=cropped)
-        if self.streams and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if self.scale > 1 and not (plain or torch.is_grad_enabled() or torch.compiler.is_compiling()):
             together = max(1, PIXELS_TOGETHER // max(1, x.shape[-2] * x.shape[-1]))
             if len(x) > together and not torch.jit.is_tracing():
                 return torch.cat([self(images) for images in x.split(together)])
         if x.dtype == torch.uint8:
             y = self(x.to(next(self.parameters()).dtype) / 255, cropped=cropped)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
-        if cropped:
-            return apply_curve(_centre(x, self.halo), self.raw_maps(x, True), steps=STEPS, tanh=True)
-        maps, tanh = self.maps(x)
-        return apply_curve(x, maps, steps=STEPS, tanh=tanh)
+        return self.standard(x, cropped) if plain else self.by_layers(x, cropped)
 
     def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
-        """`forward` without gradients into `out`, apart from `x`; `bgr` tells their order of colours.
-
-        On the CPU nothing as large as an image is allocated.
-        """
+        # on the CPU nothing as large as an image is allocated
         packed = self._packed(x)
         if packed is not None:
             return enhance_zerodcepp(x, packed[bgr], scale=self.scale, padding=self.padding, out=out)
@@ -207,7 +210,7 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         weights = list(self.parameters())
         # bytes go through the arithmetic of the weights
         images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
-        if x.device.type != "cpu" or not can_run_packed(images, weights, DTYPES):
+        if not can_run_packed(images, weights, DTYPES) or not self.as_built():
             return None
         # parameters come in the order of the layers, depthwise before pointwise, each weight before its bias
         return self._packing.get(
@@ -217,9 +220,8 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         )
 
     def maps(self, x: Tensor) -> tuple[Tensor, bool]:
-        """The curve maps for the operators, and whether these shall take the tanh."""
         if self.scale == 1:
-            return self.raw_maps(x), True
+            return super().maps(x)
         # tanh before the upsampling, as published: the two do not commute
         return self.curve_maps(x), False
 
@@ -228,6 +230,8 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         height, width = x.shape[-2:]
         if self.scale == 1:
             return torch.tanh(self.raw_maps(x))
+        if _exporting() or torch.onnx.is_in_onnx_export():
+            return self._gathered_maps(x)
         # to whole cells at the bottom and the right; the published code crops them away instead
         # not -width % scale: torch.compile (2.13) fails on the remainder of a negative symbolic size
         rows, columns = (-(-side // self.scale) for side in (height, width))
@@ -239,3 +243,32 @@ class ZeroDCEPlusPlus(_CurveNetwork):
         # the published geometry: half-pixel centres on the way down, aligned corners on the way up
         maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=True)
         return maps[..., :height, :width]
+
+    def _gathered_maps(self, x: Tensor) -> Tensor:
+        """`curve_maps` for exporters, which fail on a padding whose width depends on the size."""
+        low = _reduced(_reduced(x, 2, self.scale), 3, self.scale)
+        maps = torch.tanh(wide(self.raw_maps(low)))
+        return _enlarged(_enlarged(maps, 2, self.scale, x.shape[2]), 3, self.scale, x.shape[3])
+
+
+def _reduced(x: Tensor, dim: int, scale: int) -> Tensor:
+    """Bilinear by a whole factor, with half-pixel centres: the one or two pixels amid each cell."""
+    last = x.shape[dim] - 1
+    cells = torch.arange((last + scale) // scale, device=x.device) * scale
+    middle = x.index_select(dim, (cells + scale // 2).clamp(max=last))
+    if scale % 2:
+        return middle
+    return (middle + x.index_select(dim, (cells + (scale // 2 - 1)).clamp(max=last))) / 2
+
+
+def _enlarged(maps: Tensor, dim: int, scale: int, length: int) -> Tensor:
+    """Bilinear with aligned corners to whole cells, and of that the first `length`."""
+    count = (length - 1 + scale) // scale
+    place = torch.arange(length, dtype=torch.float32, device=maps.device)
+    place = place * ((count - 1) / (count * scale - 1))
+    below = place.floor()
+    share = (place - below).view((-1, 1) if dim == 2 else (1, -1))
+    first = below.to(torch.int64)
+    low = maps.index_select(dim, first)
+    high = maps.index_select(dim, (first + 1).clamp(max=count - 1))
+    return low + share * (high - low)

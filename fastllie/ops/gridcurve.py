@@ -50,8 +50,8 @@ def apply_grid_curve(
 
     Raises:
         TypeError: a tensor that is not one of floating-point numbers, `steps` that is not an integer.
-        ValueError: shapes or devices that do not fit together, an image that reaches beyond its picture, fewer
-            than one step, an unknown backend.
+        ValueError: shapes or devices that do not fit together, an image that reaches beyond its picture,
+            fewer than one step, an unknown backend.
         RuntimeError: a backend asked for by name that cannot serve.
     """
     _check(x, grid, guide)
@@ -62,7 +62,8 @@ def apply_grid_curve(
             raise ValueError(f"{name} must be two integers >= 0, got {pair!r}")
     if place[0] + height > whole[0] or place[1] + width > whole[1]:
         raise ValueError(
-            f"size must be that of a picture around {height} x {width} pixels at {tuple(place)}, got {tuple(whole)}"
+            f"size must be that of a picture around {height} x {width} pixels at {tuple(place)},"
+            f" got {tuple(whole)}"
         )
     check_steps(steps)
     backends.check_name(backend)
@@ -83,17 +84,24 @@ def _check(x: Tensor, grid: Tensor, guide: Tensor) -> None:
         raise ValueError(f"x must have 3 channels, got shape {tuple(x.shape)}")
     if (guide.shape[0], guide.shape[1], guide.shape[2], guide.shape[3]) != (batch, 1, height, width):
         raise ValueError(
-            f"guide must be {(batch, 1, height, width)} for x of shape {tuple(x.shape)}, got {tuple(guide.shape)}"
+            f"guide must be {(batch, 1, height, width)} for x of shape {tuple(x.shape)},"
+            f" got {tuple(guide.shape)}"
         )
     if grid.dim() != 5 or (grid.shape[0], grid.shape[1]) != (batch, PLANES) or 0 in grid.shape[2:]:
         raise ValueError(
-            f"grid must be [{batch}, {PLANES}, lumas, rows, columns] for x of shape {tuple(x.shape)}, got shape"
-            f" {tuple(grid.shape)}"
+            f"grid must be [{batch}, {PLANES}, lumas, rows, columns] for x of shape {tuple(x.shape)},"
+            f" got shape {tuple(grid.shape)}"
         )
 
 
 def _forward(
-    x: Tensor, grid: Tensor, guide: Tensor, place: Sequence[int], size: Sequence[int], steps: int, backend: str
+    x: Tensor,
+    grid: Tensor,
+    guide: Tensor,
+    place: Sequence[int],
+    size: Sequence[int],
+    steps: int,
+    backend: str,
 ) -> Tensor:
     name = backends.choose(backend, x, "gridcurve_forward")
     out = torch.empty_like(x)
@@ -102,18 +110,25 @@ def _forward(
     if name == "torch":
         return out.copy_(
             reference.apply_grid_curve(
-                wide(x), grid.to(wide_dtype(x)), wide(guide), place=_pair(place), size=_pair(size), steps=steps
+                wide(x),
+                grid.to(wide_dtype(x)),
+                wide(guide),
+                place=_pair(place),
+                size=_pair(size),
+                steps=steps,
             )
         )
     module, handles, threads_or_stream = kernels(name, "gridcurve", x)
     packed = _packed(grid, x)
-    module.gridcurve_forward(*handles(x, packed, guide, out), *_sizes(x, grid, place, size), steps, *threads_or_stream)
+    module.gridcurve_forward(
+        *handles(x, packed, guide, out), *_sizes(x, grid, place, size), steps, *threads_or_stream
+    )
     return out
 
 
 def _backward(
-    grad: Tensor, x: Tensor, grid: Tensor, guide: Tensor, place: Sequence[int], size: Sequence[int], steps: int,
-    need_x: bool, need_grid: bool, need_guide: bool, backend: str,
+    grad: Tensor, x: Tensor, grid: Tensor, guide: Tensor, place: Sequence[int], size: Sequence[int],
+    steps: int, need_x: bool, need_grid: bool, need_guide: bool, backend: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     name = backends.choose(backend, x, "gridcurve_backward")
     needs = (need_x, need_grid, need_guide)
@@ -181,9 +196,7 @@ _library.define(
 )
 _library.impl("gridcurve_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("gridcurve_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "fastllie::gridcurve_forward", lambda x, *rest: torch.empty_like(x), lib=_library
-)
+torch.library.register_fake("fastllie::gridcurve_forward", lambda x, *rest: torch.empty_like(x), lib=_library)
 torch.library.register_fake(
     "fastllie::gridcurve_backward",
     lambda grad, x, grid, guide, place, size, steps, *needs: empty_gradients((x, grid, guide), needs[:3]),
@@ -212,9 +225,7 @@ def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     def formula(grad: Tensor, x: Tensor, grid: Tensor, guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return reference.grid_curve_backward(
-            grad, x, grid.to(x.dtype), guide, ctx.place, ctx.size, ctx.steps
-        )
+        return reference.grid_curve_backward(grad, x, grid.to(x.dtype), guide, ctx.place, ctx.size, ctx.steps)
 
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 7
 

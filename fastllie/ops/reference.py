@@ -362,7 +362,7 @@ def grid_curve_backward(
 def _lumas(
     x: Tensor, grid: Tensor, guide: Tensor, place: tuple[int, int], size: tuple[int, int] | None
 ) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor]]:
-    """Of each luma of a grid: from pixels back to its cells, the pixels' weights, how these grow, its values."""
+    """Of each luma of a grid: from pixels back to cells, the pixels' weights, how these grow, its values."""
     height, width = x.shape[-2:]
     whole = (height, width) if size is None else size
     lumas, rows, columns = grid.shape[2:]
@@ -384,4 +384,6 @@ def _hats(count: int, start: int, whole: int, cells: int, like: Tensor) -> Tenso
     """Weights `[count, cells]` of the cells for pixels from `start` on of a row of `whole`."""
     pixels = torch.arange(count, device=like.device, dtype=like.dtype) + (start + 0.5)
     places = (pixels * (cells / whole) - 0.5).clamp(0, cells - 1)
-    return (1 - (places[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)).abs()).clamp(min=0)
+    return (1 - (places[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)).abs()).clamp(
+        min=0
+    )

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import torch
 from fastllie.api import AHEAD, Device, Enhancer, Weights
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
+from fastllie.video.containers import USUAL, containers
 from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 from fastllie.video.steady import Steady
-from fastllie.video.writing import SUFFIXES, Writer
+from fastllie.video.writing import Writer
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def enhance_video(
 
     Args:
         source: A video file.
-        target: Where to write; the suffix says the container: .mp4, .m4v, .mov, .mkv, .webm, .avi.
+        target: Where to write; the suffix says the container: .mp4, .m4v, .mov, .mkv, .webm, .avi, or
+            another that FFmpeg writes (.mts, .3gp, .mpg, ...).
         method: One of `list_methods()`.
         weights, device, dtype, strength, tile, **options: As for `fastllie.enhance`.
         smooth: Against flicker, in [0, 1): 0 treats each frame alone, 0.8 averages over about five; see
@@ -107,7 +109,6 @@ def enhance_video(
     enhancer = Enhancer(
         method, weights=weights, device=device, dtype=dtype, tile=tile, strength=strength, **options
     )
-    av = pyav()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def brighten(array: np.ndarray) -> np.ndarray:
@@ -117,19 +118,11 @@ def enhance_video(
         return from_batch(enhancer(steady.follow(x)), kind)
 
     with replacing(target) as temporary, Reader(source, salvage=salvage) as reader:
-        try:
-            with closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
-                _run(reader, writer, brighten, progress)
-                writer.finish()
-        except av.FFmpegError as error:
-            # the reader names its own errors
-            told = f"cannot write {os.fspath(target)!r}: {error.strerror}"
-            if isinstance(error, OSError):
-                raise OSError(error.errno, told) from error
-            raise ValueError(told) from error
-        notes = list(writer.notes)
-        if reader.damage is not None:
-            notes.append(f"{reader.damage}; {reader.lost} packets lost")
+        with _named(target), closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
+            _run(reader, writer, brighten, progress)
+            writer.finish()
+            writer.compare(temporary)
+        notes = [*writer.notes, *reader.notes]
     return VideoResult(
         path=Path(target),
         frames=writer.frames,
@@ -140,6 +133,18 @@ def enhance_video(
         notes=tuple(notes),
         cuts=steady.cuts,
     )
+
+
+@contextmanager
+def _named(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in the errors of FFmpeg, of which the reader names its own."""
+    try:
+        yield
+    except pyav().FFmpegError as error:
+        message = f"cannot write {os.fspath(target)!r}: {error.strerror}"
+        if isinstance(error, OSError):
+            raise OSError(error.errno, message) from error
+        raise ValueError(message) from error
 
 
 def frames(
@@ -227,8 +232,8 @@ def _suffix(target: str | os.PathLike[str]) -> str:
     if not isinstance(target, (str, os.PathLike)):
         raise TypeError(f"target must be a path, got {type(target).__name__}")
     suffix = os.path.splitext(os.fspath(target))[1].lower()
-    if suffix not in SUFFIXES:
-        wanted = ", ".join(SUFFIXES)
+    if suffix not in USUAL and suffix not in containers():
+        wanted = ", ".join(sorted(USUAL))
         raise ValueError(f"cannot write {os.fspath(target)!r}: wanted a suffix of {wanted}, got {suffix!r}")
     return suffix
 

@@ -32,8 +32,18 @@ _ENCODERS = {
     },
 }
 # where the source's codec cannot be written or the container does not hold it
-_INSTEAD = {"webm": "vp9", "avi": "mpeg4"}
+_INSTEAD = {
+    "webm": "vp9",
+    "avi": "mpeg4",
+    **dict.fromkeys(("mpeg", "vob", "dvd", "svcd"), "mpeg2video"),
+}
 _FALLBACK = "h264"
+# what containers hold of which FFmpeg says nothing when it is asked
+_HELD = {
+    "mpegts": ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"),
+    # H.264 too, but without the times of most frames
+    **dict.fromkeys(("mpeg", "vob", "dvd", "svcd"), ("mpeg1video", "mpeg2video")),
+}
 # bits a pixel that no content needs: a ceiling, for encoders that have no constant quality without one
 _CEILING = 0.5
 _QP2LAMBDA = 118  # FFmpeg's unit of `global_quality`
@@ -54,16 +64,31 @@ def choose_encoder(codec: str, container: Any) -> tuple[Encoder, str]:
         ValueError: FFmpeg was built without any that would do.
     """
     av = pyav()
-    for written in dict.fromkeys((codec, _INSTEAD.get(container.format.name, _FALLBACK))):
-        for encoder in _ENCODERS.get(written, ()):
+    rows = [
+        (name, _ENCODERS.get(name, ())) for name in (codec, _INSTEAD.get(container.format.name, _FALLBACK))
+    ]
+    plain = [(name, _plain(av, name)) for name in (codec, container.default_video_codec)]
+    for written, encoders in (*rows, *plain):
+        for encoder in encoders:
             try:
                 found = av.Codec(encoder.name, "w")
             except av.codec.codec.UnknownCodecError:
                 continue
             # a name of a codec finds any encoder of it
-            if found.name == encoder.name and encoder.name in container.supported_codecs:
+            held = encoder.name in container.supported_codecs or written in _HELD.get(
+                container.format.name, ()
+            )
+            if found.name == encoder.name and held:
                 return encoder, written
     raise ValueError(f"this build of FFmpeg has no encoder for a file of the format {container.format.name}")
+
+
+def _plain(av: Any, codec: str) -> tuple[Encoder, ...]:
+    """FFmpeg's own encoder of a codec that has no row in the table, near the best of its quantizers."""
+    try:
+        return (Encoder(av.Codec(codec, "w").name, 2, quantizer=True),)
+    except av.codec.codec.UnknownCodecError:
+        return ()
 
 
 def set_quality(
@@ -103,5 +128,7 @@ def choose_format(encoder: str, wanted: str, size: tuple[int, int]) -> tuple[str
     # a deprecated or a packed one may be called nearest: planes of YUV or RGB only
     planar = [name for name in formats if name.startswith(("yuv4", "yuva", "gbr", "gray", "rgb", "bgr"))]
     alike = [name for name in planar if depth(av.VideoFormat(name, 16, 16)) >= bits]
+    if not planar:
+        raise ValueError(f"{encoder} takes none of the pixel formats that frames are made in")
     best = av.codec.codec.find_best_pix_fmt_of_list(alike or planar, wanted, True)[0]
     return best.name, f"{encoder} does not take {wanted}"

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from fastllie.video.jumps import Jumps
+
 # A file that ends this much before the time in its header has lost its end; not all kinds have a header
 MISSING = Fraction(1)  # seconds
 _TIMED = ("mp4", "matroska", "avi")
@@ -28,6 +30,12 @@ def pyav() -> Any:
     return av
 
 
+def moving(stream: Any) -> bool:
+    """Whether a stream is video that can be decoded, and no cover picture."""
+    pictures = pyav().stream.Disposition.attached_pic
+    return not stream.disposition & pictures and stream.codec_context is not None
+
+
 class Reader:
     """An open video: its first frame is decoded, the rest comes by iterating, once.
 
@@ -43,6 +51,7 @@ class Reader:
         total: Frames to expect, None where the file does not tell.
         lost: Packets that could not be decoded.
         damage: The first damage that was found, None if there is none.
+        jumps: Where the clock of the file jumps back; the times that come are without.
 
     Raises:
         FileNotFoundError, IsADirectoryError: no such file.
@@ -87,12 +96,7 @@ class Reader:
             raise
 
     def _open(self, av: Any) -> None:
-        pictures = av.stream.Disposition.attached_pic
-        films = [
-            stream
-            for stream in self.container.streams.video
-            if not stream.disposition & pictures and stream.codec_context is not None
-        ]
+        films = [stream for stream in self.container.streams.video if moving(stream)]
         # FFmpeg takes any text for an animation of characters
         if not films or self.container.format.name == "tty":
             kinds = ", ".join(sorted({str(stream.type) for stream in self.container.streams})) or "nothing"
@@ -104,6 +108,7 @@ class Reader:
             # a damaged header in the middle may ask for more
             self.video.codec_context.options = {"max_pixels": str(2 * Image.MAX_IMAGE_PIXELS)}
         self.others = [stream for stream in self.container.streams if stream.index != self.video.index]
+        self.jumps = Jumps(av, self.container, self.name)
         self.video.thread_type = "AUTO"
         self.total = self.video.frames or None
         self._waiting: list[Any] = []
@@ -114,6 +119,17 @@ class Reader:
                 self.first = item
                 return
         raise ValueError(f"{self.name!r} is damaged: no frame of its video can be decoded")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found that may surprise, after the last frame."""
+        found = []
+        if self.jumps:
+            count = len(self.jumps.offsets) - 1
+            found.append(f"the source's clock jumps back ({count}x); what follows comes later instead")
+        if self.damage is not None:
+            found.append(f"{self.damage}; {self.lost} packets lost")
+        return found
 
     def __iter__(self) -> Iterator[Any]:
         """`av.VideoFrame`s of the video and `av.Packet`s of the other streams."""
@@ -149,6 +165,7 @@ class Reader:
                 # what the decoder still holds
                 yield from self._frames(av, None)
                 break
+            beside = bool(packet.size) and self.jumps.follow(packet).beside
             if packet.pts is not None and packet.size:
                 self._end = max(self._end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             # not packet.stream_index: the empty packet at the end of each stream has that of the first
@@ -156,7 +173,7 @@ class Reader:
                 if packet.size:
                     yield packet
                 continue
-            if packet.is_corrupt:
+            if packet.is_corrupt and not beside:
                 self._damaged("a packet is cut off")
             yield from self._frames(av, packet)
         duration = self.container.duration

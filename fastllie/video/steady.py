@@ -33,7 +33,7 @@ class Steady:
     cut, where the cells' changes have nothing in common, the average begins anew.
 
     Networks are deterministic, so steady frames give steady maps. Averaging the maps themselves doubles the
-    flicker (benchmarks/results/flicker.md): they answer to a darker frame by brightening more, and averaged
+    flicker (benchmarks/results/flicker.json): they answer to a darker frame by brightening more, and averaged
     the answer comes in the wrong frame.
 
     Args:

@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from fastllie.video.containers import MP4, USUAL, containers
 from fastllie.video.encoders import choose_encoder, choose_format, set_quality
+from fastllie.video.extras import Extras
 from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 
-#: what can be written, and FFmpeg's name for the container
-SUFFIXES = {
-    ".avi": "avi",
-    ".m4v": "mp4",
-    ".mkv": "matroska",
-    ".mov": "mov",
-    ".mp4": "mp4",
-    ".webm": "webm",
-}
+#: what can be written everywhere, and FFmpeg's name for the container; `containers` has all that FFmpeg knows
+SUFFIXES = USUAL
 
-
+# whose standard has a short list of rates
+_STANDARD_RATES = ("mpeg1video", "mpeg2video")
 # MPEG-4's header has 16 bits for the ticks of a second
 _MPEG4_TICKS = 65535
 # what Matroska rounds times to
@@ -48,9 +44,11 @@ _MP4_NAMES = frozenset(
         *("track", "disc", "compilation", "creation_time", "location", "language", "timecode"),
     )
 )
+# of AVColorPrimaries and AVColorTransferCharacteristic; the matrix is for `Colours` to choose
+_TAGS = ("color_primaries", "color_trc")
+_UNSAID = (0, 2)
 # the display matrix survives in these
-_TURNING = ("mov", "mp4", "matroska", "webm")
-_CHAPTERS = ("mov", "mp4", "matroska", "webm")
+_TURNING = _CHAPTERS = (*MP4, "matroska", "webm")
 
 
 class Writer:
@@ -74,7 +72,7 @@ class Writer:
         bitrate: int | None = None,
     ):
         self._av = pyav()
-        self._format = SUFFIXES[suffix]
+        self._format = containers()[suffix]
         self._suffix = suffix
         self.kept: list[str] = []
         self.dropped: list[str] = []
@@ -82,10 +80,11 @@ class Writer:
         self.frames = 0
         self._reader = reader
         self._last: int | None = None
-        self._moved = 0
+        self._moved = self._made = 0
+        self._took = self._made_until = Fraction(0)
         self._rounded = self._early = Fraction(0)
         # the start of the sound, which players leave out, lies before zero
-        self._shifts = self._format not in ("mp4", "mov") and self._format not in reader.container.format.name
+        self._shifts = self._format not in MP4 and self._format not in reader.container.format.name
         self._container = self._av.open(
             str(path),
             "w",
@@ -112,7 +111,9 @@ class Writer:
         result.time_base = self._ticks
         result.pts = self._time(frame)
         result.duration = self._in_ticks(frame.duration or 0, frame.time_base)
-        self._container.mux(self._video.encode(result))
+        coded = self._extras.take(frame, result)
+        coded.time_base, coded.pts, coded.duration = result.time_base, result.pts, result.duration
+        self._container.mux(self._video.encode(coded))
         self.frames += 1
 
     def copy(self, packet: Any) -> None:
@@ -130,6 +131,14 @@ class Writer:
         """Write what the encoder holds back, and the end of the file."""
         self._container.mux(self._video.encode(None))
         self._container.close()
+        kept, dropped = self._extras.lines()
+        self.kept += kept
+        self.dropped += dropped
+        if self._made:
+            rate = f"{float(1 / self._step):g}"
+            self.notes.append(
+                f"{self._made} frames had no time: they are {rate} a second, as the stream says"
+            )
         if self._moved:
             self.notes.append(f"{self._moved} frames had no time later than the frame before, and got one")
         if self._rounded > _MILLISECOND:
@@ -139,6 +148,20 @@ class Writer:
         if self._early < 0:
             shift = -float(self._early)
             self.notes.append(f"all times are {shift:.3f} s later: {self._suffix} has none below zero")
+
+    def compare(self, path: Path) -> None:
+        """Note the colour tags and the words about the whole that the written file does not hold."""
+        before = self._reader.video.codec_context
+        with self._av.open(str(path), metadata_errors="replace") as written:
+            after = written.streams.video[0].codec_context
+            lost = [name for name in _TAGS if _tag(before, name) not in (None, _tag(after, name))]
+            names = {name.lower() for name in _words(self._reader.container.metadata)}
+            names -= {name.lower() for name in written.metadata}
+        if lost:
+            listed = ", ".join(name.replace("_", " ") for name in lost)
+            self.notes.append(f"colour tags are lost: {listed}: {self.codec} in {self._suffix} holds none")
+        if names:
+            self.notes.append(f"metadata are lost: {', '.join(sorted(names))}: {self._suffix} holds none")
 
     def close(self) -> None:
         """Let go of the file; after `finish` this does nothing."""
@@ -159,7 +182,11 @@ class Writer:
         if codec != wanted:
             self.notes.append(f"the video is {codec}: {wanted} is not written to {self._suffix} here")
         rate = source.average_rate or source.guessed_rate or Fraction(25)
-        if encoder.name == "mpeg2video":
+        if first.pts is None and first.duration:
+            # where a file says nothing the demuxer supposes an average, and the coded stream knows
+            rate = 1 / (first.duration * first.time_base)
+        self._step = 1 / Fraction(rate)
+        if encoder.name in _STANDARD_RATES:
             # one of a short list in the standard, which an average may miss
             rate = source.codec_context.framerate or rate
         self._ticks = self._tick(encoder.name, Fraction(rate), Fraction(source.time_base))
@@ -187,7 +214,7 @@ class Writer:
         if hasattr(flags, "frame_duration"):
             context.flags |= flags.frame_duration
         context.thread_type = "AUTO"
-        if encoder.name == "libx265" and self._format in ("mp4", "mov"):
+        if encoder.name == "libx265" and self._format in MP4:
             # the only tag that Apple's players take
             context.codec_tag = "hvc1"
         options = dict(encoder.options)
@@ -195,7 +222,9 @@ class Writer:
             # AVI knows one time a frame, that of decoding
             options["bf"] = "0"
         options.update(set_quality(encoder, context, crf, bitrate, width * height * float(rate)))
-        context.options = options
+        same = target == first.format.name and not self._quarters
+        self._extras = Extras(encoder.name, first, same)
+        context.options = self._extras.options(options)
         stream.metadata.update(_words(source.metadata))
         stream.disposition = source.disposition
         self._video = stream
@@ -225,7 +254,7 @@ class Writer:
         """The unit of the encoder's times: the source's wherever the formats allow."""
         if self._format == "avi":
             return 1 / rate
-        if encoder == "mpeg2video" or (encoder == "mpeg4" and source.denominator > _MPEG4_TICKS):
+        if encoder in _STANDARD_RATES or (encoder == "mpeg4" and source.denominator > _MPEG4_TICKS):
             ticks = rate.numerator if encoder == "mpeg4" else 0
             if 0 < ticks <= _MPEG4_TICKS:
                 return Fraction(1, ticks * (_MPEG4_TICKS // ticks))
@@ -236,15 +265,25 @@ class Writer:
         return math.floor(ticks * unit / self._ticks + Fraction(1, 2))
 
     def _time(self, frame: Any) -> int:
-        pts = None
         if frame.pts is not None:
             pts = self._in_ticks(frame.pts, frame.time_base)
             self._rounded = max(self._rounded, abs(pts * self._ticks - frame.pts * frame.time_base))
-        if self._last is not None and (pts is None or pts <= self._last):
+        else:
+            pts = self._following()
+        if self._last is not None and pts <= self._last:
             pts = self._last + 1
             self._moved += 1
-        self._last = pts or 0
-        return self._last
+        self._last, self._took = pts, frame.duration * frame.time_base if frame.duration else self._step
+        return pts
+
+    def _following(self) -> int:
+        """The time of a frame that has none: as long after the frame before as that one is shown."""
+        self._made += 1
+        if self._last is None:
+            return 0
+        # summed without rounding, which would add up
+        self._made_until = max(self._made_until, self._last * self._ticks) + self._took
+        return math.floor(self._made_until / self._ticks + Fraction(1, 2))
 
     def _add_others(self) -> Iterator[tuple[int, Any]]:
         for source in self._reader.others:
@@ -293,6 +332,11 @@ def _describe(stream: Any) -> str:
     codec = stream.codec_context.name if stream.codec_context is not None else ""
     language = stream.metadata.get("language", "")
     return " ".join(filter(None, (f"stream {stream.index}:", str(stream.type), codec, language)))
+
+
+def _tag(context: Any, name: str) -> int | None:
+    value = int(getattr(context, name))
+    return None if value in _UNSAID else value
 
 
 def _words(metadata: dict[str, str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ if not BENCHMARKS.is_dir():
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu  # noqa: E402
+import record  # noqa: E402
 
 ABOUT = {
     "device": "NVIDIA H200",
@@ -152,14 +153,14 @@ def test_what_is_written(tmp_path, monkeypatch, capsys):
 
     def execute(step, limit):
         if step.name == "sci":
-            gpu.write_json(step.figures, {"rows": {}, "operators": {"sci_forward": times}})
+            record.write(step.figures, {"rows": {}, "operators": {"sci_forward": times}})
             return "timed out", "tuning"
         return "ok", ""
 
     monkeypatch.setattr(gpu, "refusal", lambda: None)
     monkeypatch.setattr(gpu, "machine", lambda: ABOUT)
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(gpu, "MEASURED", measured)
     run_steps, keep = gpu.run_steps, gpu.keep
     monkeypatch.setattr(gpu, "run_steps", lambda steps, budget: run_steps(steps, budget, execute=execute))
@@ -215,8 +216,8 @@ def test_make_runs_it():
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "figures.json"
-    gpu.write_json(path, {"a": 1})
+    record.write(path, {"a": 1})
     with refused(TypeError, "not JSON serializable"):
-        gpu.write_json(path, {"a": object()})
+        record.write(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["figures.json"]

@@ -17,7 +17,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
-from fastllie.folders import threads
+from fastllie.folders import threads, work
 from fastllie.images import files
 
 
@@ -308,14 +308,14 @@ def test_files_of_other_kinds_have_their_own_writer(photos):
 def test_decoding_and_writing_are_done_by_others_and_bounded(photos, monkeypatch):
     enhancing, reading, alive, most = set(), set(), [0], [0]
     lock = threading.Lock()
-    real = threads.read
+    real = work.Work.read
 
-    def read(path):
+    def read(self, path):
         reading.add(threading.current_thread())
         with lock:
             alive[0] += 1
             most[0] = max(most[0], alive[0])
-        return real(path)
+        return real(self, path)
 
     def enhance(image):
         enhancing.add(threading.current_thread())
@@ -324,7 +324,7 @@ def test_decoding_and_writing_are_done_by_others_and_bounded(photos, monkeypatch
     def progress(*given):
         alive[0] -= 1
 
-    monkeypatch.setattr(threads, "read", read)
+    monkeypatch.setattr(work.Work, "read", read)
     fastllie.enhance_folder("photos", "out", enhance, workers=2, progress=progress)
     assert enhancing == {threading.current_thread()}
     assert threading.current_thread() not in reading

@@ -1,6 +1,7 @@
 """Files that are damaged, cut, mislabelled or made to do harm: a named error or an image, nothing else."""
 
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -13,11 +14,14 @@ import zlib
 import numpy as np
 import pytest
 from helpers import write_weights
-from PIL import Image
+from PIL import Image, features
 from serving import HOME
+from test_formats import dng
 
-from fastllie.images.files import SUFFIXES, is_complete
-from fastllie.images.photograph import Photograph
+from fastllie.images import tiffs
+from fastllie.images.files import is_complete
+from fastllie.images.formats import READ
+from fastllie.images.photograph import Photograph, Stored
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and links are POSIX's")
 
@@ -77,7 +81,33 @@ def headers(folder):
     files = {f"deep.{suffix}": (folder / f"deep.{suffix}").read_bytes() for suffix in ("png", "tif")}
     for name in files:
         (folder / name).unlink()
+    animation = {"save_all": True, "append_images": [rgb.rotate(90), rgb.rotate(180)], "duration": 50}
+    for suffix, needs in (("heic", "pillow_heif"), ("jxl", "pillow_jxl"), ("avif", ""), ("jp2", "")):
+        if needs and importlib.util.find_spec(needs) is None:
+            continue
+        if suffix == "avif" and not features.check("avif"):
+            continue
+        Photograph(np.asarray(rgb), extras).save(folder / f"rgb.{suffix}")
+        files[f"rgb.{suffix}"] = (folder / f"rgb.{suffix}").read_bytes()
+        (folder / f"rgb.{suffix}").unlink()
+    for name, stored in {"deflate": 8, "lzw16": 5, "packbits16": 32773}.items():
+        coding = {"order": ">", "big": name == "deflate", "compression": stored, "predictor": 2}
+        parts = tiffs.tags_for(extras, ">")
+        Photograph(deep.values, extras, stored=Stored("TIFF", coding, parts)).save(folder / "deep.tif")
+        files[f"{name}.tif"] = (folder / "deep.tif").read_bytes()
+    (folder / "deep.tif").unlink()
+    if importlib.util.find_spec("rawpy") is not None:
+        dng(folder / "a.dng", np.asarray(grey), 4000)
+        files["camera.dng"] = (folder / "a.dng").read_bytes()
+        (folder / "a.dng").unlink()
     return files | {
+        "animation.png": saved(rgb, "PNG", **animation),
+        "animation.webp": saved(rgb, "WEBP", **animation),
+        "pages.tif": saved(rgb, "TIFF", **animation),
+        "deep.ppm": b"P6 52 40 4095\n" + (deep.values >> 4).astype(">u2").tobytes(),
+        "plain.pgm": b"P2 52 40 1023\n" + " ".join(map(str, np.asarray(grey).ravel() >> 6)).encode(),
+        "plain.tga": saved(rgb, "TGA", compression="tga_rle"),
+        "segments.jpg": segments(saved(rgb, "JPEG", **extras)),
         "rgb.png": saved(rgb, "PNG", **extras),
         "palette.png": saved(photograph("P"), "PNG", transparency=3),
         "alpha.png": saved(photograph("LA"), "PNG"),
@@ -98,6 +128,17 @@ def headers(folder):
             photograph("P"), "GIF", save_all=True, append_images=[photograph("P").rotate(90)]
         ),
     }
+
+
+def segments(content):
+    """A JPEG with all that our parsers look at."""
+    resources = (
+        b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x04\x1c\x02P\0" + b"8BIM\x04\x0c\0\0\0\0\0\x02ab"
+    )
+    parts = b""
+    for marker, part in ((0xED, resources), (0xEB, b"JP\0\1c2pa"), (0xE2, b"MPF\0II*\0"), (0xFE, b"words")):
+        parts += struct.pack(">BBH", 0xFF, marker, len(part) + 2) + part
+    return content[:2] + parts + content[2:] + b"\0\0\0\x18ftypmp42" + bytes(50)
 
 
 def damaged(content, random):
@@ -208,6 +249,21 @@ def made(sound):
         "float.ppm": b"PF 4 4 -1.0\n" + b"\xff" * 192,
         "canvas.webp": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + b"\xff" * 6 + bytes(8),
         "length.webp": sound["lossy.webp"][:4] + b"\xff" * 4 + sound["lossy.webp"][8:],
+        "pages.gif": bytes(gif[:6] + b"\xff\x3f\xff\x3f" + gif[10:]),
+        "strips.tif": tiff(
+            **grey | {"t258": (3, 1, 16), "t278": (4, 1, 0), "t273": (4, 2**20, 8), "t279": (4, 2**20, 8)}
+        ),
+        "tiles16.tif": tiff(
+            **grey | {"t258": (3, 1, 16), "t322": (4, 1, 2**31), "t323": (4, 1, 1)},
+            t324=(4, 1, 8),
+            t325=(4, 1, 8),
+        ),
+        "wide16.tif": tiff(**grey | {"t258": (3, 1, 16), "t256": (4, 1, 2**31), "t279": (4, 1, 99)}),
+        "hollow16.tif": tiff(**grey | {"t258": (3, 1, 16), "t256": (4, 1, 14000), "t257": (4, 1, 14000)}),
+        "heads.heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\xff" * 300,
+        "huge.jxl": b"\xff\x0a" + b"\xfe" * 40,
+        "boxes.jxl": b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\0jxlc" * 9,
+        "words.dng": b"these are no words of a camera",
         "archive.png": archive.getvalue(),
         "archive-inside.png": sound["rgb.png"] + archive.getvalue(),
         "photo.png.gz.png": gzip.compress(sound["rgb.png"]),
@@ -306,10 +362,13 @@ def test_hostile_files(tmp_path):
     seconds, before, peak, written, failed = last
     read = {name for name, said in outcomes.items() if said[0] == "image"}
     candidates = {
-        name for name in outcomes if os.path.splitext(name)[1] in SUFFIXES and (folder / name).is_file()
+        name for name in outcomes if os.path.splitext(name)[1] in READ and (folder / name).is_file()
     }
-    assert {os.path.basename(path) for path in (*written, *failed)} == candidates
-    assert {os.path.basename(path) for path in written} <= read
+    # what cameras write becomes a TIFF
+    developed = {os.path.splitext(name)[0] + ".tif": name for name in candidates if name.endswith(".dng")}
+    done_of = {developed.get(os.path.basename(path), os.path.basename(path)) for path in written}
+    assert done_of | {os.path.basename(path) for path in failed} == candidates
+    assert done_of <= read
     assert sorted(os.listdir(out)) == sorted(os.path.basename(path) for path in written)
     assert all(is_complete(path) for path in written)
     assert seconds < 60

@@ -14,6 +14,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import api
+from fastllie.inference import loading
 from fastllie.inference.tiles import tiled
 
 # the copy of fastllie that these tests run on, for processes of their own
@@ -107,7 +108,7 @@ def test_tiles_bound_what_goes_through_the_network():
     assert seen == [(1, 3, 10, 9)] * 5 + [(2, 3, 10, 9)] * 2 + [(1, 3, 10, 9)] + [(1, 3, 9, 9)] * 10
 
 
-def test_images_that_hang_together_stay_whole():
+def test_images_whose_pixels_depend_on_the_whole_stay_whole():
     seen = []
 
     def model(x):
@@ -145,7 +146,7 @@ def test_batch_keeps_order_and_kinds(tmp_path):
 
 def test_batch_of_one_size_is_one_forward(monkeypatch):
     enhancer = fastllie.Enhancer()
-    network = api._cached("zerodce", enhancer._path, torch.device("cpu"), torch.float32, {})
+    network = loading.shared_network("zerodce", enhancer._run.path, torch.device("cpu"), torch.float32, {})
     seen = []
     hook = network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     enhancer.batch([RGB, RGB[:7], RGB, RGB])
@@ -257,14 +258,14 @@ def test_enhancer_reports_wrong_weights_at_once(tmp_path):
 def builds(monkeypatch):
     """The networks that were built for the cache, which starts empty."""
     built = []
-    real = api.checkpoint.build
+    real = loading.checkpoint.build
 
     def build(*arguments):
         built.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(api, "_models", type(api._models)())
-    monkeypatch.setattr(api.checkpoint, "build", build)
+    monkeypatch.setattr(loading, "_models", type(loading._models)())
+    monkeypatch.setattr(loading.checkpoint, "build", build)
     return built
 
 
@@ -276,7 +277,7 @@ def test_a_network_is_loaded_once(builds):
     fastllie.enhance(RGB, "zerodce++", scale=2)
     fastllie.enhance(RGB, dtype=torch.float64)
     assert len(builds) == 4
-    assert len(api._models) == 4
+    assert len(loading._models) == 4
 
 
 def test_a_changed_file_is_loaded_again(builds, tmp_path):
@@ -289,16 +290,16 @@ def test_a_changed_file_is_loaded_again(builds, tmp_path):
 
 
 def test_the_cache_is_bounded(builds):
-    for scale in range(1, api.CACHED_MODELS + 4):
+    for scale in range(1, loading.CACHED_MODELS + 4):
         fastllie.enhance(RGB[:4], "zerodce++", scale=scale)
-    assert len(api._models) == api.CACHED_MODELS
-    fastllie.enhance(RGB[:4], "zerodce++", scale=api.CACHED_MODELS + 3)
-    assert len(builds) == api.CACHED_MODELS + 3
+    assert len(loading._models) == loading.CACHED_MODELS
+    fastllie.enhance(RGB[:4], "zerodce++", scale=loading.CACHED_MODELS + 3)
+    assert len(builds) == loading.CACHED_MODELS + 3
 
 
 def test_threads_share_one_network(builds):
     want = fastllie.enhance(RGB)
-    api._models.clear()
+    loading._models.clear()
     builds.clear()
     results, start = [], threading.Barrier(8)
 

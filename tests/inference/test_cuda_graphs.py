@@ -8,8 +8,7 @@ import torch
 from helpers import refused, ship_random_weights
 
 import fastllie
-from fastllie import api
-from fastllie.inference import cuda_graphs
+from fastllie.inference import cuda_graphs, runner
 from fastllie.inference.cuda_graphs import Graphs
 
 
@@ -172,13 +171,13 @@ def weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["zerodce", "zerodce++"])
 def test_the_enhancer_records(method, recorder, monkeypatch, weights):
     """As on a GPU, with recordings that the CPU can make."""
-    monkeypatch.setattr(api, "Graphs", lambda: recorder)
-    monkeypatch.setattr(api, "_can_record", lambda x: True)
+    monkeypatch.setattr(runner, "Graphs", lambda: recorder)
+    monkeypatch.setattr(runner, "_can_record", lambda x: True)
     random = np.random.default_rng(0)
     frames = [random.integers(0, 90, (21, 30, 3), dtype=np.uint8) for _ in range(4)]
     for settings in ({}, {"strength": 0.5}, {"channels": "bgr"}, {"tile": 16}):
         plain = fastllie.Enhancer(method, cuda_graph=False, **settings)
-        assert plain._graphs is None
+        assert plain._run.graphs is None
         expected = [plain(image) for image in frames]
         enhancer = fastllie.Enhancer(method, **settings)
         recorder.__init__(Recording, Turns)
@@ -193,12 +192,12 @@ def test_the_enhancer_records(method, recorder, monkeypatch, weights):
 
 def test_what_is_not_recorded(weights):
     for settings in ({"cuda_graph": False}, {"compile": True}):
-        assert fastllie.Enhancer("zerodce", **settings)._graphs is None
+        assert fastllie.Enhancer("zerodce", **settings)._run.graphs is None
     # one kernel is one launch
-    assert fastllie.Enhancer("sci")._graphs is None
+    assert fastllie.Enhancer("sci")._run.graphs is None
     enhancer = fastllie.Enhancer("zerodce")
     for _ in range(3):
         enhancer(torch.rand(3, 8, 9))
-    assert not enhancer._graphs._seen
+    assert not enhancer._run.graphs._seen
     with refused(TypeError, "cuda_graph must be True or False, got 1"):
         fastllie.Enhancer("zerodce", cuda_graph=1)

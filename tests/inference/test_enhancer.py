@@ -16,8 +16,8 @@ from serving import HOME
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastllie
-from fastllie.images.batches import mean_luma
-from fastllie.inference import tiles
+from fastllie.inference import loading, tiles
+from fastllie.inference.levels import mean_luma
 from fastllie.inference.tiles import auto_tile, blended, tiled
 from fastllie.ops import default_backend
 
@@ -88,7 +88,7 @@ def test_overlapping_tiles_fade_over():
     columns = torch.linspace(0, 1, 100).expand(2, 3, 60, 100).contiguous()
     noisy = columns + 0.2 * torch.rand(columns.shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(blended(stretched, noisy, 100, 10), stretched(noisy))
-    # what hangs on no other pixel stays what it is
+    # what depends on no other pixel stays what it is
     torch.testing.assert_close(blended(torch.square, noisy, 30, 7), noisy.square(), rtol=0, atol=1e-6)
     seen.clear()
     got = blended(stretched, columns, 40, 20)
@@ -427,7 +427,7 @@ def test_what_cannot_be_compiled_is_an_error(monkeypatch):
 
 def test_a_stream_enhances_the_next_image_while_the_caller_is_busy():
     enhancer = fastllie.Enhancer("zerodce")
-    network = fastllie.api._cached("zerodce", enhancer._path, torch.device("cpu"), torch.float32, {})
+    network = loading.shared_network("zerodce", enhancer._run.path, torch.device("cpu"), torch.float32, {})
     threads, second = [], threading.Event()
 
     def called(module, inputs, output):
@@ -539,7 +539,7 @@ def test_workers_of_a_data_loader(own_weights, way):
 def test_a_fork_takes_no_lock_that_another_thread_held():
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system does not fork")
-    with fastllie.api._lock:
+    with loading.exclusively():
         process = multiprocessing.get_context("fork").Process(target=fastllie.enhance, args=(RGB, "sci"))
         process.start()
         process.join(60)
@@ -552,6 +552,7 @@ def test_a_fork_takes_no_lock_that_another_thread_held():
 def test_a_network_loaded_in_inference_mode_is_an_ordinary_one(tmp_path):
     path = write_weights(tmp_path / "w.safetensors", "zerodce", seed=9)
     with torch.inference_mode():
-        model = fastllie.Enhancer("zerodce", weights=path, device="cpu")._model(torch.device("cpu"))
-    # others could not tell that packed weights are still theirs, and would run layer by layer
+        enhancer = fastllie.Enhancer("zerodce", weights=path, device="cpu")
+    model = loading.shared_network("zerodce", enhancer._run.path, torch.device("cpu"), torch.float32, {})
+    # other modes share it
     assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))

@@ -14,6 +14,7 @@ import fastllie
 from fastllie import cli, metrics
 from fastllie.images.reading import read
 from fastllie.metrics import METRICS
+from fastllie.training.data import collect
 
 FAST = ["psnr", "ssim", "rise"]
 
@@ -339,3 +340,41 @@ def test_command_measures_lpips_where_it_has_weights(folders, capsys):
     want = float(metrics.lpips("x.png", "y.png", weights=weights))
     assert f"{want:.4f}" in capsys.readouterr().out
     assert want > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        (("low00690.png", "normal00690.jpg", "low00690.png"), None),
+        (("a_input.png", "a-gt.png", "a_input.png"), None),
+        (("below/low_1.png", "below/high_1.png", "below/low_1.png"), None),
+        (("00001_00_0.1s.png", "00001_00_10s.png", "run-00001.png"), r"\d{5}"),
+        (("x7-dark.png", "bright 7.png", "7 (1).png"), r"^\D*(\d)"),
+    ],
+)
+def test_images_are_paired_as_training_pairs_them(tmp_path, names, rule):
+    folders = [tmp_path / side for side in ("low", "normal", "results")]
+    for folder, name in zip(folders, names, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 16), (10, 20, 30)).save(folder / name)
+    low, normal, results = folders
+    found = fastllie.evaluate(results, normal, data=low, names=rule, metrics=["psnr", "rise"])
+    assert [row.image for row in found.rows] == [names[2].rsplit(".", 1)[0]]
+    assert not found.unmatched
+    if rule is None:
+        assert collect((low, normal)).layout == "paired"
+
+
+def test_rules_for_names_that_pair_nothing_or_too_much_are_named(tmp_path):
+    for name in ("a/x1.png", "a/y1.png", "b/z1.png", "b/none.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (24, 16)).save(tmp_path / name)
+    with refused(ValueError, "x1.png and", "y1.png have the same name"):
+        fastllie.evaluate(tmp_path / "a", tmp_path / "b", names=r"\d")
+    with refused(ValueError, "no image has the same name", "--names"):
+        fastllie.evaluate(tmp_path / "a", tmp_path / "b")
+    with refused(ValueError, "the rule for names '(' is no regular expression"):
+        fastllie.evaluate(tmp_path / "a", tmp_path / "b", names="(")
+    (tmp_path / "a/y1.png").unlink()
+    found = fastllie.evaluate(tmp_path / "a", tmp_path / "b", names=r"\d", metrics=["psnr"])
+    assert found.unmatched == (f"{tmp_path / 'b/none.png'}: the rule for names finds nothing in its name",)

@@ -196,7 +196,7 @@ def test_half_a_level_goes_up():
     half = (299 * red + 587 * green + 114 * blue) % 1000 == 500
     colours = np.stack([red[half], green[half], blue[half]], -1).astype(np.uint8)
     assert len(colours) > 1000
-    got = metrics.pixels.grey_levels(metrics.pixels.batch_of(colours[None]))[0, 0].numpy()
+    got = metrics.planes.grey_levels(metrics.planes.batch_of(colours[None]))[0, 0].numpy()
     assert np.array_equal(got, (colours.astype(int) @ [299, 587, 114] + 500) // 1000)
 
 
@@ -311,7 +311,7 @@ def test_niqe_features_are_the_published_ones():
 def test_niqe_is_the_distance_of_two_gaussians(luma):
     levels = textured()
     image = np.repeat(levels[..., None], 3, 2).astype(np.uint8)
-    model = metrics.read_pristine()
+    model = metrics.read_niqe_model()
     used = levels if luma == "grey" else np.rint(levels * 219 / 255 + 16)
     features = plain_features(used)[0]
     difference = features.mean(0) - model.mean.numpy()
@@ -355,7 +355,7 @@ def test_niqe_leaves_flat_blocks_out_and_wants_two():
 
 
 def test_pristine_models_from_files(tmp_path):
-    ours = metrics.read_pristine()
+    ours = metrics.read_niqe_model()
     assert ours.name == "fastllie"
     assert torch.equal(ours.covariance, ours.covariance.T)
     assert torch.linalg.eigvalsh(ours.covariance).min() > 0
@@ -394,7 +394,7 @@ def test_the_pristine_model_is_fitted_on_the_sharp_blocks(tmp_path, capsys):
         lines.append(f"{seed}.png,Author {seed},{licence}")
     (photos / "photos.csv").write_text("\n".join(lines))
     assert niqe_model.main(["--photos", str(photos), "-o", str(tmp_path / "out")]) == 0
-    model = metrics.read_pristine(tmp_path / "out" / "niqe.safetensors")
+    model = metrics.read_niqe_model(tmp_path / "out" / "niqe.safetensors")
     kept = []
     for seed in range(2):
         features, sharp = plain_features(textured(seed=seed))
@@ -404,8 +404,10 @@ def test_the_pristine_model_is_fitted_on_the_sharp_blocks(tmp_path, capsys):
     np.testing.assert_allclose(model.mean, kept.mean(0), atol=1e-6)
     np.testing.assert_allclose(model.covariance, np.cov(kept, rowvar=False), atol=1e-6)
     card = (tmp_path / "out" / "niqe.md").read_text()
-    assert "| 1.png | Author 1 | CC-BY-SA-3.0 |" in card
-    assert "2.png" not in card
+    listed = (tmp_path / "out" / "photographs.md").read_text()
+    assert "(photographs.md)" in card
+    assert "| 1.png | Author 1 | CC-BY-SA-3.0 |" in listed
+    assert "2.png" not in listed
     assert f"{len(kept)} blocks of" in card
     Image.new("RGB", (95, 300)).save(photos / "0.png")
     capsys.readouterr()

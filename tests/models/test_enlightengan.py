@@ -21,8 +21,9 @@ from serving import HOME
 import fastllie
 from fastllie import checkpoint, cli
 from fastllie.inference import tiles
-from fastllie.inference.tiles import Grid, on_grid
+from fastllie.inference.tiles import on_grid
 from fastllie.models import EnlightenGAN
+from fastllie.models.contract import Grid
 from fastllie.models.enlightengan import HALO, Discriminator, attention
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "enlightengan"
@@ -347,9 +348,9 @@ def test_halo_is_what_a_pixel_depends_on():
         seen = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
         reach = max(reach, 152 + place - int(seen[0]), int(seen[-1]) - 152 - place)
     assert 128 < reach <= HALO
-    assert EnlightenGAN(width=1).halo == HALO
-    assert EnlightenGAN(width=1, align_corners=True).halo is None
-    assert EnlightenGAN(width=1, halve_wide=True).halo is None
+    assert EnlightenGAN(width=1).contract.halo == HALO
+    assert EnlightenGAN(width=1, align_corners=True).contract.halo is None
+    assert EnlightenGAN(width=1, halve_wide=True).contract.halo is None
 
 
 # --- files
@@ -550,11 +551,11 @@ def test_the_whole_image_fades_where_tiles_cannot_be_exact(weights, options, mon
 
     monkeypatch.setattr(EnlightenGAN, "forward", watched)
     monkeypatch.setattr(
-        tiles, "CPU_BYTES", 640**2 * model.pixel_bytes / (4 if "halve_wide" in options else 1)
+        tiles, "CPU_BYTES", 640**2 * model.contract.grid.pixel_bytes / (4 if "halve_wide" in options else 1)
     )
     got = enhancer(frame)
     # a tile of a wide image is halved as the whole is
-    assert {how["wide"] for _, how in seen} == {"halve_wide" in options}
+    assert {how.get("wide") for _, how in seen} == {True if "halve_wide" in options else None}
     assert len(seen) > 2
     assert max(width for width, _ in seen) <= 640
     assert np.abs(got.astype(int) - whole).mean() < 1

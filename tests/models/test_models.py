@@ -354,7 +354,7 @@ def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
 
 
 def test_list_methods_is_sorted_and_whole():
-    wanted = ["enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
+    wanted = ["dawn", "enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
     assert fastllie.list_methods() == sorted(methods.METHODS) == wanted
 
 
@@ -363,7 +363,7 @@ def test_info_tells_the_truth(method):
     row = fastllie.info(method)
     model = methods.model_class(method)()
     assert row.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert row.halo == model.halo
+    assert row.halo == model.contract.halo
     assert row.weights[0].name == ("strong" if method == "sci" else "fastllie")
     for option in row.options:
         assert option.default in (None, getattr(model, option.name))

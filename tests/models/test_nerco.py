@@ -28,6 +28,7 @@ from fastllie.models.nerco import (
     strips,
 )
 from fastllie.models.nerco.model import extended, official_size, resized
+from fastllie.ops import working_set
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "nerco"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden/nerco is not here")
@@ -160,7 +161,7 @@ def test_networks_match_the_published(case, golden_networks):
 @pytest.mark.parametrize("case", "ab")
 def test_inference_matches_the_published(case, golden_networks, monkeypatch):
     file = f"nerco_full_infer_{case}.npz"
-    monkeypatch.setattr(strips, "CPU_STRIP", 0)
+    monkeypatch.setattr(working_set, "CPU_BYTES", 0)
     model = NeRCo(size_mode="official")
     model.Pre, model.H, model.G_A = (golden_networks[name] for name in ("Pre", "H", "G_A"))
     x = (signed(golden(file)["in_u8"]) + 1) / 2
@@ -281,7 +282,7 @@ def test_gradcheck(name):
 @pytest.mark.parametrize("size", [(8, 8), (12, 40), (44, 16), (100, 36)])
 @pytest.mark.parametrize("coordinates", networks.COORDINATES)
 def test_strips_are_the_whole(size, strip, coordinates, monkeypatch):
-    monkeypatch.setattr(strips, "CPU_STRIP", strip)
+    monkeypatch.setattr(working_set, "CPU_BYTES", strip)
     model, x = small(coordinates=coordinates), image(*size).contiguous(memory_format=_LAST)
     pre, mask = model.Pre(x), model.H.mask(x)
     masked = (torch.cat([x, pre], 1) * mask).contiguous(memory_format=_LAST)
@@ -296,7 +297,7 @@ def test_strips_are_the_whole(size, strip, coordinates, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("least", [4, 5, 7])
 def test_strips_of_any_height_are_the_whole(least, monkeypatch):
-    monkeypatch.setattr(strips, "CPU_STRIP", 0)
+    monkeypatch.setattr(working_set, "CPU_BYTES", 0)
     monkeypatch.setattr(strips, "LEAST_ROWS", least)
     model, x = small(), image(44, 12)
     whole = model.G_A(torch.cat([x, model.Pre(x)], 1) * model.H.mask(x))
@@ -305,7 +306,7 @@ def test_strips_of_any_height_are_the_whole(least, monkeypatch):
 
 @pytest.mark.parametrize("size", [(16, 12), (3, 7), (41, 30)])
 def test_the_logits_of_the_image_may_be_changed(size, monkeypatch):
-    monkeypatch.setattr(strips, "CPU_STRIP", 0)
+    monkeypatch.setattr(working_set, "CPU_BYTES", 0)
     model = small(in_logits=True)
     x = (image(*size, batch=2) + 1) / 2
     x[0, :, 0, 0], x[1, :, 0, 0] = 0, 1

@@ -283,10 +283,10 @@ def test_every_shape_is_kept_and_only_brightened(options, size):
 def test_halo_is_what_a_pixel_depends_on(options):
     torch.manual_seed(0)
     network = trained(SCI(**options)).double()
-    size = 2 * network.halo + 3
+    size = 2 * network.contract.halo + 3
     # several pictures: in one, a unit may be idle
     x = torch.rand(64, 3, size, size, dtype=torch.float64, requires_grad=True)
-    centre = network.halo + 1
+    centre = network.contract.halo + 1
     network.stage(x, x)[0][..., centre, centre].sum().backward()
     seen = x.grad.abs().sum((0, 1)) > 0
     assert not seen[0].any()
@@ -319,7 +319,7 @@ def test_own_block_is_shared_by_the_stages():
 
     block = Grey()
     network = SCI(block=block, calibrate=True)
-    assert (network.block, network.halo) == ("Grey", None)
+    assert (network.block, network.contract.halo) == ("Grey", None)
     y = torch.rand(1, 3, 8, 8)
     stages = network.stages(y, 2)
     sum(r.mean() for r in stages.enhanced).backward()
@@ -363,7 +363,7 @@ def test_one_kernel_gives_what_the_layers_give(options, size):
     torch.manual_seed(0)
     network = trained(SCI(**options))
     x = torch.rand(2, 3, *size)
-    assert network.streams
+    assert network.contract.one_pass
     layers = network(x)
     assert layers.requires_grad
     with torch.no_grad():
@@ -384,7 +384,7 @@ def test_gradients_training_and_other_networks_go_through_the_layers(monkeypatch
     with torch.no_grad():
         network(x)
         for other in (SCI(blocks=2), SCI(channels=4), SCI(block="ruas")):
-            assert not other.streams
+            assert not other.contract.one_pass
             trained(other)(x)
         with pytest.raises(AssertionError, match="the kernel has no gradient"):
             trained(network)(x)
@@ -551,7 +551,7 @@ def test_our_layout_tells_the_whole_network(tmp_path, options):
     metadata = {"method": "sci", "padding": network.padding, "blocks": str(network.blocks)}
     checkpoint.write(tmp_path / "w.safetensors", network.state_dict(), metadata)
     loaded = fastllie.load("sci", tmp_path / "w.safetensors")
-    for name in ("block", "blocks", "channels", "padding", "halo"):
+    for name in ("block", "blocks", "channels", "padding", "contract"):
         assert getattr(loaded, name) == getattr(network, name), name
     x = torch.rand(1, 3, 30, 40)
     with torch.no_grad():

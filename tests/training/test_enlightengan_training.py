@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 from helpers import picture, refused
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fastllie
 from fastllie import cli
 from fastllie.models.enlightengan import attention
-from fastllie.training import losses, recipes
-from fastllie.training.data import Batch, collect, open_source
-from fastllie.training.data.source import Unpaired, UnpairedExposures
+from fastllie.training import recipes
+from fastllie.training.data import Batch
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.losses.adversarial import feature_distance, least_squares, relativistic
 from fastllie.training.losses.vgg import VGG16
-from fastllie.training.recipes import ENLIGHTENGAN_PUBLISHED, EnlightenGANRecipe, Synthesis
+from fastllie.training.recipes import ENLIGHTENGAN_PUBLISHED, EnlightenGANRecipe
 from fastllie.training.trainer import Hooks, Pace, fit
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "enlightengan"
@@ -41,15 +39,6 @@ TINY = EnlightenGANRecipe(
     precision="float32",
 )
 SMALL = {"width": 2, "discriminator_width": 2, "size": 32, "patch": 16, "batch": 2, "vgg": "random"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Such small pictures are not worth a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -373,215 +362,6 @@ def test_recipes_refuse_what_no_run_can_have():
         task().step([batch()._replace(normal=torch.rand(2, 3, 48, 32))])
     with refused(ValueError, "cuda_graph"):
         task(replace(TINY, cuda_graph=True))
-
-
-# --- our own losses
-
-
-def scene(seed=0):
-    """A dark picture of smooth colours, with black in it."""
-    coarse = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return torch.nn.functional.interpolate(coarse.square() * 0.15, (48, 64), mode="bilinear")
-
-
-def test_a_gain_keeps_colours_and_contrast_and_haze_does_not():
-    x = scene()
-    haze = 0.4 + x
-    blue = 4 * x + torch.tensor([0.0, 0.0, 0.2], dtype=x.dtype).view(3, 1, 1)
-    assert losses.contrast_consistency(4 * x, x) < 1e-4
-    assert losses.contrast_consistency(haze, x) > 0.01
-    gains = torch.where(torch.arange(64) < 32, 2.0, 8.0)
-    assert losses.contrast_consistency(gains * x, x) > 0.05
-    assert losses.chroma_consistency(4 * x, x) < 1e-7
-    assert losses.chroma_consistency(blue, x) > 0.005
-    # a gamma is one exponent for the image, within what is allowed
-    assert losses.contrast_consistency((x + 1e-3) ** 0.8, x) < 0.3 * losses.contrast_consistency(haze, x)
-    assert losses.overshoot(4 * x, x) == 0
-    assert losses.overshoot(x + 1, x) > 0.02
-    assert losses.overshoot(x + 1, x + 1) == 0
-    for loss in (losses.contrast_consistency, losses.chroma_consistency):
-        black = torch.zeros_like(x)
-        assert loss(black, black) == 0
-        assert torch.isfinite(loss(-x, x))
-
-
-def test_dimness_counts_what_an_image_lacks_of_normal_light():
-    x = torch.stack([torch.full((3, 8, 6), level, dtype=torch.float64) for level in (0.13, 0.43, 0.9)])
-    x[0, :, :4] += 0.05
-    x[0, :, 4:] -= 0.05
-    torch.testing.assert_close(losses.dimness(x), torch.tensor(0.3**2 / 3, dtype=torch.float64))
-    x.requires_grad_()
-    losses.dimness(x).backward()
-    assert (x.grad[0] < 0).all()
-    assert (x.grad[1:] == 0).all()
-
-
-def test_one_gain_is_smooth_and_a_chequerboard_is_not():
-    x = scene()[:1, :, :12, :10].clamp(0.05, 0.6)
-    places = torch.arange(12)[:, None] + torch.arange(10)
-    for gain, expected in ((torch.tensor(0.7), 0.0), (0.1 * (-1.0) ** places, 2 * 0.2**2)):
-        y = torch.sigmoid(torch.logit(x) + 2 * gain.to(x.dtype))
-        torch.testing.assert_close(losses.gain_smoothness(y, x), torch.tensor(expected, dtype=x.dtype))
-    y = (0.4 + 0.5 * x).requires_grad_()
-    assert torch.autograd.gradcheck(lambda y: losses.gain_smoothness(y, x), y)
-    # beyond black and white there is nothing to differ
-    assert losses.gain_smoothness(torch.full_like(x, 2.0), torch.ones_like(x)) == 0
-
-
-def test_the_gradients_of_our_losses_are_right():
-    x = scene()[:1, :, :16, :24]
-    # a leaf that nothing detached hangs on: ratio and exponent are constants to the gradient
-    y = (0.4 + x).requires_grad_()
-    grad = torch.autograd.grad(losses.chroma_consistency(y, x), y)[0]
-    grey = torch.nn.functional.avg_pool2d(y, 4).mean(1, keepdim=True).detach()
-    ratio = (grey / torch.nn.functional.avg_pool2d(x, 4).mean(1, keepdim=True).clamp(min=2 / 255)).clamp(0, 6)
-
-    def fixed(y):
-        a, b = (torch.nn.functional.avg_pool2d(image, 4) for image in (y, x))
-        return ((a - a.mean(1, keepdim=True)) - ratio * (b - b.mean(1, keepdim=True))).square().mean()
-
-    assert torch.autograd.gradcheck(fixed, y)
-    torch.testing.assert_close(grad, torch.autograd.grad(fixed(y), y)[0])
-    # haze is to be taken away: less light where it is darkest
-    grad = torch.autograd.grad(losses.contrast_consistency(y, x), y)[0].sum(1)
-    darkest, brightest = (x.mean(1) < x.mean(1).quantile(0.2)), (x.mean(1) > x.mean(1).quantile(0.8))
-    assert grad[darkest].sum() > 0 > grad[brightest].sum()
-
-
-def test_our_losses_need_cells():
-    for loss, size in ((losses.chroma_consistency, 4), (losses.contrast_consistency, 16)):
-        x = torch.rand(1, 3, size - 1, 20)
-        with refused(ValueError, loss.__name__):
-            loss(x, x)
-    made = task(replace(TINY, chroma=1.0, contrast=1.0, overshoot=1.0, dimness=1.0, identity=1.0))
-    found = made.step([batch()])
-    assert {"chroma", "contrast", "overshoot", "dimness", "identity"} <= found.keys() & set(made.loss_names())
-
-
-# --- the sources
-
-
-def photographs(count, low, high, size=(48, 40)):
-    """Each of one colour, so that a crop tells its photograph."""
-    return [
-        torch.full(
-            (size[1], size[0], 3), round(low + (high - low) * index / max(1, count - 1)), dtype=torch.uint8
-        )
-        for index in range(count)
-    ]
-
-
-def source(low=3, normal=5, **settings):
-    settings = {"size": 32, **settings}
-    return Unpaired(photographs(low, 10, 60), 2, 0, normal=photographs(normal, 150, 250), **settings)
-
-
-def shown(images):
-    return [round(255 * float(image.mean())) for image in images]
-
-
-def test_a_pass_shows_the_larger_side_once():
-    made = source()
-    assert made.steps_per_epoch == 3
-    assert made.photographs == 8
-    dark = [level for step in range(3) for level in shown(made.batch(step).x)]
-    assert sorted(dark) == sorted([10, 35, 60, 10, 35])
-    assert sum(made.size(step) for step in range(3)) == 5
-    assert [len(made.names(step)) for step in range(3)] == [2, 2, 1]
-
-
-def test_the_normal_side_is_drawn_or_goes_by_index():
-    def pairs(made, passes=4):
-        found = set()
-        for step in range(3 * passes):
-            given = made.batch(step)
-            found |= set(zip(shown(given.x), shown(given.normal), strict=True))
-        return found
-
-    assert len(pairs(source(by_index=True))) == 5
-    assert len(pairs(source())) > 8
-
-
-def test_a_share_of_the_dark_side_is_darkened_further():
-    made = source(low=5, normal=5, dark_share=0.5)
-    factors = []
-    for step in range(60):
-        given = made.batch(step)
-        before = given.x if given.undarkened is None else given.undarkened
-        assert given.target is given.x
-        factors += (before.mean((1, 2, 3)) / given.x.mean((1, 2, 3))).tolist()
-    darker = [factor for factor in factors if factor > 1.001]
-    assert 0.35 < len(darker) / len(factors) < 0.65
-    assert min(darker) >= 1.99
-    assert max(darker) <= 4.01
-    assert source(dark_share=0.0).batch(0).undarkened is None
-
-
-def test_parts_are_the_whole_and_mirrors_are_seen():
-    ramp = torch.arange(48, dtype=torch.uint8)[None, :, None].expand(40, 48, 3).contiguous()
-    steep = (3 * torch.arange(40, dtype=torch.uint8))[:, None, None].expand(40, 48, 3).contiguous()
-    made = Unpaired([ramp] * 4, 4, 0, normal=[steep] * 4, size=32, flips=True, dark_share=0.5)
-    mirrored, upside = set(), set()
-    for step in range(8):
-        whole = made.batch(step)
-        parts = [made.batch(step, part, 3) for part in range(3)]
-        for name in ("x", "target", "normal"):
-            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
-        mirrored |= {bool(row[0] > row[-1]) for row in whole.x[:, 0, 0]}
-        upside |= {bool(column[0] > column[-1]) for column in whole.normal[:, 0, :, 0]}
-    assert mirrored == upside == {True, False}
-
-
-def test_dark_frames_are_made_of_others_than_the_normal_ones():
-    made = UnpairedExposures(
-        photographs(3, 100, 110), Synthesis(bright_share=0.0), 16, 4, 0, normal=photographs(2, 150, 160)
-    )
-    given = made.batch(0)
-    assert given.normal.shape == given.x.shape == (4, 3, 16, 16)
-    assert set(shown(given.normal)) <= {150, 160}
-    assert given.x.mean() < 0.3
-    # what the dark frames should become is known, and scores the run
-    assert given.target.mean() > given.x.mean()
-    halves = [made.batch(0, part, 2) for part in range(2)]
-    assert torch.equal(torch.cat([half.normal for half in halves]), given.normal)
-    assert made.photographs == 5
-
-
-def test_every_second_step_may_be_wide():
-    synthesis = Synthesis(bright_share=0.0, zoom=2.0, wide_steps=True)
-    ramps = [torch.arange(64, dtype=torch.uint8)[None, :, None].expand(70, 64, 3).contiguous()] * 3
-    made = UnpairedExposures(ramps, synthesis, 32, 8, 0, normal=ramps)
-    for step, (count, side) in enumerate(((8, 32), (2, 64), (8, 32), (2, 64))):
-        given = made.batch(step)
-        assert given.x.shape == given.target.shape == given.normal.shape == (count, 3, side, side)
-        assert made.size(step) == len(made.names(step)) == count
-        # as many pixels of the photograph as the frame is wide, at least
-        spread = (given.normal.amax((2, 3)) - given.normal.amin((2, 3)))[:, 0] * 255
-        assert (spread >= side - 1.5).all()
-        halves = [made.batch(step, part, 2) for part in range(2)]
-        assert torch.equal(torch.cat([half.x for half in halves]), given.x)
-    assert UnpairedExposures(ramps, synthesis, 32, 2, 0, normal=ramps).size(1) == 1
-    with refused(ValueError, "wide_steps needs a zoom of at least 2", "1.5"):
-        Synthesis(zoom=1.5, wide_steps=True)
-
-
-def test_a_folder_alone_is_divided(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index, level in enumerate((20, 120, 130, 140, 150, 250)):
-        Image.new("RGB", (40, 36), (level,) * 3).save(folder / f"{index}.png")
-    recipe = replace(TINY, synthesis=Synthesis())
-    made = open_source(collect(folder), recipe, 0, cache=tmp_path / "cache", device=torch.device("cpu"))
-    levels = {level for step in range(20) for level in shown(made.batch(step).normal)}
-    assert levels == {120, 140}
-    names = {name for step in range(20) for name in made.names(step)}
-    assert names == {"0.png", "2.png", "4.png", "5.png"}
-    with refused(ValueError, "both sides"):
-        open_source(collect(folder), TINY, 0, cache=tmp_path / "cache", device=torch.device("cpu"))
-    for name in ("1", "2", "3", "4"):
-        (folder / f"{name}.png").unlink()
-    with refused(ValueError, "at least two photographs", "found 0 of 2"):
-        open_source(collect(folder), recipe, 0, cache=tmp_path / "cache", device=torch.device("cpu"))
 
 
 # --- whole runs

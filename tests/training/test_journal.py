@@ -263,6 +263,33 @@ def test_bar_is_drawn_ten_times_a_second_at_most(tmp_path, monkeypatch):
     assert "1000/1000" in terminal.rows(100)[0], "the last step is always shown"
 
 
+def test_bar_begins_at_step_0_and_shows_steps_that_are_not_logged(tmp_path, monkeypatch):
+    clock, terminal = Clock(monkeypatch), Terminal(monkeypatch)
+    with Journal(tmp_path, total_steps=100) as journal:
+        assert "]   0/100  begins" in terminal.rows(100)[0]
+        assert journal.due
+        clock.now += 1
+        journal.show(1, {"total": 0.5, "gradient": 2.0}, images=8, seconds=1.0)
+        assert "]   1/100  2 min left  8.0 images/s  total 0.5000" in terminal.rows(100)[0]
+        assert not journal.due
+        clock.now += 1
+        assert journal.due
+    assert not (tmp_path / LOG).exists()
+
+
+def test_lines_come_at_the_first_step_and_every_few_seconds(tmp_path, monkeypatch):
+    clock, lines = Clock(monkeypatch), []
+    with Journal(tmp_path, total_steps=100, progress=lines.append) as journal:
+        for step in range(1, 31):
+            clock.now += 1
+            if journal.due:
+                journal.show(step, {"total": 0.5}, images=8, seconds=1.0 * step)
+    assert [line.split("  ")[0] for line in lines] == [f"step {step}/100" for step in (1, 6, 11, 16, 21, 26)]
+    assert lines[1] == "step 6/100  total 0.5000  1.3 images/s  2 min left"
+    with Journal(tmp_path, total_steps=100) as journal:
+        assert not journal.due, "nobody listens"
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     lines = []
     with Journal(tmp_path, total_steps=40, progress=lines.append) as journal:

@@ -3,9 +3,6 @@
 import importlib.util
 import json
 import os
-import random as python_random
-import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import picture, refused
-from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from test_trainer import free_port
+from safetensors.torch import load_file
+from test_clip import clip_shapes
+from test_parallel import free_port
 
 import fastllie
 from fastllie import cli
 from fastllie.models.nerco import edge_map, edges, networks
 from fastllie.training import losses, recipes
-from fastllie.training.data import Batch, collect, open_source
-from fastllie.training.data.source import Unpaired
-from fastllie.training.losses import clip
+from fastllie.training.data import Batch
+from fastllie.training.losses import clip, clip_towers
 from fastllie.training.losses.adversarial import verdict
-from fastllie.training.losses.clip import ClipReader, encode_text, load_reader, text_loss
-from fastllie.training.losses.pool import Pool
+from fastllie.training.losses.clip import ClipReader, encode_text, text_loss
 from fastllie.training.nerco import JUDGES, POOLS, NeRCoTask
 from fastllie.training.parallel import join
 from fastllie.training.recipes import NERCO, NERCO_PUBLISHED, NeRCoLossWeights, Synthesis
@@ -49,17 +44,6 @@ NARROW = {
     "squeeze": 32,
 }
 TINY = replace(NERCO_PUBLISHED, **NARROW, batch=2, steps=4, epochs=None, pool=2, precision="float32")
-# of the tiny CLIP
-TEXT_WIDTH, FEATURES = 64, 32
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Such small pictures are not worth a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def golden(name):
@@ -91,66 +75,12 @@ def drawn():
     return module
 
 
-def clip_shapes(width=8, size=224, words=49408):
-    """Names and shapes of a tiny CLIP's tensors, and whether they belong to a norm."""
-    tower = clip.ImageTower(width, (1, 1, 1, 1), size, FEATURES)
-    norms = {name for name, module in tower.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
-    found = {
-        f"visual.{key}": (value.shape, key.rpartition(".")[0] in norms)
-        for key, value in tower.state_dict().items()
-        if value.is_floating_point()
-    }
-    wide = TEXT_WIDTH
-    for block in range(2):
-        name = f"transformer.resblocks.{block}"
-        found |= {
-            f"{name}.{key}": (shape, "ln_" in key)
-            for key, shape in {
-                "attn.in_proj_weight": (3 * wide, wide),
-                "attn.in_proj_bias": (3 * wide,),
-                "attn.out_proj.weight": (wide, wide),
-                "attn.out_proj.bias": (wide,),
-                "ln_1.weight": (wide,),
-                "ln_1.bias": (wide,),
-                "ln_2.weight": (wide,),
-                "ln_2.bias": (wide,),
-                "mlp.c_fc.weight": (4 * wide, wide),
-                "mlp.c_fc.bias": (4 * wide,),
-                "mlp.c_proj.weight": (wide, 4 * wide),
-                "mlp.c_proj.bias": (wide,),
-            }.items()
-        }
-    found |= dict.fromkeys(("ln_final.weight", "ln_final.bias"), ((wide,), True))
-    return found | {
-        "token_embedding.weight": ((words, wide), False),
-        "positional_embedding": ((77, wide), False),
-        "text_projection": ((wide, FEATURES), False),
-        "logit_scale": ((), False),
-    }
-
-
 @pytest.fixture(scope="module")
 def golden_clip(drawn):
     return {
         key: torch.from_numpy(np.array(drawn.value("CLIP", key, tuple(shape), norm)))
         for key, (shape, norm) in clip_shapes().items()
     }
-
-
-def random_clip(seed=0):
-    """A state dict of a tiny CLIP for images of 64 pixels."""
-    random = torch.Generator().manual_seed(seed)
-    found = {}
-    for key, (shape, norm) in clip_shapes(4, 64).items():
-        value = torch.randn(shape, generator=random)
-        if norm:
-            value = (value.abs() if "var" in key else 0.1 * value) + ("weight" in key)
-        elif len(shape) == 4:
-            value = value * (2 / np.prod(shape[1:])) ** 0.5
-        else:
-            value = 0.1 * value
-        found[key] = value
-    return {**found, "logit_scale": torch.tensor(2.3)}
 
 
 # --- the published losses
@@ -183,21 +113,9 @@ def test_the_rate_is_the_published_one():
 
 
 @needs_golden
-def test_the_pool_gives_the_published_sequence():
-    pool, shown, random = Pool(5), [], python_random.Random(7)
-    for query in range(60):
-        image = torch.full((1, 3, 1, 1), float(query))
-        old = random.random() > 0.5 if len(pool.images) == 5 else False
-        places = [random.randint(0, 4) if old else None]
-        shown.append(int(pool.shown(image, places)[0, 0]))
-        pool.keep(image, places)
-    assert shown == golden("nerco_losses.npz")["out_image_pool_sequence"].tolist()
-
-
-@needs_golden
 def test_tiny_clip_reads_as_the_published_one(golden_clip):
     arrays, allowed = golden("nerco_clip_tiny.npz"), tolerances("nerco_clip_tiny.npz")
-    tower = clip._tower(golden_clip, "the tiny CLIP")
+    tower = clip_towers.tower_of(golden_clip, "the tiny CLIP")
     features = encode_text(golden_clip, clip._tokens(clip.PROMPTS))
     agrees(features, "text_features", arrays, allowed)
     reader = ClipReader(tower, features, 10.0, "official")
@@ -217,7 +135,7 @@ def test_tiny_clip_reads_as_the_published_one(golden_clip):
 def test_a_whole_step_is_the_published_one(drawn, golden_clip, monkeypatch):
     arrays, allowed = golden("nerco_train_step.npz"), tolerances("nerco_train_step.npz")
     reader = ClipReader(
-        clip._tower(golden_clip, "the tiny CLIP"),
+        clip_towers.tower_of(golden_clip, "the tiny CLIP"),
         encode_text(golden_clip, clip._tokens(clip.PROMPTS)),
         10.0,
         "official",
@@ -603,47 +521,7 @@ def test_recipes_refuse_what_no_run_can_have():
     assert NERCO.synthesis is not None
 
 
-# --- the pools
-
-
-def test_a_pool_fills_and_then_shows_old_images_half_of_the_time():
-    pool, random = Pool(4), np.random.default_rng(0)
-    old = 0
-    for step in range(300):
-        images = torch.full((2, 1, 1, 1), float(step)) + torch.tensor([0.0, 0.5]).view(2, 1, 1, 1)
-        places = pool.draws(random, 2)
-        shown = pool.shown(images, places)
-        if step < 2:
-            assert shown is images
-        known = [float(image) for image in pool.images]
-        for image, new, place in zip(shown.flatten(), images.flatten(), places, strict=True):
-            assert float(image) == float(new) if place is None else float(image) == known[place]
-        old += sum(place is not None for place in places)
-        pool.keep(images, places)
-        assert len(pool.images) == min(4, 2 * step + 2)
-        replaced = [place for place in places if place is not None]
-        assert all(float(pool.images[place]) >= step for place in replaced)
-    assert 0.42 < old / 600 < 0.58
-    # more images than there is room for
-    pool = Pool(3)
-    places = pool.draws(random, 5)
-    assert places == [None] * 5
-    pool.keep(torch.arange(5.0).view(5, 1, 1, 1), places)
-    assert [float(image) for image in pool.images] == [0, 1, 2]
-    empty = Pool(0)
-    assert empty.draws(random, 3) == [None] * 3
-    empty.keep(torch.zeros(3, 1, 1, 1), [None] * 3)
-    assert empty.images == []
-
-
 # --- the text loss
-
-
-@pytest.fixture(scope="module")
-def clip_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
-    save_file(random_clip(), path)
-    return path
 
 
 def gradients(recipe, reader=None):
@@ -689,184 +567,6 @@ def test_gradients_of_a_reader_are_those_of_the_whole_graph():
     ):
         if q.grad is not None:
             torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=1e-3, msg=name)
-
-
-def test_clip_is_read_from_any_of_its_files(clip_file, tmp_path, monkeypatch):
-    images = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    wanted = load_reader(clip_file)(images)
-    state = random_clip()
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "t.pth")
-    torch.testing.assert_close(load_reader(tmp_path / "t.pth")(images), wanted)
-    monkeypatch.setenv(clip.VARIABLE, str(clip_file))
-    torch.testing.assert_close(load_reader(None)(images), wanted)
-    # as CLIP's own preparation, but for the crop
-    reader = load_reader(clip_file)
-    flat = reader.prepared(torch.full((1, 3, 50, 60), 0.2))[0].mean((1, 2))
-    torch.testing.assert_close(flat, (0.6 - torch.tensor(clip._MEAN)) / torch.tensor(clip._STD))
-    raw = load_reader(clip_file, preprocess="official").prepared(torch.full((1, 3, 50, 60), 0.2))
-    torch.testing.assert_close(raw, torch.full((1, 3, 64, 64), 0.2))
-    assert not any(value.requires_grad for value in reader.parameters())
-
-
-def test_an_archive_of_a_program_gives_its_tensors(tmp_path):
-    class Holder(torch.nn.Module):
-        def __init__(self, state):
-            super().__init__()
-            for key, value in state.items():
-                *path, name = key.split(".")
-                module = self
-                for part in path:
-                    if not hasattr(module, part):
-                        module.add_module(part, torch.nn.Module())
-                    module = getattr(module, part)
-                module.register_buffer(name, value)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-    state = {key: value.half() if value.dim() == 4 else value for key, value in random_clip().items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(Holder(state)).save(str(tmp_path / "archive.pt"))
-    images = torch.rand(1, 3, 30, 30)
-    plain = tmp_path / "plain.safetensors"
-    save_file(state, plain)
-    archived = load_reader(tmp_path / "archive.pt")
-    torch.testing.assert_close(archived(images), load_reader(plain)(images))
-
-
-def test_text_features_stand_for_prompts(clip_file, tmp_path):
-    images = torch.rand(1, 3, 30, 30)
-    own = encode_text(random_clip(), clip._tokens(clip.PROMPTS))
-    np.save(tmp_path / "text.npy", own.numpy())
-    save_file({"text": own}, tmp_path / "text.safetensors")
-    torch.save(own, tmp_path / "text.pt")
-    wanted = load_reader(clip_file)(images)
-    for features in (own, tmp_path / "text.npy", tmp_path / "text.safetensors", tmp_path / "text.pt"):
-        torch.testing.assert_close(load_reader(clip_file, text_features=features)(images), wanted)
-    # an image tower alone will do then
-    visual = {key: value for key, value in random_clip().items() if key.startswith(("visual", "logit"))}
-    save_file(visual, tmp_path / "visual.safetensors")
-    torch.testing.assert_close(
-        load_reader(tmp_path / "visual.safetensors", text_features=own)(images), wanted
-    )
-    with refused(ValueError, "no text tower"):
-        load_reader(tmp_path / "visual.safetensors")
-    with refused(ValueError, "(2, 32), got (3, 32)"):
-        load_reader(clip_file, text_features=torch.zeros(3, 32))
-    with refused(FileNotFoundError, "no such file of text features"):
-        load_reader(clip_file, text_features=tmp_path / "none.npy")
-    save_file({"a": own, "b": own.clone()}, tmp_path / "two.safetensors")
-    with refused(ValueError, "holds 2 tensors"):
-        load_reader(clip_file, text_features=tmp_path / "two.safetensors")
-    (tmp_path / "text.txt").write_text("")
-    with refused(ValueError, "ends in .npy"):
-        load_reader(clip_file, text_features=tmp_path / "text.txt")
-
-
-class OpenClip:
-    """What of open_clip is used, with a tiny model."""
-
-    @staticmethod
-    def create_model(name, *, pretrained, force_quick_gelu):
-        assert (name, pretrained, force_quick_gelu) == ("RN50", "openai", True)
-
-        class Model:
-            def state_dict(self):
-                return random_clip()
-
-        return Model()
-
-    @staticmethod
-    def get_tokenizer(name):
-        assert name == "RN50"
-        return lambda prompts: torch.tensor([[49406, len(prompt), 49407, 0] for prompt in prompts])
-
-
-def test_open_clip_gives_weights_and_tokens_where_it_is_installed(clip_file, monkeypatch):
-    images = torch.rand(1, 3, 30, 30)
-    monkeypatch.setitem(sys.modules, "open_clip", None)
-    with refused(ImportError, "pip install open_clip_torch"):
-        load_reader("open_clip")
-    with refused(ImportError, "text_features instead of prompts"):
-        load_reader(clip_file, prompts=("night", "day"))
-    monkeypatch.setitem(sys.modules, "open_clip", OpenClip)
-    torch.testing.assert_close(load_reader("open_clip")(images), load_reader(clip_file)(images))
-    other = load_reader(clip_file, prompts=("night", "day"))(images)
-    assert not torch.allclose(other, load_reader(clip_file)(images))
-    with refused(ValueError, "prompts must be two"):
-        load_reader(clip_file, prompts=("night",))
-
-
-def test_files_that_are_no_clip_are_told(clip_file, tmp_path, monkeypatch):
-    monkeypatch.delenv(clip.VARIABLE, raising=False)
-    with refused(FileNotFoundError, "clip_weights=PATH", "open_clip", "reader=", "text_loss=None"):
-        load_reader(None)
-    with refused(FileNotFoundError, "no such file of CLIP's weights"):
-        load_reader(tmp_path / "none.pt")
-    (tmp_path / "RN50.pt").write_bytes(b"else")
-    with refused(ValueError, "is not OpenAI's RN50.pt", clip.RN50_SHA256):
-        load_reader(tmp_path / "RN50.pt")
-    (tmp_path / "bad.pt").write_bytes(b"else")
-    with refused(ValueError, "no readable file of CLIP's weights"):
-        load_reader(tmp_path / "bad.pt")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with refused(ValueError, "holds a list"):
-        load_reader(tmp_path / "list.pth")
-    (tmp_path / "clip.bin").write_bytes(b"")
-    with refused(ValueError, "ends in .pt"):
-        load_reader(tmp_path / "clip.bin")
-    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with refused(ValueError, "no ResNet of CLIP", "visual.conv3.weight"):
-        load_reader(tmp_path / "other.safetensors")
-    state = random_clip()
-    state["visual.layer2.0.conv1.weight"] = torch.zeros(3, 3, 1, 1)
-    save_file(state, tmp_path / "odd.safetensors")
-    with refused(ValueError, "visual.layer2.0.conv1.weight missing or of other sizes"):
-        load_reader(tmp_path / "odd.safetensors")
-    with refused(ValueError, "preprocess must be one of"):
-        load_reader(clip_file, preprocess="none")
-
-
-# --- the sources
-
-
-def test_photographs_are_squeezed_mirrored_and_never_turned(tmp_path):
-    for side, levels in (("low", (10, 20, 30)), ("normal", (150, 160, 170, 180, 190))):
-        (tmp_path / side).mkdir()
-        for level in levels:
-            # brighter to the right and to the bottom
-            across = np.linspace(0, 20, 60)[None] + np.linspace(0, 40, 36)[:, None] + level
-            picture_of(across).save(tmp_path / side / f"{level}.png")
-    recipe = replace(TINY, size=32)
-    pairs = collect((tmp_path / "low", tmp_path / "normal"), paired=False)
-    made = open_source(pairs, recipe, 0, cache=tmp_path / "cache", device=torch.device("cpu"))
-    assert isinstance(made, Unpaired)
-    assert made.steps_per_epoch == 3
-    found = [made.batch(step) for step in range(24)]
-    assert {tuple(given.x.shape[1:]) for given in found} == {(3, 32, 32)}
-    rows = torch.cat([given.normal[:, 0] for given in found])
-    assert (rows[:, -1].mean(1) > rows[:, 0].mean(1)).all()
-    mirrored = rows[:, :, 0].mean(1) > rows[:, :, -1].mean(1)
-    assert 0.2 < float(mirrored.float().mean()) < 0.8
-    beside = {
-        (round(float(x) * 255), round(float(n) * 255))
-        for given in found
-        for x, n in zip(given.x.mean((1, 2, 3)), given.normal.mean((1, 2, 3)), strict=True)
-    }
-    assert len(beside) > 8
-    # the published filter, not that of the other methods
-    whole = collect(tmp_path / "low").low[0].image()
-    straight = np.asarray(whole.resize((32, 32), 3))
-    dark = [given.x[i] for given in found for i in range(len(given.x))]
-    assert any(
-        torch.equal((image.permute(1, 2, 0) * 255).round().byte(), torch.from_numpy(straight.copy()))
-        for image in dark
-    )
-
-
-def picture_of(levels):
-    return Image.fromarray(np.repeat(levels.round().astype(np.uint8)[..., None], 3, 2))
 
 
 # --- whole runs

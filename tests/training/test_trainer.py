@@ -2,27 +2,18 @@
 
 import math
 import os
-import platform
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import refused
 from safetensors.torch import load_file
 
-from fastllie.training import recipes
 from fastllie.training.data import Batch
-from fastllie.training.parallel import Parallel, join
 from fastllie.training.recipes import LossWeights, Recipe
-from fastllie.training.sci import SCITask
-from fastllie.training.task import resolve_precision
 from fastllie.training.trainer import Hooks, Interrupted, Pace, ahead, fit
 from fastllie.training.zerodce import CurveTask
 
@@ -69,6 +60,8 @@ class Batches:
 
 class Log:
     """A journal that remembers."""
+
+    due = False
 
     def __init__(self):
         self.lines = []
@@ -126,22 +119,44 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
-    [({"clip": 2.0}, "recipe"), ({"steps": 8}, "recipe"), ({"precision": "bfloat16"}, "recipe")],
+    ("changes", "named"),
+    [
+        ({"clip": 2.0}, "clip 1.0, not 2.0: give"),
+        ({"precision": "bfloat16"}, "precision 'float32', not 'bfloat16': give"),
+        (
+            {"losses": LossWeights(2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)},
+            "losses.map_smoothness 1.0, not 2.0: give",
+        ),
+        ({"batch": 2, "average": 0.5, "steps": 9}, "batch 4, not 2 and average 0.9, not 0.5: give"),
+    ],
 )
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, changes, told):
+def test_a_checkpoint_of_another_recipe_is_refused_by_what_differs(tmp_path, changes, named):
     hooks = Hooks(checkpoint=tmp_path / "state.ckpt")
     fit(fresh(), Batches(), 1, hooks=hooks)
-    with pytest.raises(ValueError, match=f"the checkpoint was made with {told}"):
+    with refused(ValueError, f"the run in {tmp_path} does not go on", f"its state was made with {named}"):
         fit(fresh(replace(TINY, **changes)), Batches(), 2, hooks=hooks)
+
+
+def test_a_finished_run_goes_on_for_more_steps(tmp_path):
+    recipe = replace(TINY, schedule="constant")
+    whole, hooks = fresh(replace(recipe, steps=7)), Hooks(checkpoint=tmp_path / "state.ckpt")
+    fit(whole, Batches(), 7)
+    fit(fresh(replace(recipe, steps=3)), Batches(), 3, hooks=hooks)
+    more = fresh(replace(recipe, steps=7), seed=1)
+    fit(more, Batches(), 7, hooks=hooks)
+    assert_same(whole, more)
+    with refused(ValueError, "its state has done 7 steps, more than 5: give"):
+        fit(fresh(replace(recipe, steps=5)), Batches(), 5, hooks=hooks)
 
 
 def test_a_checkpoint_of_other_photographs_is_refused(tmp_path):
     checkpoint = tmp_path / "state.ckpt"
     fit(fresh(), Batches(), 1, hooks=Hooks(checkpoint=checkpoint, photographs="these"))
     fit(fresh(), Batches(), 2, hooks=Hooks(checkpoint=checkpoint, photographs="these"))
-    with pytest.raises(ValueError, match="was made with other photographs"):
+    with refused(ValueError, "was made with other photographs: give"):
         fit(fresh(), Batches(), 3, hooks=Hooks(checkpoint=checkpoint, photographs="others"))
+    with refused(ValueError, "was made with seed 0, not 4: give"):
+        fit(fresh(), Batches(), 3, hooks=Hooks(checkpoint=checkpoint, photographs="these", seed=4))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", "old", "half"])
@@ -283,150 +298,6 @@ def test_a_pace_is_a_number_of_steps(name, value):
         Pace(**{name: value})
 
 
-# --- parts, precision, schedules
-
-
-@pytest.mark.parametrize("parts", [2, 3, 5])
-def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
-    whole, split = fresh(), fresh()
-    batches = Batches()
-    expected = whole.step([batches.batch(0)])
-    got = split.step([batches.batch(0, part, parts) for part in range(parts)], 4)
-    for name, value in expected.items():
-        assert got[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    for mine, other in zip(whole.network.parameters(), split.network.parameters(), strict=True):
-        # Adam's first step is the sign of a gradient: where that is rounding noise, it may differ
-        different = (mine - other).abs() > 1e-6
-        assert different.float().mean() < 0.01
-        assert torch.allclose(mine.grad, other.grad, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", ["zerodce", "zerodce++", "sci"])
-def test_bfloat16_is_close_to_float32(method):
-    def step(precision):
-        torch.manual_seed(0)
-        if method == "sci":
-            recipe = recipes.SCIRecipe(steps=1, size=32, batch=4, precision=precision)
-            task = SCITask(recipe, 1, 1)
-        else:
-            task = CurveTask(replace(TINY, method=method, precision=precision), 1)
-        return task, task.step([Batches().batch(0)])
-
-    (narrow, values), (_, expected) = step("bfloat16"), step("float32")
-    assert values["total"].dtype == torch.float32
-    assert values["total"].item() == pytest.approx(expected["total"].item(), rel=0.02)
-    assert values["total"].item() != expected["total"].item()
-    assert {value.dtype for value in narrow.network.parameters()} == {torch.float32}
-
-
-def test_a_compiled_step_equals_the_step():
-    if shutil.which(os.environ.get("CXX", "c++")) is None:
-        pytest.skip("torch.compile needs a C++ compiler")
-    totals = []
-    for compiled in (False, True):
-        task = fresh(replace(TINY, compile=compiled))
-        totals.append([task.step([Batches().batch(step)])["total"].item() for step in range(2)])
-    assert totals[1] == pytest.approx(totals[0], rel=1e-5)
-
-
-def test_precision_is_resolved():
-    cpu = torch.device("cpu")
-    assert resolve_precision("float32", cpu) == "float32"
-    assert resolve_precision("bfloat16", cpu) == "bfloat16"
-    assert resolve_precision("auto", cpu) in ("float32", "bfloat16")
-    with pytest.raises(ValueError, match="float16 needs a GPU"):
-        resolve_precision("float16", cpu)
-
-
-def test_the_linear_schedule_holds_and_falls():
-    task = fresh(replace(TINY, schedule="linear", hold=0.5, warmup=0, steps=8))
-    rates = []
-    for step in range(8):
-        task.steps_done = step
-        rates.append(task.learning_rate())
-    assert rates == pytest.approx([1e-3 * factor for factor in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
-
-
-def test_adamw_decays_beside_the_gradient():
-    decayed, plain = (
-        fresh(replace(TINY, optimizer="adamw", weight_decay=decay, warmup=0)) for decay in (0.1, 0.0)
-    )
-    before = {name: value.clone() for name, value in plain.network.named_parameters()}
-    for task in (decayed, plain):
-        task.step([Batches().batch(0)])
-    for name, value in decayed.network.named_parameters():
-        expected = dict(plain.network.named_parameters())[name] - 1e-3 * 0.1 * before[name]
-        assert torch.allclose(value, expected, atol=1e-7), name
-
-
-def test_no_clip_leaves_the_gradient():
-    clipped, free = fresh(replace(TINY, clip=1e-3)), fresh(replace(TINY, clip=None))
-    norms = [task.step([Batches().batch(0)])["gradient"].item() for task in (clipped, free)]
-    assert norms[0] == pytest.approx(norms[1])
-    grads = [
-        torch.cat([value.grad.flatten() for value in task.network.parameters()]).norm().item()
-        for task in (clipped, free)
-    ]
-    assert grads == pytest.approx([1e-3, norms[1]], rel=1e-3)
-
-
-def test_the_averaged_network_is_the_result(tmp_path):
-    task = fresh()
-    fit(task, Batches(), 3)
-    weights = {name: value.clone() for name, value in task.network.state_dict().items()}
-    with task.averaged() as network:
-        assert not network.training
-        assert not torch.is_grad_enabled()
-        for name, value in task.result().items():
-            assert torch.equal(network.state_dict()[name], value)
-    assert task.network.training
-    for name, value in weights.items():
-        assert torch.equal(task.network.state_dict()[name], value)
-    assert any(not torch.equal(weights[name], value) for name, value in task.result().items())
-
-
-def test_cuda_graphs_are_refused_where_they_cannot_be():
-    with pytest.raises(ValueError, match="the device is cpu"):
-        fresh(replace(TINY, cuda_graph=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"precision": "half"}, "precision must be one of"),
-        ({"optimizer": "sgd"}, "optimizer must be one of"),
-        ({"schedule": "step"}, "schedule must be one of"),
-        ({"batch": 0}, "batch must be at least 1"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"clip": 0.0}, "clip must be positive"),
-        ({"average": 1.0}, "average must be in"),
-        ({"hold": 1.5}, "hold in"),
-        ({"betas": (0.9,)}, "betas must be two numbers"),
-        ({"learning_rate": -1.0}, "learning_rate must be at least 0"),
-    ],
-)
-def test_recipes_refuse_values_that_no_run_can_have(changes, told):
-    with pytest.raises(ValueError, match=told):
-        replace(TINY, **changes)
-
-
-def test_the_heap_is_kept_in_a_process_of_its_own():
-    code = (
-        "import resource, torch; from fastllie.training.heap import keep_heap; kept = keep_heap()\n"
-        "def step():\n"
-        "    for _ in range(10): torch.empty(1 << 24).fill_(1)\n"
-        "step(); before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; step()\n"
-        "print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
-    )
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("only glibc is told")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kept, faults = done.stdout.split()
-    assert kept == "True"
-    # ten times 64 MiB in pages of 4 KiB would be 163840; a system short of memory takes some pages back
-    assert int(faults) < 163840 // 2
-
-
 # --- batches made ahead
 
 
@@ -466,115 +337,3 @@ def test_the_thread_ends_with_the_loop():
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "fastllie batches"]
-
-
-# --- processes
-
-
-def test_alone_without_torchrun(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    parallel = join("cpu")
-    assert (parallel.rank, parallel.world, parallel.device.type) == (0, 1, "cpu")
-    value = torch.ones(3)
-    parallel.sum_([value])
-    assert value.tolist() == [1, 1, 1]
-    assert parallel.any(True)
-    assert not parallel.any(False)
-
-
-@pytest.mark.parametrize(("device", "told"), [("cpuu", "unknown device"), ("meta", "cpu or cuda")])
-def test_devices_that_cannot_train_are_named(device, told):
-    with pytest.raises(ValueError, match=told):
-        join(device)
-
-
-def test_a_missing_gpu_is_named():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(ValueError, match="there is no device cuda:0"):
-        join("cuda")
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def _rank(rank, world, place, output):
-    torch.set_num_threads(1)
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=place,
-        RANK=str(rank),
-        WORLD_SIZE=str(world),
-        LOCAL_RANK=str(rank),
-    )
-    parallel = join("cpu")
-    try:
-        task = fresh(parallel=parallel)
-        log = Log()
-        fit(task, Batches(3), 4, pace=Pace(log_every=1), hooks=Hooks(log))
-    finally:
-        parallel.close()
-    torch.save({"result": task.result(), "log": log.lines, "left": _gloo_threads()}, output / f"{rank}.pt")
-
-
-def _gloo_threads():
-    """Threads of the process group, which would abort the process at its end now and then."""
-    tasks = Path("/proc/self/task")
-    names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.is_dir() else []
-    return [name for name in names if "gloo" in name]
-
-
-def test_two_processes_equal_one_that_takes_two_parts(tmp_path):
-    threads = torch.get_num_threads()
-    torch.multiprocessing.spawn(_rank, (2, str(free_port()), tmp_path), 2)
-    torch.set_num_threads(1)
-    try:
-        alone, log = fresh(), Log()
-        fit(alone, Batches(3), 4, pace=Pace(log_every=1), hooks=Hooks(log), accumulate=2)
-    finally:
-        torch.set_num_threads(threads)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert second["log"] == []
-    assert first["left"] == second["left"] == []
-    for name, value in alone.result().items():
-        assert torch.equal(first["result"][name], value), name
-        assert torch.equal(second["result"][name], value), name
-    assert first["log"] == [(step, values, images) for step, values, images in log.lines]
-
-
-# --- on a GPU
-
-
-def _on_gpu(recipe, steps):
-    task, log = fresh(recipe, Parallel(device=torch.device("cuda", 0))), Log()
-
-    class OnGpu(Batches):
-        def batch(self, step, part=0, parts=1):
-            return Batch(*(value.cuda() for value in super().batch(step, part, parts)[:2]))
-
-    fit(task, OnGpu(), steps, pace=Pace(log_every=1), hooks=Hooks(log))
-    return task, [values["total"] for _, values, _ in log.lines]
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_gpu_trains_as_the_cpu_does(precision):
-    recipe = replace(TINY, precision=precision)
-    _, totals = _on_gpu(recipe, 6)
-    log = Log()
-    fit(fresh(), Batches(), 6, pace=Pace(log_every=1), hooks=Hooks(log))
-    tolerance = 1e-3 if precision == "float32" else 0.03
-    assert totals == pytest.approx([values["total"] for _, values, _ in log.lines], rel=tolerance)
-
-
-@pytest.mark.gpu
-def test_a_recorded_step_equals_the_step():
-    recipe = replace(TINY, steps=12)
-    plain, expected = _on_gpu(recipe, 12)
-    recorded, totals = _on_gpu(replace(recipe, cuda_graph=True), 12)
-    assert totals == pytest.approx(expected, rel=1e-4)
-    for name, value in plain.result().items():
-        assert torch.allclose(recorded.result()[name], value, atol=1e-4), name

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.training.data.cache import Progress, open_cache
+from fastllie.terminal import Count
+from fastllie.training.data.cache import open_cache
 from fastllie.training.data.collection import Collection, Item, collect
 from fastllie.training.data.layout import EXTENSIONS, Problem
 from fastllie.training.data.pixels import Preparation
-from fastllie.training.data.scene_source import SyntheticScenes
 from fastllie.training.data.source import (
     Batch,
     Photographs,
@@ -24,14 +24,7 @@ from fastllie.training.data.source import (
     Unpaired,
     UnpairedExposures,
 )
-from fastllie.training.recipes import (
-    UNPAIRED,
-    AnyRecipe,
-    DawnRecipe,
-    EnlightenGANRecipe,
-    NeRCoRecipe,
-    SCIRecipe,
-)
+from fastllie.training.recipes import Adversarial, Recipe, SCIRecipe
 
 __all__ = [
     "Batch",
@@ -54,7 +47,7 @@ NORMAL_MEAN = (0.38, 0.68)
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file's attribution; empty strings where the folder's photos.csv does not tell."""
+    """A file's attribution; empty strings where the folder's photos.csv does not say."""
 
     file: str
     author: str = ""
@@ -93,13 +86,13 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
 
 def open_source(
     collection: Collection,
-    recipe: AnyRecipe,
+    recipe: Recipe | SCIRecipe | Adversarial,
     seed: int,
     *,
     cache: Path,
     device: torch.device,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Source:
     """The recipe's batches of photographs, which are decoded once into the folder `cache`.
 
@@ -114,65 +107,41 @@ def open_source(
             batches of several; a file that has changed since it was collected.
         OSError: a cache that cannot be written.
     """
-    unpaired = isinstance(recipe, UNPAIRED)
-    if unpaired and not collection.high and recipe.synthesis is None:
+    if recipe.unpaired and not collection.high and recipe.synthesis is None:
         raise ValueError(
             f"{recipe.method} learns from dark photographs and from others in normal light: give both sides,"
             " or a folder of photographs in normal light and a recipe that makes dark frames of some of them"
         )
-    if recipe.synthesis is not None:
-        if recipe.size is None:
-            raise ValueError("synthetic exposures need a size")
-        if collection.layout != "plain" and not unpaired:
-            raise ValueError(
-                f"synthetic exposures are made of photographs of normal light, got {collection.layout} ones:"
-                " give the folder of those alone, or synthesis=None to train on what is there"
-            )
-        how = Preparation(short_side=round(recipe.size * recipe.synthesis.zoom))
-    elif isinstance(recipe, NeRCoRecipe) and recipe.squeeze is not None:
-        how = Preparation(square=recipe.squeeze, bicubic=True)
-    elif isinstance(recipe, UNPAIRED):
-        how = Preparation(least=recipe.size)
-    elif isinstance(recipe, DawnRecipe):
-        if collection.layout != "plain":
-            raise ValueError(
-                f"scenes are made of photographs of normal light, got {collection.layout} ones: give the folder"
-                " of those alone"
-            )
-        how = Preparation(long_side=recipe.long_side)
-    elif isinstance(recipe, SCIRecipe):
-        if recipe.batch > 1 and recipe.size is None:
-            raise ValueError(
-                f"whole photographs go one a batch, got batch={recipe.batch}: give a size to crop to"
-            )
-        how = Preparation(long_side=recipe.long_side, least=recipe.size)
-    else:
-        how = Preparation(square=recipe.size)
+    how = Preparation(**recipe.kept())
+    if recipe.synthesis is not None and collection.layout != "plain" and not recipe.unpaired:
+        raise ValueError(
+            f"synthetic exposures are made of photographs of normal light, got {collection.layout} ones:"
+            " give the folder of those alone, or synthesis=None to train on what is there"
+        )
     items = [*collection.low, *collection.high]
     photographs = open_cache(items, how, cache, threads=threads, progress=progress).to(device)
     low, high = photographs[: len(collection.low)], photographs[len(collection.low) :]
     names = [item.name for item in collection.low]
-    if isinstance(recipe, UNPAIRED):
+    if isinstance(recipe, Adversarial):
         return _unpaired(recipe, low, high, seed, names, device)
-    if isinstance(recipe, DawnRecipe):
-        return SyntheticScenes(low, recipe.scenes, recipe.batch, seed, names=names, device=device)
     if recipe.synthesis is not None and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
         )
-    sides = {
+    more: dict[str, Any] = {
         "target": high if collection.layout == "paired" else None,
         "normal": high if collection.layout == "unpaired" else None,
+        "flips": recipe.flips,
+        "names": names,
+        "device": device,
     }
-    if isinstance(recipe, SCIRecipe):
-        return Photographs(
-            low, recipe.batch, seed, size=recipe.size, flips=recipe.flips, names=names, device=device, **sides
-        )
-    return Squares(low, recipe.batch, seed, flips=recipe.flips, names=names, device=device, **sides)
+    if how.square is not None:
+        return Squares(low, recipe.batch, seed, **more)
+    return Photographs(low, recipe.batch, seed, size=recipe.size, **more)
 
 
 def _unpaired(
-    recipe: EnlightenGANRecipe | NeRCoRecipe,
+    recipe: Adversarial,
     low: Sequence[Tensor],
     high: Sequence[Tensor],
     seed: int,
@@ -180,21 +149,7 @@ def _unpaired(
     device: torch.device,
 ) -> Source:
     if recipe.synthesis is None:
-        own: dict[str, Any] = {"upside": False}
-        if isinstance(recipe, EnlightenGANRecipe):
-            own = {"dark_share": recipe.dark_share, "darkening": recipe.darkening}
-        return Unpaired(
-            low,
-            recipe.batch,
-            seed,
-            normal=high,
-            size=recipe.size,
-            flips=recipe.flips,
-            by_index=recipe.by_index,
-            names=names,
-            device=device,
-            **own,
-        )
+        return Unpaired(low, recipe.batch, seed, normal=high, names=names, device=device, **recipe.sides())
     if not len(high):
         normal = set(_normal_half(low))
         high = [low[index] for index in sorted(normal)]

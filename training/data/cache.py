@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastllie.images.files import replacing
+from fastllie.terminal import Count
 from fastllie.training.data.pixels import Pixels, Preparation
 
 MAGIC = b"fastllie-shard-1"  # the number changes with the format and with the way of resizing
@@ -27,7 +28,6 @@ RESIDENT_SHARE = 0.4  # of a device's free memory; the rest is the training's
 ABANDONED = 3600.0  # seconds after which an unfinished shard belongs to nobody
 THREADS = 8
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -55,7 +55,7 @@ def spread(function: Callable[[T], R], work: Iterable[T], threads: int | None = 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Tell of a full disk or a folder that cannot be written by the cache's name."""
+    """Report a full disk or a folder that cannot be written by the cache's name."""
     try:
         yield
     except OSError as error:
@@ -152,7 +152,7 @@ def open_cache(
     folder: Path,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Cache:
     """The photographs at their size, in order; those that `folder` does not hold yet are decoded into it.
 
@@ -183,22 +183,22 @@ def open_cache(
             raise OSError(errno.ENOSPC, f"needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
     ready = len(items) - len(missing)
 
-    def tell(more: int) -> None:
+    def count(more: int) -> None:
         nonlocal ready
         ready += more
         if progress is not None:
             progress(ready, len(items))
 
-    tell(0)
+    count(0)
     # processes that begin together begin at different places, and find each other's shards
     turn = os.getpid() % max(1, len(groups))
     for group in groups[turn:] + groups[:turn]:
         path = folder / f"{_shard_name([item.digest for item in group], preparation)}.shard"
         photographs = _open_shard(path, preparation) if path.exists() else {}
         if photographs:
-            tell(len(group))
+            count(len(group))
         else:
-            _write_shard(path, group, preparation, threads, tell)
+            _write_shard(path, group, preparation, threads, count)
             photographs = _open_shard(path, preparation)
         found.update(photographs)
     return Cache([found[item.digest] for item in items])
@@ -242,7 +242,7 @@ def _write_shard(
     items: Sequence[Item],
     preparation: Preparation,
     threads: int | None,
-    tell: Callable[[int], None],
+    count: Callable[[int], None],
 ) -> None:
     """MAGIC, the length of the header (8 bytes), the header in JSON, zeros up to ALIGNMENT, the pixels."""
 
@@ -252,7 +252,7 @@ def _write_shard(
     pixels = []
     for photo in spread(decoded, items, threads):
         pixels.append(photo)
-        tell(1)
+        count(1)
     facts = {"digests": [item.digest for item in items], "shapes": [photo.shape[:2] for photo in pixels]}
     header = json.dumps(facts).encode()
     start = MAGIC + len(header).to_bytes(8, "little") + header

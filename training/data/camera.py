@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.training.data.jpeg import code
-from fastllie.training.recipes import Scenes
 from fastllie.training.data.synthesis import srgb
+from fastllie.training.recipes import Scenes
 
 # fitted to 6,555 public camera profiles: the variance of a signal x is a x + b, ln b = 1.24 ln a - 3.19 with
 # a deviation of 1.07; a of red and of blue, after white balance, in units of green's
@@ -33,7 +33,7 @@ def cast(deviation: float, random: np.random.Generator) -> Tensor:
 
 def expose(light: Tensor, scenes: Scenes, random: np.random.Generator) -> Tensor:
     """Light `[3, H, W]` as a sensor measures it."""
-    shot = math.exp(random.uniform(*map(math.log, scenes.shot_noise)))
+    shot = math.exp(random.uniform(math.log(scenes.shot_noise[0]), math.log(scenes.shot_noise[1])))
     floor = math.exp(FLOOR_SLOPE * math.log(shot) + FLOOR_OFFSET + FLOOR_SPREAD * random.standard_normal())
     factors = torch.tensor([factor * math.exp(0.15 * random.standard_normal()) for factor in NOISE_OF])
     factors = factors.view(3, 1, 1)

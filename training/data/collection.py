@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from fastllie.training.data.cache import Index, Progress, spread
+from fastllie.terminal import Count
+from fastllie.training.data.cache import Index, spread
 from fastllie.training.data.layout import Candidate, Entry, Problem, find
 from fastllie.training.data.pixels import from_value, read
 
@@ -65,8 +66,8 @@ class Collection:
     def split(self, share: float, seed: int = 0) -> tuple["Collection", "Collection"]:
         """Those to train on, and a share held out; pairs stay together.
 
-        Which are held out hangs on their names and the seed alone, so that they stay so when photographs are
-        added. At least one is held out where `share` is above 0, and at least one is left.
+        Which are held out depends on their names and the seed alone, so that they stay so when photographs
+        are added. At least one is held out where `share` is above 0, and at least one is left.
 
         Raises:
             ValueError: a share outside [0, 1), or a single photograph.
@@ -107,7 +108,7 @@ def collect(
     paired: bool | None = None,
     cache: Path | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Collection:
     """Find photographs in `data` and decode each once, so that none turns out broken in the middle of a run.
 
@@ -132,6 +133,8 @@ def collect(
     index = Index(cache)
     work = list(dict.fromkeys((*found.low, *found.high)))
     findings: dict[Candidate, _Finding] = {}
+    if progress is not None:
+        progress(0, len(work))
     for done, (candidate, finding) in enumerate(
         zip(work, spread(lambda one: _look(one.origin, index), work, threads), strict=True), 1
     ):
@@ -158,15 +161,8 @@ def collect(
 
     low, high = [item(one) for one in found.low], [item(one) for one in found.high]
     if found.layout == "paired":
-        pairs = []
-        for candidate, dark, bright in zip(found.low, low, high, strict=True):
-            if dark is None or bright is None:
-                continue
-            if dark.size != bright.size:
-                sizes = " and ".join("{}x{}".format(*one.size) for one in (dark, bright))
-                problems.append(Problem(candidate.label, f"and its pair differ in size: {sizes}", True))
-                continue
-            pairs.append((dark, bright))
+        pairs, unlike = _alike(found.low, low, high)
+        problems += unlike
         low, high = [dark for dark, _ in pairs], [bright for _, bright in pairs]
     result = Collection(
         found.layout,
@@ -178,8 +174,24 @@ def collect(
         side = (
             "" if found.layout == "plain" else "pairs of " if found.layout == "paired" else "both sides of "
         )
-        raise ValueError(f"{found.where} holds no {side}images that can be used{_told(problems)}")
+        raise ValueError(f"{found.where} holds no {side}images that can be used{_listed(problems)}")
     return result
+
+
+def _alike(
+    candidates: Sequence[Candidate], low: Sequence[Item | None], high: Sequence[Item | None]
+) -> tuple[list[tuple[Item, Item]], list[Problem]]:
+    """The pairs of which both can be used, and the problems of those that differ in size."""
+    pairs, problems = [], []
+    for candidate, dark, bright in zip(candidates, low, high, strict=True):
+        if dark is None or bright is None:
+            continue
+        if dark.size == bright.size:
+            pairs.append((dark, bright))
+            continue
+        sizes = " and ".join("{}x{}".format(*one.size) for one in (dark, bright))
+        problems.append(Problem(candidate.label, f"and its pair differ in size: {sizes}", True))
+    return pairs, problems
 
 
 class _Finding(NamedTuple):
@@ -190,7 +202,7 @@ class _Finding(NamedTuple):
     what: str
 
 
-def _told(problems: Sequence[Problem]) -> str:
+def _listed(problems: Sequence[Problem]) -> str:
     lines = [f"\n  {problem.file} {problem.what}" for problem in problems[:SHOWN]]
     more = len(problems) - SHOWN
     return ":" * bool(lines) + "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
@@ -213,7 +225,7 @@ def _look(origin: Path | Entry, index: Index) -> _Finding:
     except ValueError as error:
         return _Finding("", (0, 0), str(error))
     except Exception as error:
-        # a file that may not be read, or whatever a dataset raises: told by name, like a broken file
+        # a file that may not be read, or whatever a dataset raises: reported by name, like a broken file
         return _Finding("", (0, 0), f"cannot be read: {type(error).__name__}: {error}")
     if min(image.size) < SMALLEST_SIDE:
         return _Finding(

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastllie.images.photograph import LUMA
+
 BLOCK = 8
 # ITU-T T.81, annex K.1, rows of a block
 _LUMINANCE = """
@@ -40,7 +42,7 @@ def code(levels: Tensor, quality: Tensor) -> Tensor:
     if any(more):
         levels = F.pad(levels, (0, more[0], 0, more[1]), mode="replicate")
     red, green, blue = levels.unbind(1)
-    luma = red * 0.299 + green * 0.587 + blue * 0.114
+    luma = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
     chroma = torch.stack([(blue - luma) * 0.564334, (red - luma) * 0.713267], 1).round_()
     luma = luma.round_()[:, None].sub_(128)
     # 2x2 means of whole numbers end in quarters: libjpeg rounds halves down and up in turn

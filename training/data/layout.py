@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from fastllie.images.pairs import HIGH, LOW, naming
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-LOW, HIGH = ("low", "input"), ("high", "normal", "gt", "target")
 UNPAIRED = ("traina", "trainb")  # the folders of CycleGAN and EnlightenGAN
 MATCHING_SHARE = 0.5  # of the larger side, from which on two folders are taken for pairs
 
 _TESTING = re.compile(r"(eval(uation)?|test(ing)?|val(id(ation)?)?)[-_ ]*\d*", re.IGNORECASE)
-_WORDS = "|".join((*LOW, *HIGH))
-_SIDE_WORD = re.compile(rf"^({_WORDS})[-_ ]*(?=\d)|^({_WORDS})[-_ ]+|[-_ ]+({_WORDS})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _is_side(data: Any) -> bool:
 
 
 def _is_side_in_text(data: Any) -> bool:
-    """Whether one of two things is a side, told in strings alone: a list may also be a dataset of pairs."""
+    """Whether one of two things is a side, given in strings alone: a list may also be a dataset of pairs."""
     return _is_side(data) and (isinstance(data, str) or all(isinstance(path, str) for path in data))
 
 
@@ -171,19 +170,19 @@ def _folder(root: Path, paired: bool | None) -> Found:
     training = [one for one in couples if not any(_TESTING.fullmatch(part) for part in one[0].parts)]
     testing = [one for one in couples if training and one not in training]
     problems = [
-        Problem(str(root / place), "is for testing, by its name; left out", True) for place, _, _ in testing
+        Problem(str(root / folder), "is for testing, by its name; left out", True) for folder, _, _ in testing
     ]
     couples = training or couples
     if not couples:
         return _one_side(_candidates(root, _images(root)), str(root), paired)
     low, high = [], []
-    for place, dark, bright in couples:
-        low += _candidates(root / place / dark, _images(root / place / dark), place)
-        high += _candidates(root / place / bright, _images(root / place / bright), place)
+    for folder, dark, bright in couples:
+        low += _candidates(root / folder / dark, _images(root / folder / dark), folder)
+        high += _candidates(root / folder / bright, _images(root / folder / bright), folder)
     known = {candidate.origin for candidate in (*low, *high)}
-    aside = [root / place for place, _, _ in testing]
+    aside = [root / folder for folder, _, _ in testing]
     outside = sum(
-        path not in known and not any(path.is_relative_to(place) for place in aside) for path in _images(root)
+        path not in known and not any(path.is_relative_to(one) for one in aside) for path in _images(root)
     )
     if outside:
         problems.append(Problem(str(root), f"holds {outside} images beside its two sides; left out", True))
@@ -196,7 +195,7 @@ def _folder(root: Path, paired: bool | None) -> Found:
 def _couples(root: Path) -> list[tuple[Path, str, str]]:
     """Folders that hold a low and a high one: their path in `root` and the names of the two."""
     couples = []
-    for place, folders, _ in os.walk(root):
+    for folder, folders, _ in os.walk(root):
         named = {name.lower(): name for name in folders}
         dark = [name for name in (*LOW, UNPAIRED[0]) if name in named]
         bright = [name for name in (*HIGH, UNPAIRED[1]) if name in named]
@@ -205,10 +204,10 @@ def _couples(root: Path) -> list[tuple[Path, str, str]]:
             continue
         if len(dark) > 1 or len(bright) > 1:
             raise ValueError(
-                f"{place} holds {', '.join(named[name] for name in dark + bright)}: which are the two sides?"
+                f"{folder} holds {', '.join(named[name] for name in dark + bright)}: which are the two sides?"
                 " give them as a tuple (low, high)"
             )
-        couples.append((Path(place).relative_to(root), named[dark[0]], named[bright[0]]))
+        couples.append((Path(folder).relative_to(root), named[dark[0]], named[bright[0]]))
         folders.clear()
     return couples
 
@@ -223,12 +222,9 @@ def _two_sides(
             raise ValueError(f"the {name} side of {where} holds no images; {wanted}")
     matched: list[tuple[Candidate, Candidate]] = []
     if paired is not False:
-        # the names as they are first: "normal_1" may be the name of a scene
-        for plain in (True, False):
-            keys = [{_key(one.name, plain): one for one in side} for side in (low, high)]
-            common = [key for key in keys[0] if key in keys[1]]
-            if len(common) > len(matched):
-                matched = [(keys[0][key], keys[1][key]) for key in common]
+        key = naming([[one.name for one in side] for side in (low, high)])
+        keys = [{key(one.name): one for one in side} for side in (low, high)]
+        matched = [(one, keys[1][name]) for name, one in keys[0].items() if name in keys[1]]
     if paired is None:
         paired = len(matched) >= MATCHING_SHARE * max(len(low), len(high))
     if not paired:
@@ -243,12 +239,6 @@ def _two_sides(
     used = {one for pair in matched for one in pair}
     alone = [Problem(one.label, "has no pair", True) for one in (*low, *high) if one not in used]
     return Found("paired", [dark for dark, _ in matched], [bright for _, bright in matched], where, alone)
-
-
-def _key(name: str, plain: bool) -> str:
-    """What the two files of a pair have in common."""
-    path = Path(name).with_suffix("")
-    return path.as_posix() if plain else (path.parent / _SIDE_WORD.sub("", path.name)).as_posix()
 
 
 def _entries(entries: list[Entry], candidates: list[Candidate], where: str, paired: bool | None) -> Found:
@@ -277,7 +267,7 @@ def _first(entries: list[Entry]) -> Any:
         try:
             return entry.value()
         except Exception:
-            # told by name when each is looked at
+            # reported by name when each is looked at
             continue
     return None
 

@@ -58,7 +58,7 @@ def read(content: bytes) -> tuple[Image.Image, str]:
             f"is too large ({error}); raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from None
     except Exception as error:
-        # Pillow's decoders raise nearly anything for a damaged file, and it is told by name
+        # Pillow's decoders raise nearly anything for a damaged file, and it is reported by name
         raise ValueError(f"is damaged: {error or type(error).__name__}") from error
     image, changed = to_rgb(image)
     return image, changed or (_DEEP if deep else "")
@@ -162,7 +162,7 @@ class Preparation:
 
     @property
     def name(self) -> str:
-        """What tells this preparation from others, fit for a folder's name."""
+        """What sets this preparation apart from others, fit for a folder's name."""
         square = "cubic" if self.bicubic else "square"
         sides = {square: self.square, "short": self.short_side, "long": self.long_side, "least": self.least}
         return "-".join(f"{name}{side}" for name, side in sides.items() if side is not None) or "whole"

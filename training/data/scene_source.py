@@ -1,14 +1,45 @@
 """Batches of whole scenes; see `fastllie.training.data.scenes`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastllie.training.recipes import Scenes
+from fastllie.terminal import Count
+from fastllie.training.data.cache import open_cache
+from fastllie.training.data.collection import Collection
+from fastllie.training.data.pixels import Preparation
 from fastllie.training.data.scenes import Frame, make_frame
 from fastllie.training.data.source import Batch, Passes, share_of
+from fastllie.training.recipes import DawnRecipe, Scenes
+
+
+def open_scenes(
+    collection: Collection,
+    recipe: DawnRecipe,
+    seed: int,
+    *,
+    cache: Path,
+    device: torch.device,
+    threads: int | None = None,
+    progress: Count | None = None,
+) -> "SyntheticScenes":
+    """As `fastllie.training.data.open_source`.
+
+    Raises:
+        ValueError: photographs in two sides.
+    """
+    if collection.layout != "plain":
+        raise ValueError(
+            f"scenes are made of photographs of normal light, got {collection.layout} ones: give the"
+            " folder of those alone"
+        )
+    how = Preparation(**recipe.kept())
+    photographs = open_cache(collection.low, how, cache, threads=threads, progress=progress)
+    names = [item.name for item in collection.low]
+    return SyntheticScenes(photographs, recipe.scenes, recipe.batch, seed, names=names, device=device)
 
 
 class SyntheticScenes:
@@ -59,4 +90,4 @@ class SyntheticScenes:
     def _frame(self, step: int, place: int, photograph: int) -> Frame:
         # a generator of its own for each frame: it is the same in whatever part of the batch it comes
         random = np.random.default_rng((self._seed, step, place))
-        return make_frame(self._pixels[photograph].cpu(), self._scenes, random)
+        return make_frame(self._pixels[photograph], self._scenes, random)

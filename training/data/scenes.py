@@ -1,7 +1,7 @@
 """Whole dark scenes made of photographs, with what they should become and what they are without noise.
 
-Unlike `fastllie.training.data.synthesis`, which makes small squares by the batch, a frame here is a whole scene of
-native pixels, made by itself: a network that judges a scene needs to see all of it.
+Unlike `fastllie.training.data.synthesis`, which makes small squares by the batch, a frame here is a whole
+scene of native pixels, made by itself: a network that judges a scene needs to see all of it.
 """
 
 import math
@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.training.data import camera
-from fastllie.training.recipes import Scenes
 from fastllie.training.data.synthesis import compress, linear, srgb
+from fastllie.training.recipes import Scenes
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 CEILING = 0.95  # linear light that highlights of a target stay under
 STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
 # Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
 # no statistic of the dark picture tells how bright the photographer made the other, so the mean decides most
-MEAN, WHITE, WHITE_RANK = 0.46, 0.83, 0.99
-WHITE_SHARE = 0.25
-LEAST_MEAN, LARGEST_MEAN = 0.4, 0.53
+MEAN, WHITE, WHITE_RANK = 0.48, 0.83, 0.99
+WHITE_SHARE = 0.1
+LEAST_MEAN, LARGEST_MEAN = 0.42, 0.54
 # stops that a photograph of such a mean is brightened by at most: night stays night
-NIGHT, DUSK = (0.08, 0.7), (0.25, 2.0)
+NIGHT, DUSK = (0.05, 0.8), (0.2, 2.2)
 
 
 class Frame(NamedTuple):
@@ -59,8 +59,8 @@ def window(photograph: Tensor, size: tuple[int, int], random: np.random.Generato
 def exposure_of(light: Tensor) -> float:
     """The exposure in stops that a photograph `[3, H, W]`, in linear light, should have had.
 
-    Between the one that brings its mean to 0.46 and the one that brings its whites to 0.83: a street at night
-    is dark but for its lamps. At most two stops up, and less for what is a night already.
+    Between the one that brings its mean to 0.48 and the one that brings its whites to 0.83: a street at night
+    is dark but for its lamps. At most 2.2 stops up, and less for what is a night already.
     """
     small = F.adaptive_avg_pool2d(light, (24, 36))
     tried = srgb(compress(small * STOPS.exp2().view(-1, 1, 1, 1), CEILING))
@@ -71,7 +71,7 @@ def exposure_of(light: Tensor) -> float:
     # a photograph that looks right by its mean is kept about there
     stops = min(max(stops, min(_reach(means, LEAST_MEAN), 0.0)), _reach(means, LARGEST_MEAN))
     own = float(np.interp(0.0, STOPS.numpy(), means.numpy()))
-    return min(stops, float(np.interp(own, *zip(NIGHT, DUSK, strict=True))))
+    return min(stops, float(np.interp(own, (NIGHT[0], DUSK[0]), (NIGHT[1], DUSK[1]))))
 
 
 def _shown(light: Tensor) -> Tensor:
@@ -98,21 +98,35 @@ def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) 
         stops = random.uniform(*scenes.over_exposures)
         return _finish(light * 2**stops, _shown(light), False, scenes, random)
     stops = random.uniform(*scenes.exposures)
+    there = light
+    if random.random() < scenes.range_share:
+        there = _ranged(light, random.uniform(*scenes.ranges))
     how = random.random()
     if how < scenes.mixed_share:
-        shown, target = _mixed(light, stops, scenes, random)
+        shown, target = _mixed(light, there, stops, scenes, random)
     elif how < scenes.mixed_share + scenes.curved_share:
         # deep shadows below highlights that stay
         shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
         target = _shown(light)
     else:
-        shown, target = _uniform(light, stops, scenes)
+        return _finish(*_uniform(light, stops, scenes, there), True, scenes, random)
     return _finish(shown, target, True, scenes, random)
 
 
-def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tensor | None]:
-    """Light and target of a frame of one exposure; none where it is to stay as it is."""
-    shown = light * 2**stops
+def _ranged(light: Tensor, share: float) -> Tensor:
+    """Light as it was before the photograph's tone curve rolled its highlights off: skies, lamps, windows."""
+    return light / (1 - share * light.amax(0).clamp(max=1).square())
+
+
+def _uniform(
+    light: Tensor, stops: float, scenes: Scenes, there: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Light and target of a frame of one exposure; none where it is to stay as it is.
+
+    Args:
+        there: The light that was there, if more than the photograph shows.
+    """
+    shown = (light if there is None else there) * 2**stops
     nothing, full = scenes.lift
     lift = min((stops - nothing) / (full - nothing), 1.0)
     if lift <= 0:
@@ -122,7 +136,7 @@ def _uniform(light: Tensor, stops: float, scenes: Scenes) -> tuple[Tensor, Tenso
 
 
 def _mixed(
-    light: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
+    light: Tensor, there: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Light and target of a frame that is lit in parts."""
     target = _shown(light)
@@ -130,8 +144,8 @@ def _mixed(
     rise = -stops * random.uniform(0.4, 1.05)
     if random.random() < scenes.ground_share:
         # what light did not reach stays night: the ground of a lit subject, the street around a lamp
-        target = _shown(light * (-random.uniform(0.5, 2.0) * (1 - field)).exp2())
-    return light * (stops + rise * field).exp2(), target
+        target = _shown(light * (-random.uniform(0.5, 1.5) * (1 - field)).exp2())
+    return there * (stops + rise * field).exp2(), target
 
 
 def _field(target: Tensor, random: np.random.Generator) -> Tensor:

@@ -77,8 +77,8 @@ def crop(photographs: Sequence[Tensor], size: int, zoom: float, chances: Chances
     Returns:
         `[B, 3, size, size]` of uint8, where the photographs are.
     """
-    place = photographs[0].device if photographs else None
-    crops = torch.empty(len(photographs), 3, size, size, dtype=torch.uint8, device=place)
+    device = photographs[0].device if photographs else None
+    crops = torch.empty(len(photographs), 3, size, size, dtype=torch.uint8, device=device)
     draws = (chances.side, chances.left, chances.top, chances.flip, chances.turn)
     for photo, frame, side, left, top, flip, turn in zip(
         photographs, crops, *(one.tolist() for one in draws), strict=True

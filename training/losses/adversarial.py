@@ -1,5 +1,6 @@
 """Losses between networks: what discriminators think of images, and how far features lie apart."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,3 +43,13 @@ def feature_distance(features: Tensor, others: Tensor) -> Tensor:
     The self feature preserving loss of EnlightenGAN, eq. 5, with the instance norm of its published code.
     """
     return F.mse_loss(F.instance_norm(features, eps=FEATURE_EPS), F.instance_norm(others, eps=FEATURE_EPS))
+
+
+def full(x: Tensor) -> Tensor:
+    """In at least float32: what the losses compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def distance(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference."""
+    return (x - y).abs().mean()

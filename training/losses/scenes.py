@@ -23,7 +23,7 @@ def difference(y: Tensor, target: Tensor) -> Tensor:
 
 
 def matched(y: Tensor, target: Tensor) -> Tensor:
-    """`y` times what brings its mean to the target's, by no more than two; without a gradient through that."""
+    """`y` times what brings its mean to the target's, at most doubled; no gradient through the factor."""
     factor = target.mean((1, 2, 3), keepdim=True) / y.mean((1, 2, 3), keepdim=True).clamp(min=0.02)
     return y * factor.clamp(*_MATCH).detach()
 

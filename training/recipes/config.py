@@ -39,7 +39,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings of a file that `write_config` or a person wrote; "none" is None.
 
     Raises:
-        ValueError: not TOML; the message tells the line.
+        ValueError: not TOML; the message names the line.
         FileNotFoundError: no such file.
         ImportError: Python 3.10 without the extra `train`.
     """

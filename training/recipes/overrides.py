@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import inspect
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -71,9 +73,44 @@ def field_names() -> list[str]:
     return list(found)
 
 
+def described_fields(method: str) -> dict[str, str]:
+    """The fields of a method's official recipe, each with what its docstring says and its value."""
+    return dict(_described(RECIPES[method]["official"], ""))
+
+
+def _described(recipe: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    meanings: dict[str, str] = {}
+    for kind in reversed(type(recipe).__mro__):
+        meanings |= _meanings(kind.__doc__ or "")
+    for entry in fields(recipe):
+        value = getattr(recipe, entry.name)
+        if is_dataclass(value):
+            yield from _described(value, f"{prefix}{entry.name}.")
+        elif entry.name != "method":
+            told = meanings.get(entry.name, "")
+            yield prefix + entry.name, f"{told} (default: {value!r})".strip()
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """Name -> text of the entries in the section Args of a docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(docstring).partition("Args:")[2].splitlines():
+        entry = re.match(r" {4}(\w[\w, ]*): (.+)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif name and line.startswith(" " * 8):
+            found[name] += " " + line.strip()
+        elif line.strip():
+            name = ""
+    return {one: text for names, text in found.items() for one in names.split(", ")}
+
+
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:
-    for name, annotation in get_type_hints(kind).items():
-        part = next((kind for kind in kinds(annotation) if is_dataclass(kind)), None)
+    hints = get_type_hints(kind)
+    for name in (entry.name for entry in fields(kind)):
+        part = next((kind for kind in kinds(hints[name]) if is_dataclass(kind)), None)
         if part is not None:
             yield from _names(part, f"{prefix}{name}.")
         if name != "method":

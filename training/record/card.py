@@ -7,7 +7,6 @@ writes the card anew, say after its scores were measured.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 from safetensors import safe_open
 
+from fastllie.images.files import replacing
 from fastllie.methods import info
 from fastllie.training.data import Photograph, list_photographs
+from fastllie.training.recipes import BEGUN
 
 TITLES = {
     "zerodce": "Zero-DCE",
@@ -24,6 +25,7 @@ TITLES = {
     "sci": "SCI",
     "enlightengan": "EnlightenGAN",
     "nerco": "NeRCo",
+    "dawn": "dawn",
 }
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
@@ -34,6 +36,12 @@ CHOICE = {
     "nerco": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
+CHOICE["dawn"] = (
+    "The recipe was chosen among five, three of them stopped early, by the scores below on LOL, SICE, DICM,"
+    " MEF and NPE, none of which was trained on, and by looking at the pictures. First came 6,000 steps by"
+    " `DAWN` in `training/recipes`, which the command above makes too; the steps and the recipe below are"
+    " those of what followed."
+)
 LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
     " removed.",
@@ -52,11 +60,34 @@ LIMITS["nerco"] = (
     " anew. It brightens noise with the picture; what is only somewhat dark it hardly changes, and a dark"
     " subject in front of a bright sky stays dark."
 )
+LIMITS["dawn"] = (
+    "One brightness is aimed at for all scenes but nights, so that high and low keys come out alike. Fine"
+    " lines within strong noise go with it, and noise that a camera or JPEG has smeared over more than a few"
+    " pixels is only partly recognised."
+)
 LIMITS["zerodce++"] = LIMITS["zerodce"]
+PHOTOGRAPHS = "photographs.md"
+
+
+def write_photographs(folder: Path, photographs: Sequence[Photograph], stem: str) -> str:
+    """Write the list of photographs with authors and licences; returns the name of its file in the folder.
+
+    All cards of a folder share one list. If there is one of other photographs already, `stem` names another.
+    """
+    rows = [f"| {p.file} | {p.author or 'not stated'} | {p.licence or 'not stated'} |" for p in photographs]
+    text = "\n".join(["# Photographs", "", "| file | author | licence |", "|---|---|---|", *rows]) + "\n"
+    path = folder / PHOTOGRAPHS
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        path = folder / f"{stem}-{PHOTOGRAPHS}"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path.name
 
 
 def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | None) -> Path:
     """Write the card of a safetensors file of `fastllie.training.reproduce` beside it; returns its path.
+
+    The photographs stand in a file of their own, which the cards of a folder share.
 
     Args:
         scores: The JSON of benchmarks/quality.py; None writes a card without scores.
@@ -69,20 +100,21 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     if "recipe" not in metadata or "run" not in metadata:
         raise ValueError(f"{weights} was not written by fastllie.training.reproduce: it has no recipe in it")
     method, run, recipe = metadata["method"], json.loads(metadata["run"]), json.loads(metadata["recipe"])
+    listed = write_photographs(weights.parent, photographs, weights.stem)
     lines = [
         f"# {TITLES[method]}: `{weights.name}`",
         "",
-        f"Weights for the method `{method}`{_told(metadata)}, trained by this project from scratch; no"
+        f"Weights for the method `{method}`{_described(metadata)}, trained by this project from scratch; no"
         " published weights of it took part.",
         "",
         "## Licence",
-        "Apache-2.0, as the rest of fastllie. The photographs below keep their own licences; none of them is"
-        " part of the weights or of this repository.",
+        "Apache-2.0, as the rest of fastllie. The photographs keep their own licences; none of them is part"
+        " of the weights or of this repository.",
         "",
         "## How it was made",
         "```",
         f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
-        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}"
+        f" --photos PHOTOS -o OUT --seed {_seed(method, run)} --threads {run['threads']}"
         + (f" --vgg {recipe['vgg']}" if recipe.get("vgg") else ""),
         "```",
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
@@ -91,7 +123,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         *_commit_lines(run),
         *([CHOICE[method]] if method in CHOICE else []),
         "",
-        "The recipe (`training/recipes.py` says what each entry means):",
+        "The recipe (`fastllie.training.recipes` says what each entry means):",
         "",
         *_recipe_lines(recipe),
         "",
@@ -103,17 +135,17 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         + " Trained on daylight photographs darkened by computation, not on faces or night scenes.",
         "",
         "## Photographs",
-        f"{run['photographs']} photographs, {_use(method)}.",
-        "",
-        "| file | author | licence |",
-        "|---|---|---|",
-        *(f"| {p.file} | {p.author or 'not stated'} | {p.licence or 'not stated'} |" for p in photographs),
+        f"{run['photographs']} photographs, {_use(method)}: [with authors and licences]({listed}).",
     ]
     path = weights.with_suffix(".md")
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def _seed(method: str, run: dict[str, Any]) -> int:
+    """Of the whole making: what went on from other weights took the next one."""
+    return run["seed"] - 1 if method in BEGUN else run["seed"]
 
 
 def _use(method: str) -> str:
@@ -122,7 +154,7 @@ def _use(method: str) -> str:
     return "each cropped, reduced, darkened and given noise during training"
 
 
-def _told(metadata: dict[str, str]) -> str:
+def _described(metadata: dict[str, str]) -> str:
     """What the file says of its network."""
     return "".join(
         f", `{name}={metadata[name]}`"
@@ -166,7 +198,7 @@ def _score_lines(title: str, scores: Path | None) -> list[str]:
     # "Zero-DCE" is a prefix of "Zero-DCE++", so the row's first word must be the title
     rows = {name: row for name, row in measured["rows"].items() if name.replace(",", " ").split()[0] == title}
     return [
-        "Measured side by side by `benchmarks/quality.py`, which says what each column is.",
+        "Measured side by side by `benchmarks/quality.py`; docs/quality.md says what each column is.",
         "",
         "| | " + " | ".join(columns.values()) + " |",
         "|---|" + "---|" * len(columns),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastllie.training.record.journal import spell_value
 
 MOST_POINTS = 2000  # of a curve
-MOST_HOVERS = 60  # places of a curve that tell their value
+MOST_HOVERS = 60  # places of a curve that show their value
 DECADES = 2  # a curve that spans as many is drawn on a logarithmic scale
 SMOOTHED_FROM = 40  # points
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 190, 46, 10, 8, 22  # of a chart, and its margins
@@ -75,9 +75,9 @@ def draw(curve: Curve) -> str:
     if smooth:
         parts.append(path(running_mean(heights), "line"))
     parts += _dots(steps, values, across(steps), down(heights), curve.best)
-    told = ", ".join(filter(None, ["log scale" if log else "", f"last {spell_value(values[-1])}", lost]))
+    notes = ", ".join(filter(None, ["log scale" if log else "", f"last {spell_value(values[-1])}", lost]))
     return (
-        f"<figure><figcaption>{title} <small>{told}</small></figcaption>"
+        f"<figure><figcaption>{title} <small>{notes}</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} by step">{"".join(parts)}</svg>'
         "</figure>"
     )

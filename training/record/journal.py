@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: logs that survive any stop, a progress bar, TensorBoard, pictures.
+"""What a run says while it goes on: logs that survive any stop, a progress bar, TensorBoard, pictures.
 
 In the run's folder:
 
@@ -30,12 +30,13 @@ from PIL import Image
 
 from fastllie.images.files import replacing
 from fastllie.images.photograph import Photograph
-from fastllie.terminal import Bar, on_terminal, spell_seconds
+from fastllie.terminal import SPEAK, Bar, Say, on_terminal, spell_seconds
 
 TABLE, LOG, VALIDATION, NOTES = "log.csv", "log.jsonl", "validation.jsonl", "log.txt"
 PICTURES, EVENTS = "pictures", "tensorboard"
 PICTURE = re.compile(r"step-(\d{7,})\.jpg")
 NOT_LOSSES = ("gradient", "learning_rate")  # among the values of a log line
+SHOW = 1.0  # seconds between two states of the bar that are not logged
 NEWEST = 0.2  # weight of the last window in the moving average of the seconds a step takes
 
 
@@ -51,7 +52,7 @@ class Journal:
             left behind, are dropped, and lines that cannot be read, such as a half-written last one. 0 starts
             new logs.
         progress: Called with each line; where a bar is shown, the lines of losses are its own.
-        bar: Whether a bar is drawn on stderr; None draws one on a terminal.
+        bar: Whether a bar is drawn on stderr; None draws one on a terminal and in a notebook.
         tensorboard: Whether event files are written too.
 
     Raises:
@@ -64,7 +65,7 @@ class Journal:
         *,
         total_steps: int,
         done: int = 0,
-        progress: Callable[[str], None] | None = None,
+        progress: Say | None = None,
         bar: bool | None = None,
         tensorboard: bool = False,
     ):
@@ -83,6 +84,21 @@ class Journal:
         self._pace: float | None = None  # seconds a step
         self._logged = self._began = time.monotonic()
         self._before = kept[-1]["elapsed"] if kept else 0.0
+        self._spoken = -math.inf
+        if self._bar is not None:
+            self._bar.draw([self._place(done), "begins"], done / total_steps)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to `show` a step: the first one, then once a second, or a line every few."""
+        if self._bar is None and self._progress is None:
+            return False
+        return time.monotonic() - self._spoken >= (SPEAK if self._bar is None else SHOW)
+
+    def show(self, step: int, values: Mapping[str, float], *, images: int, seconds: float) -> None:
+        """Say what `log` would, of the steps since the last line of the logs, and write nothing down."""
+        pace = seconds / max(step - self._step, 1) if self._pace is None else self._pace
+        self._speak(step, values, images / max(seconds, 1e-9), pace)
 
     def log(self, step: int, values: Mapping[str, float], *, images: int, seconds: float) -> None:
         """Write down the means of a window of steps that ends with `step`.
@@ -122,14 +138,20 @@ class Journal:
                 "train/images_per_second": speed,
             },
         )
-        place = f"{step:>{len(str(self._total))}}/{self._total}"
-        left = f"{spell_seconds(self._pace * (self._total - step))} left"
+        self._speak(step, values, speed, self._pace)
+
+    def _place(self, step: int) -> str:
+        return f"{step:>{len(str(self._total))}}/{self._total}"
+
+    def _speak(self, step: int, values: Mapping[str, float], speed: float, pace: float) -> None:
+        self._spoken = time.monotonic()
+        left = f"{spell_seconds(pace * (self._total - step))} left"
         rate = f"{speed:.1f} images/s"
         if self._bar is not None:
             losses = {name: value for name, value in values.items() if name not in NOT_LOSSES}
-            self._bar.draw([place, left, rate, *_spelled(losses)], step / self._total)
+            self._bar.draw([self._place(step), left, rate, *_spelled(losses)], step / self._total)
         elif self._progress is not None:
-            self._progress("  ".join([f"step {place.strip()}", *_spelled(values), rate, left]))
+            self._progress("  ".join([f"step {self._place(step).strip()}", *_spelled(values), rate, left]))
 
     def validated(self, step: int, scores: Mapping[str, float], best: bool) -> None:
         """Write down the scores of a validation, and whether they are the best so far."""
@@ -144,7 +166,7 @@ class Journal:
         self.note("  ".join([f"validation at step {step}", *_spelled(scores), *(["best so far"] * best)]))
 
     def note(self, line: str) -> None:
-        """Tell a line, and keep it in log.txt."""
+        """Say a line, and keep it in log.txt."""
         _append(self.folder / NOTES, f"{_clock()}  {line}")
         if self._bar is not None:
             self._bar.clear()

@@ -77,7 +77,7 @@ def _thumbnail(name: str, image: NDArray[np.uint8]) -> Image.Image:
 
 
 def _fitted(text: str, draw: ImageDraw.ImageDraw, font: Any, width: int) -> str:
-    """The text, without its middle where it is too long: the ends tell names apart."""
+    """The text, without its middle where it is too long: names differ at their ends."""
     text = " ".join(text.splitlines())
     shown, kept = text, len(text)
     while kept and draw.textlength(shown, font) > width:

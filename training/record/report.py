@@ -52,9 +52,9 @@ def write_report(folder: Path, facts: Mapping[str, str]) -> Path:
     best = next((line["step"] for line in reversed(validation) if line["best"]), None)
     facts = dict(facts)
     if log:
-        told = {name.lower() for name in facts}
+        named = {name.lower() for name in facts}
         more = {"steps": f"{log[-1]['step']:,}", "time": spell_seconds(log[-1]["elapsed"])}
-        facts |= {name: value for name, value in more.items() if name not in told}
+        facts |= {name: value for name, value in more.items() if name not in named}
     title = f"fastllie: training of {facts.get('method', folder.resolve().name)}"
     losses, others = _log_curves(log)
     body = [
@@ -78,13 +78,13 @@ def write_report(folder: Path, facts: Mapping[str, str]) -> Path:
 
 
 def facts_of(folder: Path) -> dict[str, str]:
-    """What the weights in a run's folder tell of it; of several files, the one of the most steps.
+    """What the weights in a run's folder say of it; of several files, the one of the most steps.
 
     Raises:
         ValueError: a file of weights that cannot be read.
     """
     paths = sorted(folder.glob("*.safetensors"))
-    told: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for path in paths:
         try:
             with safe_open(path, "np") as file:
@@ -92,9 +92,9 @@ def facts_of(folder: Path) -> dict[str, str]:
             run = json.loads(metadata.get("run", "{}"))
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path} is not a readable file of our weights: {error}") from error
-        if run.get("steps", 0) >= told.get("steps", 0):
-            told = {"method": metadata.get("method", "unknown"), **run}
-    facts = {name: str(value) for name, value in told.items()}
+        if run.get("steps", 0) >= known.get("steps", 0):
+            known = {"method": metadata.get("method", "unknown"), **run}
+    facts = {name: str(value) for name, value in known.items()}
     return {**facts, "weights": ", ".join(map(str, paths))} if paths else {}
 
 

@@ -1,4 +1,4 @@
-"""What `dawn` decides by a look at the whole picture: a grid of curves, from a thumbnail and its statistics."""
+"""What `dawn` decides by a look at the whole picture: a grid of curves."""
 
 from typing import NamedTuple
 
@@ -38,8 +38,8 @@ def luma(x: Tensor) -> Tensor:
     return x[:, :1] * LUMA[0] + x[:, 1:2] * LUMA[1] + x[:, 2:] * LUMA[2]
 
 
-def areas(cells: int, size: Tensor | int, like: Tensor) -> Tensor:
-    """The share `[cells, size]` that each of `size` pixels has in each of `cells` equal parts of their row."""
+def areas(cells: int, size: int, like: Tensor) -> Tensor:
+    """The share `[cells, size]` that each pixel of a row of `size` has in each of its `cells` equal parts."""
     edges = torch.arange(cells + 1, device=like.device, dtype=like.dtype) * (size / cells)
     pixels = torch.arange(size, device=like.device, dtype=like.dtype)
     # what lies of each pixel before an edge; between two edges is the difference
@@ -54,7 +54,7 @@ def thumbnail(x: Tensor) -> Tensor:
     return rows @ x @ columns.T
 
 
-def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
+def noise_levels(x: Tensor, mean: Tensor, bgr: bool = False) -> Tensor:
     """Measures `[B, 6]` of the noise in v = x / (x + mean), at full and at half size.
 
     At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; of their
@@ -66,16 +66,14 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     steps = torch.arange(4, device=x.device)
     rows = (rows + steps).clamp(max=height - 1).flatten()
     columns = (columns + steps).clamp(max=width - 1).flatten()
-    v = x[..., rows, :][..., columns]
+    v = floats(x[..., rows, :][..., columns])
+    v = v.flip(1) if bgr else v
     v = v / (v + mean)
-    redness, blueness = (
-        v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA
-    )
+    redness, blueness = (v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA)
     planes = torch.cat([luma(v), blueness, redness], 1)
-    # half a block's worth: 4 x 4 pixels at each place, of which the full size takes the first 2 x 2
-    halves = F.avg_pool2d(planes, 2)
-    fine = _diagonal(planes[..., 0::4, 0::4], planes[..., 0::4, 1::4], planes[..., 1::4, 0::4], planes[..., 1::4, 1::4])
-    coarse = _diagonal(halves[..., 0::2, 0::2], halves[..., 0::2, 1::2], halves[..., 1::2, 0::2], halves[..., 1::2, 1::2])
+    # 4 x 4 pixels at each place, of which the full size takes the first 2 x 2
+    fine = _diagonal(planes, 4)
+    coarse = _diagonal(F.avg_pool2d(planes, 2), 2)
     coefficients = torch.cat([fine, 2 * coarse], 1).flatten(2)
     # edges are few and large: each round cuts them to what the round before takes for noise
     level = coefficients.mean(-1, keepdim=True)
@@ -84,17 +82,29 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     return level[..., 0]
 
 
-def _diagonal(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def _diagonal(x: Tensor, step: int) -> Tensor:
+    """Magnitudes of the diagonal Haar coefficients of the first 2 x 2 pixels of each cell of `step`."""
+    a, b, c, d = (x[..., row::step, column::step] for row in (0, 1) for column in (0, 1))
     return (a - b - c + d).abs() / 2
 
 
-def see(x: Tensor) -> Seen:
-    """What is to be known of whole pictures `[B, 3, H, W]`; half precision is widened."""
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
-    thumb = thumbnail(x)
+def floats(x: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1], and halves in float32."""
+    if x.dtype == torch.uint8:
+        return x.float() / 255
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def see(x: Tensor, thumb: Tensor | None = None, bgr: bool = False) -> Seen:
+    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known.
+
+    `bgr` is the order of the colours in both.
+    """
+    if thumb is None:
+        thumb = thumbnail(floats(x))
+    thumb = thumb.flip(1) if bgr else thumb
     mean = luma(thumb).mean((2, 3), keepdim=True) + LEAST_MEAN
-    return Seen(thumb, mean, noise_levels(x, mean))
+    return Seen(thumb, mean, noise_levels(x, mean, bgr))
 
 
 class Brain(nn.Module):
@@ -119,10 +129,9 @@ class Brain(nn.Module):
         self.conv6 = _conv(third, third, 1)
         self.last = nn.Conv2d(third, PLANES * GRID[0], 1)
         nn.init.normal_(self.last.weight, 0, 0.01)
-        with torch.no_grad():
-            self.last.bias.zero_()
-            # dark pixels are lifted, bright ones less: a start, no bound
-            self.last.bias.view(PLANES, GRID[0])[:3] = torch.linspace(0.6, 0.1, GRID[0])
+        # dark pixels are lifted, bright ones less: a start, no bound
+        lifts = torch.linspace(0.6, 0.1, GRID[0]).repeat(3)
+        self.last.bias = nn.Parameter(torch.cat([lifts, torch.zeros(3 * GRID[0])]))
 
     def forward(self, seen: Seen) -> Tensor:
         thumb, mean, noise = (part.to(self.last.weight.dtype) for part in seen)
@@ -149,7 +158,8 @@ def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 def _facts(thumb: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Numbers about the whole, each around one: mean, colours, percentiles, noise; `[B, 18]`."""
     values = luma(thumb).flatten(1).sort(1).values
-    places = [round(share * (values.shape[1] - 1)) for share in PERCENTILES]
+    last = THUMB[0] * THUMB[1] - 1
+    places = [round(share * last) for share in PERCENTILES]
     colours = thumb.mean((2, 3)) / mean.flatten(1)
     return torch.cat(
         [

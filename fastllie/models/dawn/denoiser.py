@@ -79,9 +79,9 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # half size: magnitudes of its band and of the finest, and the picture at a quarter; then 6 each
+        # at half size the magnitudes of its band and of the finest, and the picture; below, of its own
         self.levels = nn.ModuleList(
-            [Level(9 if level == 1 else 6, 6 if level == 1 else 3, level < LEVELS - 1) for level in range(1, LEVELS)]
+            [Level(9, 6, True), *(Level(6, 3, level < LEVELS - 1) for level in range(2, LEVELS))]
         )
         self._biases = [(WIDTH, WIDTH, 6 if level == 1 else 3) for level in range(1, LEVELS)]
         self.noise1 = nn.Linear(NOISES, 32)

@@ -3,19 +3,26 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastllie.models.dawn.brain import GRID, PLANES, Brain, luma, see
+from fastllie.models.contract import Contract, Observed, Window
+from fastllie.models.dawn.brain import Brain, floats, luma, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
-from fastllie.ops import reference
+from fastllie.models.network import Built, Network, standard_only
+from fastllie.ops import dawn, reference
+from fastllie.ops.packing import can_run_packed
 
 STEPS = 8  # of the curve
+HALO = 64  # pixels around an output pixel that its value depends on: 54, in whole cells
+# A few hundred megabytes with all planes of the pyramid
+TILE = 1024
 _BISECTIONS = 12
 _BRIGHTEST = 0.995  # v of the brightest pixel after denoising: v = 1 would be infinitely bright
+_PACKED = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class Observed(NamedTuple):
-    """What `Dawn.observe` finds out about whole pictures.
+class Sight(NamedTuple):
+    """What `Dawn.look` finds out about whole pictures; what `forward` takes besides their pixels.
 
     Attributes:
         grid: `[B, 6, 8, 8, 12]`, see `Brain`.
@@ -28,14 +35,15 @@ class Observed(NamedTuple):
     noise: Tensor
 
 
-class Dawn(nn.Module):
+class Dawn(Network):
     """A brain that looks at the whole picture, a denoiser, and a grid of curves that brightens.
 
-    `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large.
+    `forward` takes images `[B, 3, H, W]`, any size, floats in [0, 1] or uint8 in 0..255, and returns the
+    enhanced images, as large and of the same dtype.
 
-    Tiles are exact once the whole has been looked at: with what `observe` says of a picture, `forward` gives
-    of a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings `halo`
-    pixels more on each side where the picture has them.
+    Tiles are exact once the whole has been looked at: with what `look` says of a picture, `forward` gives of
+    a part of it what it gives of the whole there, if the part begins at multiples of 16 and brings 64 pixels
+    more on each side where the picture has them.
 
     Args:
         denoise: How much of the noise is taken out, from 0 to 1.
@@ -44,11 +52,6 @@ class Dawn(nn.Module):
     Raises:
         ValueError: options out of range.
     """
-
-    #: pixels around an output pixel that its value depends on, beside what is observed: 54, in whole cells
-    halo = 64
-    #: what the places of tiles are multiples of
-    multiple = MULTIPLE
 
     def __init__(self, *, denoise: float = 1.0, exposure: float | None = None):
         super().__init__()
@@ -60,53 +63,129 @@ class Dawn(nn.Module):
         self.exposure = exposure
         self.brain = Brain()
         self.denoiser = Denoiser()
+        self._built = Built.of(self, Dawn, ("denoise", "exposure"))
+
+    @property
+    def contract(self) -> Contract:
+        return Contract(
+            HALO,
+            one_pass=True,
+            cpu_tile=TILE,
+            observes=True,
+            located=True,
+            aligned=MULTIPLE,
+            # a sixteenth of less would be one pixel, which exporters take for a constant
+            least_side=MULTIPLE + 1,
+        )
 
     def forward(
         self,
         x: Tensor,
-        *,
-        observed: Observed | None = None,
-        place: tuple[int, int] = (0, 0),
-        size: tuple[int, int] | None = None,
+        grid: Tensor | None = None,
+        mean: Tensor | None = None,
+        noise: Tensor | None = None,
+        window: Window | None = None,
     ) -> Tensor:
-        """Enhance whole pictures, or parts of what was observed.
+        """Enhance whole pictures, or parts of what was looked at.
 
         Args:
             x: `[B, 3, H, W]`.
-            observed: What `observe` said of the whole pictures; None where `x` is the whole.
-            place: Row and column of the first pixel of `x` in the whole picture.
-            size: Of the whole picture; None where `x` is the whole.
+            grid, mean, noise: The `Sight` of the whole pictures; None where `x` is the whole.
+            window: Where `x` lies in them; None where it is the whole.
         """
-        if observed is None:
-            observed = self.observe(x)
-        v = self.denoised(x, observed)
-        light = (v * observed.mean / (1 - v)).clamp(0, 1)
-        y = reference.apply_grid_curve(light, observed.grid, luma(v), place=place, size=size, steps=STEPS)
-        return y.to(x.dtype)
+        sight = None
+        if grid is not None and mean is not None and noise is not None:
+            sight = Sight(grid, mean, noise)
+        packed = None if standard_only() else self._packed(x)
+        if packed is None:
+            return self.standard(x, sight, window)
+        return self._fused(x, packed, sight, window)
 
     def observe(self, x: Tensor) -> Observed:
-        """What is to be known of whole pictures; float32 where they are in half precision."""
-        seen = see(x)
+        return Observed(self.look(x)._asdict())
+
+    def look(self, x: Tensor, bgr: bool = False) -> Sight:
+        """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
+        fast = not standard_only() and self._packed(x) is not None
+        large = x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
+        seen = see(x, dawn.thumbnail(x) if fast and large else None, bgr)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
-        return Observed(grid, seen.mean, seen.noise)
+        return Sight(grid, seen.mean, seen.noise)
 
-    def denoised(self, x: Tensor, observed: Observed) -> Tensor:
+    def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
+        packed = self._packed(x)
+        if packed is not None:
+            return self._fused(x, packed, None, None, out, bgr)
+        return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
+
+    def standard(self, x: Tensor, sight: Sight | None = None, window: Window | None = None) -> Tensor:
+        if x.dtype == torch.uint8:
+            y = self.standard(floats(x), sight, window)
+            return (y * 255).round().clamp(0, 255).to(torch.uint8)
+        if sight is None:
+            sight = self.look(x)
+        v = self.denoised(x, sight)
+        light = (v * sight.mean / (1 - v)).clamp(0, 1)
+        place, size = _placed(window)
+        y = reference.apply_grid_curve(light, sight.grid, luma(v), place=place, size=size, steps=STEPS)
+        return y.to(x.dtype)
+
+    def denoised(self, x: Tensor, sight: Sight) -> Tensor:
         """`x` in v = x / (x + mean) without its noise; float32 where `x` is in half precision."""
-        x = x.to(observed.mean.dtype)
-        v = x / (x + observed.mean)
+        x = x.to(sight.mean.dtype)
+        v = x / (x + sight.mean)
         if self.denoise == 0:
             return v
-        height, width = v.shape[-2:]
-        # gathered: exporters cannot follow a padding whose width depends on the size
-        rows, columns = (
-            torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device).clamp(max=side - 1)
-            for side in (height, width)
-        )
-        padded = v.index_select(2, rows).index_select(3, columns)
-        clean = self.denoiser(padded, observed.noise, self.denoise)[..., :height, :width]
+        for dim in (2, 3):
+            # gathered: exporters cannot follow a padding whose width depends on the size
+            side = v.shape[dim]
+            places = torch.arange((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE, device=v.device)
+            v = v.index_select(dim, places.clamp(max=side - 1))
+        clean = self.denoiser(v, sight.noise, self.denoise)
+        for dim in (2, 3):
+            clean = clean.index_select(dim, torch.arange(x.shape[dim], device=x.device))
         return clean.clamp(0.0, _BRIGHTEST)
+
+    def _packed(self, x: Tensor) -> Tensor | None:
+        """The denoiser's weights for the CPU's kernels; None where the network has to run layer by layer."""
+        weights = list(self.parameters())
+        # bytes go through the arithmetic of the weights
+        images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
+        if not can_run_packed(images, weights, _PACKED) or not self.as_built():
+            return None
+        return self._packing.get(weights, None, lambda: dawn.pack_dawn(self.denoiser.state_dict()))
+
+    def _fused(
+        self,
+        x: Tensor,
+        packed: Tensor,
+        sight: Sight | None,
+        window: Window | None,
+        out: Tensor | None = None,
+        bgr: bool = False,
+    ) -> Tensor:
+        if sight is None:
+            sight = self.look(x, bgr)
+        gains = biases = None
+        if self.denoise:
+            gains, levels = self.denoiser.settings(sight.noise)
+            biases = torch.cat([bias for level in levels for bias in level], 1)
+            gains, biases = (part.float().contiguous() for part in (gains, biases))
+        grid, mean = (part.float().contiguous() for part in sight[:2])
+        known = dawn.Known(grid, mean, gains, biases)
+        place, size = _placed(window)
+        return dawn.enhance_dawn(
+            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
+        )
+
+
+def _placed(window: Window | None) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """The place of a part in its picture, and the picture's size."""
+    if window is None:
+        return (0, 0), None
+    return (window.top, window.left), (window.height, window.width)
 
 
 def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
@@ -130,6 +209,3 @@ def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
 def _moved(alpha: Tensor, move: Tensor) -> Tensor:
     """tanh(atanh(alpha) + atanh(move))."""
     return (alpha + move) / (1 + alpha * move)
-
-
-__all__ = ["GRID", "PLANES", "STEPS", "Dawn", "Observed"]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastllie.models.network import standard_only
 from fastllie.ops.checks import check_count
 from fastllie.ops.convolution_training import checkpoint_contexts
 
@@ -20,10 +21,15 @@ def instance_norm(x: Tensor) -> Tensor:
     The variance is the biased one; training and inference are the same.
     """
     # PyTorch's own is seven times slower channels last on a CPU, and leaves that layout for several images
-    if torch.compiler.is_compiling() or not x.is_contiguous(memory_format=torch.channels_last):
+    if one_way() or not x.is_contiguous(memory_format=torch.channels_last):
         return F.instance_norm(x, eps=EPS)
     images = [F.batch_norm(image, None, None, training=True, eps=EPS) for image in x.split(1)]
     return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def one_way() -> bool:
+    """Whether a compiler, an exporter or torch.func is at work: these take one way, whatever the layout."""
+    return torch.compiler.is_compiling() or standard_only()
 
 
 def activate(x: Tensor) -> Tensor:
@@ -41,7 +47,7 @@ def recomputed(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
     Ends `step` in a convolution, that one is not run again: only its input is needed.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not one_way():
         return checkpoint(
             step, x, use_reentrant=False, preserve_rng_state=False, context_fn=checkpoint_contexts
         )

@@ -1,23 +1,29 @@
 """NeRCo as a method: images in [0, 1] of any size, in and out."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastllie.models.contract import Contract
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import strips
 from fastllie.models.nerco.networks import Generator, MaskExtractor, Representation
+from fastllie.models.network import Built, Network, is_bare, standard_only
 
 SIZE_MODES = ("reflect", "official")
 MULTIPLE = 4
 LEAST = 8
+# images in [-1, 1], and the logits to be changed, to enhanced images
+Whole = Callable[[Tensor, Tensor | None], Tensor]
 
 
-class NeRCo(nn.Module):
+class NeRCo(Network):
     """NeRCo's inference: y = G_A(cat(x, Pre(x)) * mask), with the mask of H.
 
     `forward` takes images `[B, 3, H, W]` in [0, 1], any size, and returns the enhanced images, as large. The
-    instance norms make every pixel hang on the whole image: there are no exact tiles. Without gradients each
+    instance norms make all pixels depend on the whole image: there are no exact tiles. Without gradients an
     image is computed in strips of rows, which differs from the whole by float rounding; the memory is about
     512 bytes a pixel in float32.
 
@@ -40,9 +46,6 @@ class NeRCo(nn.Module):
     Raises:
         ValueError: an unknown mode, a number that is not an integer >= 1.
     """
-
-    #: a pixel depends on the whole image
-    halo = None
 
     def __init__(
         self,
@@ -68,22 +71,34 @@ class NeRCo(nn.Module):
         )
         self.H = MaskExtractor(width=width, blocks=mask_blocks)
         self.G_A = Generator(6, width=width, blocks=blocks)
+        self._built = Built.of(self, NeRCo, ("size_mode", "in_logits"))
+
+    @property
+    def contract(self) -> Contract:
+        # torch 2.13 cannot prove that what is padded to a multiple of 4 and convolved comes back as large
+        return Contract(None, unexportable="nerco cannot be exported: the exporters cannot follow its sizes")
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._sized(x, self.enhance_whole)
+
+    def standard(self, x: Tensor) -> Tensor:
+        return self._sized(x, self._by_layers)
+
+    def _sized(self, x: Tensor, network: Whole) -> Tensor:
         height, width = x.shape[-2:]
         if self.size_mode == "official":
-            y = self._enhance(resized(x, *official_size(height, width)))
+            y = self._enhance(resized(x, *official_size(height, width)), network)
             if y.shape[-2:] == x.shape[-2:]:
                 return y
             return F.interpolate(y, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        return self._enhance(extended(x))[..., :height, :width]
+        return self._enhance(extended(x), network)[..., :height, :width]
 
-    def _enhance(self, x: Tensor) -> Tensor:
+    def _enhance(self, x: Tensor, network: Whole) -> Tensor:
         """Images in [0, 1]."""
         if not self.in_logits:
-            return (self.enhance_whole(2 * x - 1) + 1) / 2
+            return (network(2 * x - 1, None) + 1) / 2
         # logits of these, and the result in float32: in 16 bits the shadows are coarse around -1
-        return ((self.enhance_whole(2 * x - 1, half_logits(x)) + 1) / 2).to(x.dtype)
+        return ((network(2 * x - 1, half_logits(x)) + 1) / 2).to(x.dtype)
 
     def enhance_whole(self, x: Tensor, logits: Tensor | None = None) -> Tensor:
         """Images `[B, 3, H, W]` in [-1, 1] to enhanced ones; sides are multiples of 4, and 8 at least.
@@ -93,8 +108,8 @@ class NeRCo(nn.Module):
         """
         tensors = (x, *self.parameters())
         wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if wanted or torch.compiler.is_compiling():
-            return self.G_A(torch.cat([x, self.Pre(x)], 1) * self.H.mask(x), logits)
+        if wanted or torch.compiler.is_compiling() or standard_only() or not self.as_built():
+            return self._by_layers(x, logits)
         with torch.no_grad():
             out = torch.empty_like(x if logits is None else logits, memory_format=torch.channels_last)
             for place in range(len(x)):
@@ -102,6 +117,10 @@ class NeRCo(nn.Module):
                 mine = None if logits is None else logits[place : place + 1]
                 out[place : place + 1] = self._in_strips(image, mine)
         return out
+
+    def _by_layers(self, x: Tensor, logits: Tensor | None) -> Tensor:
+        mask = self.H.mask(x) if is_bare(self.H, MaskExtractor) else self.H(x)[1]
+        return self.G_A(torch.cat([x, self.Pre(x)], 1) * mask, logits)
 
     def _in_strips(self, image: Tensor, logits: Tensor | None) -> Tensor:
         # first what takes most memory

@@ -5,6 +5,7 @@ evaluation mode. What is made between two convolutions is not kept for the backw
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.models.nerco.layers import activate, initialise, instance_norm, recomputed, reflect, whole
+from fastllie.models.nerco.layers import (
+    activate,
+    initialise,
+    instance_norm,
+    one_way,
+    recomputed,
+    reflect,
+    whole,
+)
+from fastllie.models.network import Built, untouched
 
 COORDINATES = ("published", "absolute")
 FREQUENCIES = 8
@@ -145,6 +155,7 @@ class PixelMLP(nn.Module):
         # the published names
         self.imnet = nn.Module()
         self.imnet.layers = nn.ModuleDict(layers)
+        self._built = Built.of(self, PixelMLP)
 
     def folded(self) -> list[tuple[Tensor, Tensor]]:
         """Kernels `[out, in, 3, 3]` or `[out, in, 1, 1]` and biases of the four layers as convolutions."""
@@ -182,18 +193,44 @@ class PixelMLP(nn.Module):
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        layers, height = self.folded(), x.shape[-2]
-        added = self.located(*x.shape[-2:])
-        if torch.compiler.is_compiling():
+        height = x.shape[-2]
+        if not torch.compiler.is_compiling() and not untouched(self, self._built):
+            return self._in_rows(x, lambda top, bottom: partial(self._by_layers, top=top, height=height))
+        layers, added = self.folded(), self.located(*x.shape[-2:])
+        if one_way():
             return self.rows(F.pad(x, (0, 0, 1, 1)), layers, added)
+
+        def rows(top: int, bottom: int) -> Callable[[Tensor], Tensor]:
+            here = None if added is None else (added[0][:, top:bottom], added[1])
+            return partial(self.rows, layers=layers, added=here)
+
+        return self._in_rows(x, rows)
+
+    def _in_rows(self, x: Tensor, rows: Callable[[int, int], Callable[[Tensor], Tensor]]) -> Tensor:
+        """ROWS of features at a time, each with one more on each side."""
+        height = x.shape[-2]
         x = F.pad(x, (0, 0, 1, 1))
         pieces = []
         for top in range(0, height, ROWS):
             bottom = min(top + ROWS, height)
-            here = None if added is None else (added[0][:, top:bottom], added[1])
-            piece = x[..., top : bottom + 2, :]
-            pieces.append(recomputed(partial(self.rows, layers=layers, added=here), piece))
+            pieces.append(recomputed(rows(top, bottom), x[..., top : bottom + 2, :]))
         return torch.cat(pieces, 2)
+
+    def _by_layers(self, x: Tensor, top: int, height: int) -> Tensor:
+        """`rows` through the linear layers themselves, as published: they are not as they were built."""
+        batch, _, count, width = x.shape
+        count -= 2
+        y = F.unfold(x, 3, padding=(0, 1)).transpose(1, 2)
+        coded = x.new_zeros(CODED, count, width)
+        if self.coordinates != "published":
+            row = _coded(height, x)[:, top : top + count, None].expand(-1, -1, width)
+            column = _coded(width, x)[:, None].expand(-1, count, -1)
+            coded = torch.cat([row[:1], column[:1], row[1:], column[1:]])
+        cell = x.new_full((2, count, width), CELL)
+        y = torch.cat([y, torch.cat([coded, cell]).flatten(1).T.expand(batch, -1, -1)], 2)
+        for place, layer in enumerate(self._layers()):
+            y = layer(F.relu(y) if place else y)
+        return y.transpose(1, 2).reshape(batch, 3, count, width)
 
 
 def _coded(length: int, like: Tensor) -> Tensor:
@@ -210,7 +247,7 @@ def _coded(length: int, like: Tensor) -> Tensor:
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution."""
     batch, channels, height, width = x.shape
-    if width % 4 or height < 4 or not x.is_contiguous(memory_format=torch.channels_last):
+    if one_way() or width % 4 or height < 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return F.conv2d(x, weight, bias)
     # as many small images: with one image and one thread PyTorch takes another library, slower on many CPUs
     x = x.permute(0, 2, 3, 1).reshape(batch * height * 4, 1, width // 4, channels).permute(0, 3, 1, 2)

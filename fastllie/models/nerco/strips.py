@@ -25,9 +25,8 @@ from fastllie.models.nerco.networks import (
     mirrored,
     reflect,
 )
+from fastllie.ops.working_set import bytes_at_once
 
-# What a strip and its result may take: a CPU's cache, or enough work to fill an accelerator
-CPU_STRIP, ACCELERATOR_STRIP = 12 << 20, 512 << 20
 LEAST_ROWS = 8
 # Neighbouring pixels that the last convolution computes at once, see _packed
 PACKED = 4
@@ -93,8 +92,7 @@ def spans(height: int, step: int) -> Iterator[tuple[int, int]]:
 def step_of(like: Tensor, width: int, channels: int) -> int:
     """Rows of a strip with so many pixels a row and channels, of input and output together."""
     bytes_a_row = width * channels * like.element_size()
-    strip = CPU_STRIP if like.is_cpu else ACCELERATOR_STRIP
-    return max(LEAST_ROWS, strip // bytes_a_row)
+    return max(LEAST_ROWS, bytes_at_once(like) // bytes_a_row)
 
 
 def windows(

@@ -1,0 +1,237 @@
+"""Formats that an extra of fastllie reads and writes: HEIC, JPEG XL, and camera raw, which is only read."""
+
+import importlib
+import io
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import features
+
+from fastllie.images import exif, formats, tiff, xmp
+from fastllie.images.files import Source, refuse_beyond
+
+if TYPE_CHECKING:
+    from fastllie.images.photograph import Photograph
+
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
+_CR3 = b"ftypcrx "
+_JXL_MODES = {
+    "L": (1, "u1"),
+    "LA": (2, "u1"),
+    "RGB": (3, "u1"),
+    "RGBA": (4, "u1"),
+    "I;16": (1, "u2"),
+    "F": (1, "f4"),
+}
+_SRGB = "sRGB".encode("utf-16-be")  # the name of the profile that libjxl makes where there is none
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of a JPEG XL, width to height
+
+
+def reader_of(start: bytes, source: Source) -> "Callable[[bytes, str, int | None], Photograph] | None":
+    """What reads a file that begins like this, where Pillow does not."""
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF and b"avif" not in start[8:32]:
+        return _heif
+    if start.startswith((_JXL_BOX, b"\xff\x0a")):
+        return _jxl
+    named = isinstance(source, str) or hasattr(source, "__fspath__")
+    camera = named and formats.suffix_of(source) in formats.FORMATS["RAW"].suffixes  # type: ignore[arg-type]
+    if camera or start.startswith(_RAW_STARTS) or start[4:12] == _CR3:
+        return _raw
+    return None
+
+
+def require(format: str) -> None:
+    """Raise, and name the extra, where what writes a format is not installed."""
+    module = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}.get(format)
+    try:
+        if module:
+            importlib.import_module(module)
+    except ImportError as error:
+        told = formats.FORMATS[format]
+        raise _missing("what is to be written", told.title, told.extra, error) from error
+    if format == "AVIF" and not features.check("avif"):
+        raise ImportError("AVIF needs Pillow 11.3 or newer, built with it: pip install --upgrade pillow")
+
+
+def _missing(name: str, kind: str, extra: str, error: ImportError) -> ImportError:
+    return ImportError(f'{name} is {kind}, which needs an extra: pip install "fastllie[{extra}]" ({error})')
+
+
+def _heif(content: bytes, name: str, max_pixels: int | None) -> "Photograph":
+    from fastllie.images.photograph import Photograph, Stored
+
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise _missing(name, "HEIC", "heif", error) from error
+    file = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=False)
+    refuse_beyond(max_pixels, file.size, name)
+    picture = file[file.primary_index]
+    told: dict[str, Any] = picture.info
+    values = np.array(picture)
+    values = values if values.ndim == 3 else values[..., None]
+    if values.dtype == np.uint16:
+        # the lower bits are none; white of 10 bits becomes white of 16
+        bits = told.get("bit_depth", 16)
+        values = _full(values >> (16 - bits), bits)
+    left_out = [f"{len(file) - 1} further pictures"] if len(file) > 1 else []
+    for key, words in (
+        ("depth_images", "a map of depths"),
+        ("aux", "a gain map or other pictures beside it"),
+    ):
+        if told.get(key):
+            left_out.append(words)
+    info = {key: told[key] for key in ("exif", "icc_profile") if told.get(key)}
+    if told.get("xmp"):
+        info["xmp"] = xmp.adjusted(told["xmp"])
+    mode = "I;16" if values.dtype == np.uint16 and values.shape[2] == 1 else ""
+    return Photograph(values, info, mode, stored=Stored("HEIF", left_out=tuple(left_out)))
+
+
+def _full(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values of some bits as values of 16, white as white."""
+    top = 2**bits - 1
+    return ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+
+
+def _jxl(content: bytes, name: str, max_pixels: int | None) -> "Photograph":
+    from fastllie.images.photograph import Photograph, Stored
+
+    try:
+        import pillow_jxl
+    except ImportError as error:
+        raise _missing(name, "JPEG XL", "jxl", error) from error
+    refuse_beyond(max_pixels, _jxl_size(content), name)
+    was_jpeg, told, data, icc_profile, boxes = pillow_jxl.Decoder(num_threads=1)(content)
+    if was_jpeg:
+        from fastllie.images.reading import read
+
+        return replace(read(data, max_pixels=max_pixels), stored=Stored("JXL"))
+    if told.mode not in _JXL_MODES:
+        raise ValueError(f"pixels of the mode {told.mode}")
+    channels, kind = _JXL_MODES[told.mode]
+    values = np.frombuffer(data, kind).reshape(told.height, told.width, channels).copy()
+    info: dict[str, Any] = {}
+    if icc_profile and not (icc_profile[4:8] == b"jxl " and _SRGB in icc_profile):
+        info["icc_profile"] = icc_profile
+    for box in boxes:
+        if box.box_type == b"Exif" and len(box.data) > 12:
+            # where the data begin; the plugin itself does not write it. Their orientation is none: that of a
+            # JPEG XL stands beside its pixels, and is applied
+            named = box.data[:4] not in (b"II*\0", b"MM\0*")
+            start = 4 + struct.unpack(">I", box.data[:4])[0] if named else 0
+            info["exif"] = exif.PREFIX + box.data[start:]
+        elif box.box_type == b"xml ":
+            info["xmp"] = xmp.adjusted(box.data)
+    mode = {"I;16": "I;16", "F": "F"}.get(told.mode, "")
+    return Photograph(values, info, mode, stored=Stored("JXL"))
+
+
+def _jxl_size(content: bytes) -> tuple[int, int]:
+    """Width and height, from the header alone."""
+    stream = next(_codestreams(content), b"")[2:]
+    bits = int.from_bytes(stream[:16], "little")
+    place = 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        value = (bits >> place) & ((1 << count) - 1)
+        place += count
+        return value
+
+    def length(small: bool) -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = bool(take(1))
+    height = length(small)
+    ratio = take(3)
+    if ratio == 0:
+        return length(small), height
+    across, down = _RATIOS[ratio - 1]
+    return height * across // down, height
+
+
+def _codestreams(content: bytes) -> Iterator[bytes]:
+    """The first bytes of what a JPEG XL holds as its pixels, in a container or bare."""
+    if not content.startswith(_JXL_BOX):
+        yield content[:32]
+        return
+    place = 0
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        head = 8
+        if length == 1 and place + 16 <= len(content):
+            length, head = struct.unpack_from(">Q", content, place + 8)[0], 16
+        if kind in (b"jxlc", b"jxlp"):
+            start = place + head + (4 if kind == b"jxlp" else 0)
+            yield content[start : start + 32]
+        if length < 8:
+            return
+        place += length
+
+
+def _raw(content: bytes, name: str, max_pixels: int | None) -> "Photograph":
+    """A camera's file: developed in linear light up to the camera's white, and then coded as sRGB is."""
+    from fastllie.images.photograph import Photograph, Stored
+
+    try:
+        import rawpy
+    except ImportError as error:
+        raise _missing(name, "camera raw", "raw", error) from error
+    with rawpy.imread(io.BytesIO(content)) as file:
+        refuse_beyond(max_pixels, (file.sizes.raw_width, file.sizes.raw_height), name)
+        # no brightening of its own, no white but the camera's; the power and slope are those of sRGB
+        values = file.postprocess(
+            use_camera_wb=True, no_auto_bright=True, adjust_maximum_thr=0.0, output_bps=16, gamma=(2.4, 12.92)
+        )
+    values = values if values.ndim == 3 else values[..., None]
+    return Photograph(values, _camera_info(content), stored=Stored("RAW"))
+
+
+def _camera_info(content: bytes) -> dict[str, Any]:
+    """EXIF data of a camera's file that is a TIFF, as most are."""
+    from fastllie.images import tiffs
+
+    try:
+        _, _, pages = tiffs.pages_of(io.BytesIO(content))
+        _, info, _ = tiffs.described(pages[0])
+    except tiff.BrokenError:
+        return {}
+    return {key: value for key, value in info.items() if key != "icc_profile"}
+
+
+def encode(
+    photo: "Photograph", format: str, quality: int, exif_data: bytes, described: dict[Any, Any]
+) -> bytes:
+    """A photograph as HEIC or JPEG XL.
+
+    Raises:
+        ImportError: the extra is not installed; the message names it.
+    """
+    require(format)
+    content = io.BytesIO()
+    if format == "JXL":
+        image = photo.as_pil()
+        image.info = {}
+        data = exif_data.removeprefix(exif.PREFIX)
+        told = {"exif": bytes(4) + data if data else None, "xmp": described.get("xmp")}
+        image.save(content, "JXL", quality=quality, lossless=quality == 100, use_container=True, **told)
+        return content.getvalue()
+    import pillow_heif
+
+    channels = photo.values.shape[2]
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] + (
+        ";16" if photo.values.dtype == np.uint16 else ""
+    )
+    file = pillow_heif.from_bytes(mode, photo.size, np.ascontiguousarray(photo.values).tobytes())
+    told = {key: described[key] for key in ("exif", "xmp", "icc_profile") if described.get(key)}
+    if quality == 100:
+        # without loss, as it is without a matrix and with all of the colours
+        told |= {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+    file.save(content, **{"quality": quality, **told})
+    return content.getvalue()

@@ -1,0 +1,202 @@
+"""dawn's denoiser, black levels and curves over the image as it is, for inference on the CPU."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastllie.ops.checks import (
+    check_no_gradient,
+    check_on_cpu,
+    check_out,
+    check_rgb,
+)
+from fastllie.ops.launch import cpu_kernels
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
+WIDTH, LEVELS = 12, 4  # channels of the denoiser's networks; of its pyramid
+INPUTS, OUTPUTS = (9, 6, 6), (6, 3, 3)  # of the network of each level, from half the size on
+GRID = (6, 8, 8, 12)  # planes, lumas, rows, columns
+THUMB = (64, 96)
+BIASES = sum(2 * WIDTH + outputs for outputs in OUTPUTS)
+PACKED = sum(
+    9 * WIDTH * (inputs + WIDTH + outputs) + (WIDTH**2 if level + 1 < len(INPUTS) else 0)
+    for level, (inputs, outputs) in enumerate(zip(INPUTS, OUTPUTS, strict=True))
+)
+
+
+class Known(NamedTuple):
+    """What is known of whole pictures before their pixels are touched: float32 and contiguous.
+
+    Attributes:
+        grid: Of alpha, then black, of red, green and blue: `[B, 6, 8, 8, 12]`.
+        mean: Of the luma, `[B, 1, 1, 1]`.
+        gains: By which magnitudes of the bands are multiplied, `[B, 4, 3]`; None where nothing is denoised.
+        biases: Of all convolutions of the denoiser, `[B, 84]`; None where nothing is denoised.
+    """
+
+    grid: Tensor
+    mean: Tensor
+    gains: Tensor | None = None
+    biases: Tensor | None = None
+
+
+def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
+    """Prepare the weights of the denoiser's convolutions for `enhance_dawn`.
+
+    Args:
+        weights: Of each level 0 to 2 `levels.L.first.weight`, `second`, `last`, `[K, C, 3, 3]`, and but for
+            the last level `below`, `[12, 12, 1, 1]`.
+
+    Returns:
+        float32, one level after the other: nine taps of each input with all outputs side by side.
+    """
+    parts = []
+    for level in range(len(INPUTS)):
+        kernels = [weights[f"levels.{level}.{name}.weight"] for name in ("first", "second", "last")]
+        if level + 1 < len(INPUTS):
+            kernels.insert(1, weights[f"levels.{level}.below.weight"])
+        parts += [kernel.detach().float().permute(1, 2, 3, 0).flatten() for kernel in kernels]
+    return torch.cat(parts)
+
+
+def enhance_dawn(
+    x: Tensor,
+    packed: Tensor,
+    known: Known,
+    *,
+    denoise: float = 1.0,
+    place: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+    bgr: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Take the noise out of pictures in v = x / (x + mean), and brighten them by a grid of curves.
+
+    The image is read twice and written once; beside it lie only means at half size and below, about three
+    floats a pixel. Arithmetic is float32. For inference on the CPU: not differentiable. Any strides are read
+    in place.
+
+    Args:
+        x: Images, `[B, 3, H, W]`; float32, bfloat16 or float16 in [0, 1], or uint8 in 0..255.
+        packed: From `pack_dawn`.
+        known: What is known of the pictures that `x` are, or are parts of.
+        denoise: From 0 to 1: each weight w of a band becomes 1 - denoise (1 - w).
+        place: Row and column of the first pixel of `x` in its picture, multiples of 16.
+        size: Height and width of the picture; None where `x` is all of it.
+        bgr: Whether the colours of `x` and of the result are blue, green, red; `known` is of RGB.
+        out: Where the result goes, of the shape and dtype of `x` and apart from it; any strides. None makes a
+            new tensor.
+
+    Returns:
+        The enhanced images, in the dtype and the memory format of `x`, in `out` if that was given; uint8 is
+        rounded to nearest.
+
+    Raises:
+        TypeError: an argument that is no tensor, or of another dtype.
+        ValueError: another shape, a share out of range, an `out` in the memory of `x`.
+        RuntimeError: `fastllie._cpu` was not built, a tensor on another device, or a gradient is wanted.
+    """
+    check_rgb(DTYPES, x)
+    expected = [(len(x), *GRID), (len(x), 1, 1, 1), (len(x), LEVELS, 3), (len(x), BIASES)]
+    for name, tensor, shape in zip(
+        ("packed", *Known._fields), (packed, *known), ((PACKED,), *expected), strict=True
+    ):
+        if tensor is None and denoise == 0:
+            continue
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or tensor.shape != shape:
+            found = (
+                f"{tensor.dtype} {list(tensor.shape)}"
+                if isinstance(tensor, Tensor)
+                else type(tensor).__name__
+            )
+            raise ValueError(f"{name} must be float32 {list(shape)}, got {found}")
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise must be from 0 to 1, got {denoise}")
+    check_on_cpu("enhance_dawn", x)
+    check_no_gradient("enhance_dawn", x)
+    whole = tuple(x.shape[-2:]) if size is None else size
+    parts = [packed, *(tensor for tensor in known if tensor is not None)]
+    if out is None:
+        return torch.ops.fastllie.dawn_forward(x, parts, denoise, place, whole, bgr)
+    check_out(out, x, x.shape)
+    torch.ops.fastllie.dawn_forward_into(x, parts, denoise, place, whole, bgr, out)
+    return out
+
+
+def thumbnail(x: Tensor) -> Tensor:
+    """The exact means of pictures over 64 x 96 equal parts, float32 `[B, 3, 64, 96]`; the CPU's kernel.
+
+    Args:
+        x: Images, `[B, 3, H, W]`, H >= 64, W >= 96; float32, bfloat16, float16, or uint8, read as 0 to 1.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `enhance_dawn`; smaller images.
+    """
+    check_rgb(DTYPES, x)
+    if x.shape[-2] < THUMB[0] or x.shape[-1] < THUMB[1]:
+        raise ValueError(f"x must have at least {THUMB[0]} x {THUMB[1]} pixels, got shape {tuple(x.shape)}")
+    check_on_cpu("thumbnail", x)
+    check_no_gradient("thumbnail", x)
+    return torch.ops.fastllie.dawn_thumbnail(x)
+
+
+def _forward(
+    x: Tensor, parts: Sequence[Tensor], denoise: float, place: Sequence[int], whole: Sequence[int], bgr: bool
+) -> Tensor:
+    out = torch.empty_like(x)
+    _forward_into(x, parts, denoise, place, whole, bgr, out)
+    return out
+
+
+def _forward_into(
+    x: Tensor,
+    parts: Sequence[Tensor],
+    denoise: float,
+    place: Sequence[int],
+    whole: Sequence[int],
+    bgr: bool,
+    out: Tensor,
+) -> None:
+    if out.numel() == 0:
+        return
+    module, handles, place_of_launch = cpu_kernels()
+    shape = tuple(x.shape)
+    packed, grid, mean, *noise = (tensor.contiguous() for tensor in parts)
+    workspace = packed.new_empty(module.dawn_floats(shape) if denoise else 0)
+    pointers = [tensor.data_ptr() for tensor in (grid, mean, *noise)] + [0] * (2 - len(noise))
+    module.dawn_forward(
+        *handles(x, out),
+        shape,
+        tuple(place),
+        tuple(whole),
+        [*pointers, packed.data_ptr()],
+        denoise,
+        bgr,
+        workspace.data_ptr(),
+        *place_of_launch,
+    )
+
+
+def _thumbnail(x: Tensor) -> Tensor:
+    out = x.new_empty((len(x), 3, *THUMB), dtype=torch.float32)
+    if out.numel():
+        module, handles, place = cpu_kernels()
+        module.dawn_thumbnail(*handles(x), tuple(x.shape), out.data_ptr(), *place)
+    return out
+
+
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_ARGUMENTS = "Tensor x, Tensor[] parts, float denoise, int[] place, int[] whole, bool bgr"
+_library.define(f"dawn_forward({_ARGUMENTS}) -> Tensor")
+_library.define(f"dawn_forward_into({_ARGUMENTS}, Tensor(a!) out) -> ()")
+_library.define("dawn_thumbnail(Tensor x) -> Tensor")
+_library.impl("dawn_forward", _forward, "CompositeExplicitAutograd")
+_library.impl("dawn_forward_into", _forward_into, "CompositeExplicitAutograd")
+_library.impl("dawn_thumbnail", _thumbnail, "CompositeExplicitAutograd")
+torch.library.register_fake("fastllie::dawn_forward", lambda x, *arguments: torch.empty_like(x), lib=_library)
+torch.library.register_fake("fastllie::dawn_forward_into", lambda *arguments: None, lib=_library)
+torch.library.register_fake(
+    "fastllie::dawn_thumbnail", lambda x: x.new_empty((len(x), 3, *THUMB), dtype=torch.float32), lib=_library
+)

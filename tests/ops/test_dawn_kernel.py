@@ -1,0 +1,170 @@
+"""dawn's CPU kernels against its modules: instruction sets, dtypes, layouts, odd sizes, parts of pictures."""
+
+import pytest
+import torch
+from helpers import refused
+
+from fastllie import _native
+from fastllie.models.dawn import Dawn
+from fastllie.models.dawn.brain import thumbnail as plain_thumbnail
+from fastllie.ops import dawn
+
+pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"fastllie._cpu: {_native.reasons.get('cpu')}")
+SIZES = [(1, 1), (5, 3), (16, 16), (17, 50), (64, 96), (75, 131), (40, 333)]
+
+
+def network(seed=0, denoise=1.0):
+    """Random weights, as after some training: weights of the bands that vary, a grid that does."""
+    torch.manual_seed(seed)
+    made = Dawn(denoise=denoise).eval().requires_grad_(False)
+    for name, tensor in made.state_dict().items():
+        if name.endswith("last.weight"):
+            tensor.copy_(0.3 * torch.randn_like(tensor))
+        if name == "denoiser.gains":
+            tensor.copy_(-1.5 + 0.2 * torch.randn_like(tensor))
+    return made
+
+
+def photograph(batch, height, width, seed=0):
+    torch.manual_seed(seed)
+    smooth = torch.nn.functional.interpolate(torch.rand(batch, 3, 5, 6), (height, width), mode="bilinear")
+    return (0.4 * smooth**2 + 0.02 * torch.randn_like(smooth)).clamp(0, 1)
+
+
+def parts_of(made, x):
+    """What the kernel takes: the packed weights, and what was observed."""
+    seen = made.look(x.double() if x.dtype == torch.float64 else x.float())
+    gains, biases = made.denoiser.settings(seen.noise)
+    flat = torch.cat([bias for level in biases for bias in level], 1)
+    observed = dawn.Known(*(t.float().contiguous() for t in (seen.grid, seen.mean, gains, flat)))
+    return dawn.pack_dawn(made.denoiser.state_dict()), observed
+
+
+def exact(made, x, seen=None, **part):
+    """The modules' result in float64, of what was observed in float32."""
+    double = Dawn(denoise=made.denoise).double()
+    double.load_state_dict({name: tensor.double() for name, tensor in made.state_dict().items()})
+    seen = made.look(x.float()) if seen is None else seen
+    with torch.no_grad():
+        return double(x.double(), *(tensor.double() for tensor in seen), **part)
+
+
+@pytest.fixture(params=_native.cpu.isas() if _native.cpu else [])
+def isa(request):
+    before = _native.cpu.isa()
+    _native.cpu.set_isa(request.param)
+    yield request.param
+    _native.cpu.set_isa(before)
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.4, 0.0])
+@pytest.mark.parametrize("size", SIZES)
+def test_matches_the_modules(size, denoise, isa):
+    made, x = network(denoise=denoise), photograph(2, *size)
+    packed, observed = parts_of(made, x)
+    got = dawn.enhance_dawn(x, packed, observed, denoise=denoise)
+    assert (got - x).abs().max() > 0.05
+    torch.testing.assert_close(got.double(), exact(made, x), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.uint8])
+def test_stored_types(dtype):
+    made, x = network(), photograph(1, 40, 70)
+    stored = (x * 255).round().to(dtype) if dtype == torch.uint8 else x.to(dtype)
+    given = stored.float() / 255 if dtype == torch.uint8 else stored.float()
+    packed, observed = parts_of(made, given)
+    got = dawn.enhance_dawn(stored, packed, observed)
+    assert got.dtype == dtype
+    expected = exact(made, given)
+    if dtype == torch.uint8:
+        assert ((got.double() / 255 - expected).abs() <= 0.5 / 255 + 2e-5).all()
+    else:
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=4e-3)
+
+
+def test_layouts_and_out():
+    made, x = network(), photograph(2, 37, 60)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
+    last = x.contiguous(memory_format=torch.channels_last)
+    got = dawn.enhance_dawn(last, packed, observed)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(got, want)
+    wide = torch.zeros(2, 3, 37, 120)
+    out = wide[..., ::2]
+    assert dawn.enhance_dawn(torch.flip(torch.flip(x, [3]), [3]), packed, observed, out=out) is out
+    assert torch.equal(out, want)
+    assert not wide[..., 1::2].any()
+
+
+def test_blue_green_red():
+    made, x = network(), photograph(1, 37, 60)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
+    turned = x.flip(1).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dawn.enhance_dawn(turned, packed, observed, bgr=True).flip(1), want)
+    out = torch.empty_like(turned)
+    assert torch.allclose(made.enhance_into(turned, out, bgr=True).flip(1), made(x), atol=1e-6)
+
+
+def test_parts_of_a_picture_are_those_of_the_whole():
+    made, x = network(), photograph(1, 200, 230)
+    packed, observed = parts_of(made, x)
+    whole = dawn.enhance_dawn(x, packed, observed)
+    halo = made.contract.halo
+    for top, left in ((0, 0), (96, 112), (128, 160)):
+        part = x[..., max(0, top - halo) : top + 16 + halo, max(0, left - halo) : left + 32 + halo]
+        place = (max(0, top - halo), max(0, left - halo))
+        got = dawn.enhance_dawn(part, packed, observed, place=place, size=(200, 230))
+        inner = got[..., top - place[0] :, left - place[1] :][..., :16, :32]
+        torch.testing.assert_close(inner, whole[..., top : top + 16, left : left + 32], rtol=0, atol=1e-6)
+
+
+def test_threads_and_instruction_sets_agree():
+    made, x = network(), photograph(1, 150, 260)
+    packed, observed = parts_of(made, x)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(dawn.enhance_dawn(x, packed, observed))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 100), (200, 333), (719, 96)])
+def test_thumbnails_are_area_means(size, isa):
+    x = photograph(2, *size)
+    want = plain_thumbnail(x.double())
+    torch.testing.assert_close(dawn.thumbnail(x).double(), want, rtol=0, atol=1e-6)
+    bytes_ = (x * 255).round().to(torch.uint8)
+    want = plain_thumbnail(bytes_.double() / 255)
+    torch.testing.assert_close(dawn.thumbnail(bytes_).double(), want, rtol=0, atol=1e-6)
+
+
+def test_operators_are_registered_whole():
+    made, x = network(), photograph(1, 64, 96)
+    packed, observed = parts_of(made, x)
+    torch.library.opcheck(
+        torch.ops.fastllie.dawn_forward.default, (x, [packed, *observed], 1.0, [0, 0], [64, 96], False)
+    )
+    torch.library.opcheck(torch.ops.fastllie.dawn_thumbnail.default, (x,))
+    assert dawn.enhance_dawn(x[:0], packed, dawn.Known(*(t[:0] for t in observed))).shape == (0, 3, 64, 96)
+
+
+def test_what_does_not_fit_is_refused():
+    made, x = network(), photograph(1, 20, 20)
+    packed, observed = parts_of(made, x)
+    with refused(ValueError, "packed must be float32"):
+        dawn.enhance_dawn(x, packed[:-1], observed)
+    with refused(ValueError, "gains must be float32", "NoneType"):
+        dawn.enhance_dawn(x, packed, dawn.Known(observed.grid, observed.mean))
+    with refused(ValueError, "denoise must be from 0 to 1, got 1.5"):
+        dawn.enhance_dawn(x, packed, observed, denoise=1.5)
+    with refused(ValueError, "at least 64 x 96 pixels"):
+        dawn.thumbnail(x)
+    with refused(RuntimeError, "no gradient"):
+        dawn.enhance_dawn(x.clone().requires_grad_(), packed, observed)

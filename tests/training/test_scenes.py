@@ -1,0 +1,156 @@
+"""The scenes that `dawn` learns from: what is made of photographs, and what it should become."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fastllie.training.data import camera, scenes
+from fastllie.training.data.scene_source import SyntheticScenes
+from fastllie.training.data.synthesis import srgb
+from fastllie.training.recipes import DawnRecipe, Scenes
+
+PLAIN = Scenes(
+    bright_share=0,
+    over_share=0,
+    mixed_share=0,
+    range_share=0,
+    curved_share=0,
+    lamp_share=0,
+    cast_share=0,
+    clean_share=1,
+    jpeg_share=0,
+)
+
+
+def photograph(height: int = 300, width: int = 420, level: float = 0.5) -> torch.Tensor:
+    """A landscape: bright above, dark below, texture all over."""
+    random = np.random.default_rng(0)
+    shape = np.linspace(1.5, 0.5, height)[:, None, None] * np.array([1.0, 0.95, 0.85])
+    values = level * shape * (1 + 0.2 * random.standard_normal((height, width, 1)))
+    return torch.from_numpy((values.clip(0, 1) * 255).astype(np.uint8))
+
+
+def frames(recipe: Scenes, count: int = 12) -> list[scenes.Frame]:
+    return [scenes.make_frame(photograph(), recipe, np.random.default_rng(seed)) for seed in range(count)]
+
+
+def mean(image: torch.Tensor) -> float:
+    return float(image.mean())
+
+
+def test_a_window_is_as_large_as_asked_of_any_photograph():
+    for size in ((300, 420), (420, 300), (90, 80), (1000, 64)):
+        part = scenes.window(photograph(*size), (192, 288), np.random.default_rng(0))
+        assert part.shape == (3, 192, 288)
+        assert part.dtype == torch.uint8
+
+
+def test_frames_are_images_and_repeat():
+    for one, again in zip(frames(Scenes()), frames(Scenes()), strict=True):
+        for plane, same in zip(one, again, strict=True):
+            assert plane.shape == (3, 192, 288)
+            assert plane.min() >= 0
+            assert plane.max() <= 1
+            assert torch.equal(plane, same)
+        # as a file holds it
+        assert torch.equal(one.x, (one.x * 255).round() / 255)
+
+
+def test_dark_frames_have_one_target_whatever_their_exposure():
+    dark = [
+        scenes.make_frame(photograph(), replace(PLAIN, exposures=(stops, stops)), np.random.default_rng(3))
+        for stops in (-6.0, -3.0)
+    ]
+    assert torch.equal(dark[0].target, dark[1].target)
+    assert mean(dark[0].x) < mean(dark[1].x) < 0.6 * mean(dark[1].target)
+    assert 0.4 < mean(dark[0].target) < 0.53
+
+
+def test_well_exposed_frames_are_to_stay():
+    for frame in frames(replace(PLAIN, bright_share=1, bright_exposures=(-0.1, 0.1))):
+        assert torch.equal(frame.target, frame.clean)
+
+
+def test_overexposed_frames_come_down():
+    for frame in frames(replace(PLAIN, over_share=1)):
+        assert mean(frame.target) < mean(frame.x) - 0.05
+
+
+def test_lit_parts_are_as_bright_as_they_should_be():
+    lit = frames(replace(PLAIN, mixed_share=1, ground_share=0, exposures=(-5, -5)), 20)
+    spread = [float((frame.clean.mean(0) - frame.target.mean(0)).abs().quantile(0.02)) for frame in lit]
+    # somewhere there is nothing to do, elsewhere much
+    assert np.median(spread) < 0.25
+    assert all(float((frame.target - frame.clean).amax()) > 0.2 for frame in lit)
+
+
+def test_a_night_stays_one():
+    day, night = (
+        srgb(torch.full((3, 40, 60), light) * torch.linspace(0.3, 1.7, 60)) for light in (0.3, 0.008)
+    )
+    lights = [(image.pow(2.4)) for image in (day, night)]
+    assert abs(scenes.exposure_of(lights[0])) < 1
+    assert 0 < scenes.exposure_of(lights[1]) <= 2
+
+
+def test_casts_go_and_coloured_light_stays():
+    def ratio(image: torch.Tensor) -> float:
+        return mean(image[0]) / mean(image[2])
+
+    random = np.random.default_rng
+    plain = scenes.make_frame(photograph(), PLAIN, random(5))
+    cast = scenes.make_frame(photograph(), replace(PLAIN, cast_share=1, cast=0.5), random(5))
+    lamp = scenes.make_frame(photograph(), replace(PLAIN, lamp_share=1, lamp=0.5), random(5))
+    assert torch.equal(cast.target, plain.target)
+    assert abs(ratio(cast.clean) / ratio(plain.clean) - 1) > 0.05
+    assert abs(ratio(lamp.target) / ratio(plain.target) - 1) > 0.05
+
+
+def test_noise_grows_with_light_and_is_strongest_in_red_and_blue():
+    recipe = replace(Scenes(), shot_noise=(1e-4, 1e-4), rows_share=0, black=0)
+    deviations = []
+    for level in (0.01, 0.16):
+        light = torch.full((3, 192, 288), level)
+        noise = [camera.expose(light, recipe, np.random.default_rng(seed)) - light for seed in range(30)]
+        deviations.append(torch.stack([one.std((1, 2)) for one in noise]).median(0).values)
+    assert (deviations[1] > 2 * deviations[0]).all()
+    assert deviations[1][0] > 1.2 * deviations[1][1] < 1.2 * deviations[1][2]
+
+
+@pytest.mark.parametrize("contrast", [-0.35, 0.0, 0.7])
+@pytest.mark.parametrize("gamma", [None, 1.8, 2.6])
+def test_tone_curves_rise(gamma, contrast):
+    light = torch.linspace(0, 1, 500).expand(3, 1, 500)
+    values = camera.develop(light, camera.Tone(gamma, contrast))
+    assert (values.diff() >= 0).all()
+    assert values.min() >= 0
+    assert values[0, 0, -1].item() == pytest.approx(1)
+
+
+def test_parts_of_a_batch_are_the_batch():
+    photographs = [photograph(level=level) for level in (0.3, 0.4, 0.5, 0.6, 0.7)]
+    source = SyntheticScenes(photographs, Scenes(), 3, 0)
+    whole = source.batch(4)
+    parts = [source.batch(4, part, 5) for part in range(5)]
+    for name in ("x", "target", "clean"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    assert source.steps_per_epoch == 2
+    assert source.size(0) == 3
+    assert source.size(1) == 2
+    assert not torch.equal(source.batch(0).x, source.batch(2).x)
+
+
+@pytest.mark.parametrize(
+    "field", [{"compile": True}, {"cuda_graph": True}, {"padding": "zeros"}, {"normal_init": 0.02}], ids=str
+)
+def test_what_a_run_of_dawn_has_no_use_for_is_an_error(field):
+    with pytest.raises(ValueError, match=f"{next(iter(field))} is not for dawn"):
+        DawnRecipe(**field)
+
+
+@pytest.mark.parametrize("crop", [100, 16, 208])
+def test_crops_that_do_not_fit_are_errors(crop):
+    with pytest.raises(ValueError, match="crop must be"):
+        DawnRecipe(crop=crop)

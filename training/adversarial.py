@@ -1,0 +1,125 @@
+"""What the tasks of EnlightenGAN and NeRCo share: discriminators that learn beside the result."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastllie.training.data import Batch
+from fastllie.training.parallel import Parallel
+from fastllie.training.recipes import Adversarial
+from fastllie.training.task import ALONE, NetworkTask, make_optimizer
+
+
+class AdversarialTask(NetworkTask):
+    """Trains a network and `judges`, its discriminators, by a recipe.
+
+    Args:
+        steps_per_epoch: Steps in a pass, which the schedule counts.
+        judges: The discriminators with their first weights.
+        together: Whether one optimizer takes the steps of all of them; False: each has its own.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        judges: Mapping[str, nn.Module],
+        recipe: Adversarial,
+        total_steps: int,
+        steps_per_epoch: int,
+        parallel: Parallel = ALONE,
+        *,
+        together: bool = False,
+    ):
+        self.steps_per_epoch = steps_per_epoch
+        self._adversarial = recipe
+        super().__init__(network, recipe, total_steps, parallel)
+        self.judges: Any = self.placed(nn.ModuleDict(judges))
+        learning = {"all": self.judges} if together else dict(self.judges.items())
+        self._learning: dict[str, nn.Module] = learning
+        self.judges_optimizers = {
+            name: make_optimizer(recipe, judge, parallel.device) for name, judge in learning.items()
+        }
+        # whatever is drawn in a step depends on this and the step alone, so that a continued run repeats it
+        self._seed = int(torch.randint(2**31, ()))
+
+    def placed(self, module: nn.Module) -> Any:
+        """The module on the task's device, in the format that its convolutions are fast in."""
+        return module.to(  # type: ignore[call-overload]
+            device=self.parallel.device, memory_format=torch.channels_last
+        )
+
+    @property
+    def static(self) -> bool:
+        # each step draws anew what the discriminators are shown
+        return False
+
+    @property
+    def comparable(self) -> bool:
+        # a better discriminator makes the same images worth less
+        return False
+
+    def networks(self) -> Sequence[nn.Module]:
+        return [self.network, *self._learning.values()]
+
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        return [self.optimizer, *self.judges_optimizers.values()][: len(self.networks())]
+
+    def rates(self) -> Sequence[float]:
+        rates = [1.0, *(self._adversarial.discriminator_rate for _ in self.judges_optimizers)]
+        return rates[: len(self.networks())]
+
+    def learning_rate(self) -> float:
+        recipe = self._adversarial
+        if recipe.decay == "schedule":
+            return super().learning_rate()
+        # by whole passes, as published: the rate of a pass stays the same
+        done = self.steps_done // self.steps_per_epoch
+        return recipe.learning_rate * self.slowed(done, self.total_steps / self.steps_per_epoch)
+
+    def slowed(self, done: int, passes: float) -> float:
+        """The factor on the learning rate after `done` of `passes` passes, where these decide it."""
+        raise NotImplementedError
+
+    def result(self) -> dict[str, Tensor]:
+        return self.stored(super().result())
+
+    def stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights in the recipe's type of numbers."""
+        if self._adversarial.stored_as == "float32":
+            return state
+        return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "judges": self.judges.state_dict(),
+            "judges_optimizers": {
+                name: optimizer.state_dict() for name, optimizer in self.judges_optimizers.items()
+            },
+            "seed": self._seed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.judges.load_state_dict(state["judges"])
+        for name, optimizer in self.judges_optimizers.items():
+            optimizer.load_state_dict(state["judges_optimizers"][name])
+        self._seed = state["seed"]
+
+
+def signed(batch: Batch, title: str) -> tuple[Tensor, Tensor]:
+    """The dark and the normal images of a batch in [-1, 1].
+
+    Raises:
+        ValueError: a batch without normal images, or with such of another shape; `title` names the method.
+    """
+    if batch.normal is None:
+        raise ValueError(f"{title} needs photographs of normal light beside the dark ones")
+    if batch.normal.shape != batch.x.shape:
+        raise ValueError(
+            "dark and normal images must be of one shape,"
+            f" got {tuple(batch.x.shape)} and {tuple(batch.normal.shape)}"
+        )
+    return 2 * batch.x - 1, 2 * batch.normal - 1

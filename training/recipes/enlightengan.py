@@ -1,0 +1,112 @@
+"""The recipes of EnlightenGAN."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from fastllie.training.recipes.loop import Adversarial, Synthesis
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlightenGANRecipe(Adversarial):
+    """Everything that decides a training run of EnlightenGAN but the photographs and the seed.
+
+    Args:
+        width, align_corners, in_logits: As for `fastllie.models.EnlightenGAN`.
+        patch, patches: Side and number of the local discriminator's patches.
+        features: Weight of the self feature preserving loss, of the images and of the patches alike.
+        chroma, contrast: Weights of `chroma_consistency` and `contrast_consistency` of image and input; zero
+            leaves them out, as published.
+        overshoot: Weight of `overshoot` of image and input.
+        dimness: Weight of `dimness` of the image.
+        identity: Weight of the mean absolute change of the normal photographs, which then go through the
+            generator beside the dark ones, and share the statistics of batch norm; zero: they do not.
+        vgg: Weights of VGG-16, see `fastllie.training.losses.vgg.load_vgg`.
+        residual: Factor on the trained residual in the result; below 1 makes it milder, as `strength` does.
+        dark_share: Share of the dark crops that the generator sees darker still, while their features are
+            compared undarkened.
+        darkening: Range of the factor that divides those.
+        decay: Of the learning rate: "passes" keeps it for the share `hold` of the passes and then lowers it
+            after each by the same amount; "halving" halves it after each of these; "schedule" is `schedule`.
+    """
+
+    decays: ClassVar[tuple[str, ...]] = ("passes", "halving", "schedule")
+
+    method: str = "enlightengan"
+    width: int = 32
+    align_corners: bool = False
+    in_logits: bool = False
+    size: int = 320
+    patch: int = 32
+    patches: int = 6
+    features: float = 1.0
+    chroma: float = 0.0
+    contrast: float = 0.0
+    overshoot: float = 0.0
+    dimness: float = 0.0
+    identity: float = 0.0
+    vgg: str | None = None
+    residual: float = 1.0
+    dark_share: float = 0.5
+    darkening: tuple[float, float] = (2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "discriminator_width", "patch", "patches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.size < self.patch:
+            raise ValueError(f"patches of {self.patch} do not fit into crops of {self.size}")
+        if not self.residual > 0:
+            raise ValueError(f"residual must be positive, got {self.residual}")
+        if not 0 <= self.dark_share <= 1:
+            raise ValueError(f"dark_share must be in [0, 1], got {self.dark_share}")
+        if not 1 <= self.darkening[0] <= self.darkening[1]:
+            raise ValueError(f"darkening must be a range of factors from 1 on, got {self.darkening}")
+
+    def sides(self) -> dict[str, Any]:
+        return {**super().sides(), "dark_share": self.dark_share, "darkening": self.darkening}
+
+
+# scripts/script.py of VITA-Group/EnlightenGAN @b034984, with its randint(200, 400) and niter of 100;
+# but for B, which is drawn at random
+ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
+    batch=32, epochs=200, hold=0.5, betas=(0.5, 0.999), learning_rate=1e-4
+)
+
+# Ours: narrow and short, for two cores and an hour. At the published weight the features' gradient, which is
+# fine noise, outweighs the discriminators' a hundredfold, and brightening takes ten times longer; at a fifth,
+# haze and casts come first, which the losses of our own keep out. Normal photographs are to stay as they are.
+# Crops of 96 never showed the network a place far from their padding, and it brightened the middle of large
+# images too much: hence wide steps. As a sum the residual of a very dark image is haze, or too small; added
+# to its logits it is a gain.
+ENLIGHTENGAN = replace(
+    ENLIGHTENGAN_PUBLISHED,
+    width=16,
+    in_logits=True,
+    stored_as="float16",
+    discriminator_width=32,
+    discriminator_rate=0.5,
+    size=160,
+    patches=3,
+    batch=4,
+    epochs=None,
+    steps=2000,
+    decay="schedule",
+    schedule="linear",
+    warmup=20,
+    average=0.997,
+    hold=0.2,
+    learning_rate=7e-4,
+    precision="bfloat16",
+    features=0.2,
+    chroma=60.0,
+    contrast=10.0,
+    overshoot=20.0,
+    dimness=10.0,
+    identity=0.5,
+    dark_share=0.0,
+    # no gap between dark and normal, and both in one frame: else the network decides by regions, which shows
+    synthesis=Synthesis(
+        exposures=(-6.5, -0.7), bright_share=0.1, mixed_share=0.1, curved_share=0.5, wide_steps=True
+    ),
+)
