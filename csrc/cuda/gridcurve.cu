@@ -24,8 +24,8 @@ struct Task {
 template <class T>
 struct Pixels {
   int64_t b, row_gap, column_gap, first, last, column, slab, part;
-  T across;      // share of the columns of cells behind
-  bool there;    // in the gap
+  T across;          // share of the columns of cells behind
+  bool there;        // in the gap
   const T* grid[4];  // the cells around: upper and lower, left before right
 
   __device__ Pixels(const Task& task, int64_t block) {
@@ -44,14 +44,15 @@ struct Pixels {
     const int64_t count = grid_gap_begin(row_gap + 1, task.top, task.height, task.whole_h, task.rows) - top;
     first = top + count * band / task.bands;
     last = top + count * (band + 1) / task.bands;
-    column = grid_gap_begin(column_gap, task.left, task.width, task.whole_w, task.columns) +
-             tile * COLUMNS + threadIdx.x;
+    column = grid_gap_begin(column_gap, task.left, task.width, task.whole_w, task.columns) + tile * COLUMNS +
+             threadIdx.x;
     there = column < grid_gap_begin(column_gap + 1, task.left, task.width, task.whole_w, task.columns);
     across = grid_share<T>(task.left + column, column_gap, task.whole_w, task.columns);
     for (int corner = 0; corner < 4; ++corner) {
       // a single row or column of cells is its own neighbour
       const int64_t row = row_gap + (task.rows > 1 ? corner / 2 : 0);
-      const int64_t cell = (b * task.rows + row) * task.columns + column_gap + (task.columns > 1 ? corner % 2 : 0);
+      const int64_t cell =
+          (b * task.rows + row) * task.columns + column_gap + (task.columns > 1 ? corner % 2 : 0);
       grid[corner] = static_cast<const T*>(task.grid) + cell * task.lumas * GRID_PLANES;
     }
   }
