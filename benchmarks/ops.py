@@ -74,6 +74,20 @@ def curve_case(shared: bool, tanh: bool) -> Callable[..., Case]:
     return case
 
 
+def grid_curve_case(size: tuple[int, int, int], device: str) -> Case:
+    from fastllie.ops import apply_grid_curve, reference
+
+    # cells as of dawn
+    inputs = tests_cases().grid_curve_inputs(*size, (8, 8, 12), device=device)
+    return Case(
+        lambda x, grid, guide, backend: apply_grid_curve(x, grid, guide, steps=STEPS, backend=backend),
+        lambda x, grid, guide: reference.apply_grid_curve(x, grid, guide, steps=STEPS),
+        lambda grad, x, grid, guide: reference.grid_curve_backward(grad, x, grid, guide, (0, 0), None, STEPS),
+        [inputs.x, inputs.grid, inputs.guide],
+        [inputs.grad],
+    )
+
+
 def divide_case(size: tuple[int, int, int], device: str) -> Case:
     from fastllie.ops import divide_illumination, reference
 
@@ -150,6 +164,7 @@ OPS = {
     "curve": curve_case(shared=False, tanh=False),
     "curve, raw maps (tanh inside)": curve_case(shared=False, tanh=True),
     "curve, shared map": curve_case(shared=True, tanh=False),
+    "apply_grid_curve": grid_curve_case,
     "divide_illumination": divide_case,
     "illuminate": illuminate_case,
     "smoothness_loss": smoothness_case,

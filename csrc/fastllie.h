@@ -39,10 +39,10 @@ void curve_backward_cuda(const View& grad, const View& x, const View& alpha, con
 // The curve with black levels, looked up in a bilateral grid; see fastllie.ops.apply_grid_curve. The grid is
 // contiguous, [B, rows, columns, lumas, 6], float64 for a float64 image and else float32.
 struct GridCurve {
-  Sizes sizes;                      // of the image
-  std::array<int64_t, 3> cells;     // of the grid: lumas, rows, columns
-  std::array<int64_t, 2> place;     // row and column of the image's first pixel in its picture
-  std::array<int64_t, 2> whole;     // height and width of the picture
+  Sizes sizes;                   // of the image
+  std::array<int64_t, 3> cells;  // of the grid: lumas, rows, columns
+  std::array<int64_t, 2> place;  // row and column of the image's first pixel in its picture
+  std::array<int64_t, 2> whole;  // height and width of the picture
   int64_t steps;
 };
 
@@ -55,8 +55,8 @@ void gridcurve_forward_cpu(const View& x, const void* grid, const View& guide, c
 // Gradients with null pointers are not wanted. That of the grid is left in parts to be added up, [B, gaps of
 // rows, bands, gaps of columns, tiles, 2, 2, lumas, 6]: of the cells before and behind each gap.
 void gridcurve_backward_cpu(const View& grad, const View& x, const void* grid, const View& guide,
-                            const View& grad_x, const View& grad_guide, double* parts,
-                            const GridCurve& curve, int threads);
+                            const View& grad_x, const View& grad_guide, double* parts, const GridCurve& curve,
+                            int threads);
 
 void gridcurve_forward_cuda(const View& x, const void* grid, const View& guide, const View& out,
                             const GridCurve& curve, int device, void* stream);

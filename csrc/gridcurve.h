@@ -25,7 +25,8 @@ FASTLLIE_INLINE S grid_share(int64_t pixel, int64_t gap, int64_t whole, int64_t 
 }
 
 // The first pixel, of `size` from `place` on, in a gap or behind it.
-FASTLLIE_INLINE int64_t grid_gap_begin(int64_t gap, int64_t place, int64_t size, int64_t whole, int64_t cells) {
+FASTLLIE_INLINE int64_t grid_gap_begin(int64_t gap, int64_t place, int64_t size, int64_t whole,
+                                       int64_t cells) {
   if (gap <= 0) return 0;
   if (gap >= grid_gaps(cells)) return size;
   const int64_t first = ((2 * gap + 1) * whole - cells + 2 * cells - 1) / (2 * cells) - place;
@@ -36,8 +37,8 @@ FASTLLIE_INLINE int64_t grid_gap_begin(int64_t gap, int64_t place, int64_t size,
 FASTLLIE_INLINE int64_t grid_parts(int64_t place, int64_t size, int64_t whole, int64_t cells, int64_t most) {
   int64_t longest = 0;
   for (int64_t gap = 0; gap < grid_gaps(cells); ++gap) {
-    const int64_t pixels = grid_gap_begin(gap + 1, place, size, whole, cells) -
-                           grid_gap_begin(gap, place, size, whole, cells);
+    const int64_t pixels =
+        grid_gap_begin(gap + 1, place, size, whole, cells) - grid_gap_begin(gap, place, size, whole, cells);
     longest = pixels > longest ? pixels : longest;
   }
   return longest > most ? (longest + most - 1) / most : 1;

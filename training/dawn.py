@@ -9,7 +9,7 @@ from torch import Tensor
 from fastllie.models.dawn import Dawn, Sight
 from fastllie.models.dawn.brain import luma, thumbnail
 from fastllie.models.dawn.network import STEPS
-from fastllie.ops import reference
+from fastllie.ops import apply_grid_curve
 from fastllie.training.data import Batch
 from fastllie.training.losses import scenes as scene_losses
 from fastllie.training.parallel import Parallel
@@ -38,7 +38,7 @@ class DawnTask(NetworkTask):
             sight = self.network.look(batch.x)
         thumb, small_target = thumbnail(batch.x), thumbnail(batch.target)
         guide = luma(thumb / (thumb + sight.mean))
-        small = reference.apply_grid_curve(thumb, sight.grid, guide, steps=STEPS)
+        small = apply_grid_curve(thumb, sight.grid, guide, steps=STEPS)
         # native pixels cost most, so that some scenes of a batch have to do
         some = self.recipe.crops
         place = self._place(batch.x.shape[-2:])
@@ -50,7 +50,7 @@ class DawnTask(NetworkTask):
             v = self.network.denoised(x, some_sight)
         # apart from each other: the error of the exposure is ten times the noise's, and would drown it
         seen = v.detach()
-        y = reference.apply_grid_curve(
+        y = apply_grid_curve(
             (seen * mean / (1 - seen)).clamp(0, 1),
             grid,
             luma(seen),

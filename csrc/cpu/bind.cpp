@@ -212,10 +212,9 @@ void bind_gridcurve(py::module_& m) {
       "gridcurve_backward",
       [](View grad, View x, View grid, View guide, View grad_x, View grad_guide, View parts, Sizes sizes,
          Cells cells, Pair place, Pair whole, int64_t steps, std::array<bool, 3> needs, int threads) {
-        gridcurve_backward_cpu(grad, x, grid.data, guide, wanted(needs[0], grad_x),
-                               wanted(needs[2], grad_guide),
-                               static_cast<double*>(wanted(needs[1], parts).data),
-                               {sizes, cells, place, whole, steps}, threads);
+        gridcurve_backward_cpu(
+            grad, x, grid.data, guide, wanted(needs[0], grad_x), wanted(needs[2], grad_guide),
+            static_cast<double*>(wanted(needs[1], parts).data), {sizes, cells, place, whole, steps}, threads);
       },
       NoGil());
 }

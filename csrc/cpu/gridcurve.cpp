@@ -35,8 +35,8 @@ void gridcurve_forward_cpu(const View& x, const void* grid, const View& guide, c
 }
 
 void gridcurve_backward_cpu(const View& grad, const View& x, const void* grid, const View& guide,
-                            const View& grad_x, const View& grad_guide, double* parts,
-                            const GridCurve& curve, int threads) {
+                            const View& grad_x, const View& grad_guide, double* parts, const GridCurve& curve,
+                            int threads) {
   GridCurveTask task{};
   task.curve = curve;
   task.grad = grad;

@@ -108,7 +108,8 @@ FASTLLIE_INLINE void grid_look_up(const GridStripes<T>& stripes, int64_t gap, co
   const V zero{}, below = whole_part(Bounds::at_most(pixels.height, zero + T(lumas > 1 ? lumas - 2 : 0)));
   for (int p = 0; p < GRID_PLANES; ++p) values[p] = slopes[p] = zero;
   for (int64_t l = pixels.first; l <= pixels.last; ++l) {
-    const T *const here = stripes.values(gap) + l * GRID_PLANES, *const more = stripes.steps(gap) + l * GRID_PLANES;
+    const T* const here = stripes.values(gap) + l * GRID_PLANES;
+    const T* const more = stripes.steps(gap) + l * GRID_PLANES;
     const V weight = GridPixels<T>::weight(pixels, l, one);
     const V slope = below == T(l) ? -one : below == T(l - 1) ? one : zero;
 #pragma GCC unroll 6
@@ -260,7 +261,8 @@ static void run_gridcurve(const GridCurveTask& task, int64_t from, int64_t to) {
             return b * v.strides[0] + r * v.strides[2] + w * v.strides[3];
           };
           pack_rgb<T>(task.x, at(task.x), some, x);
-          pack<T>(task.guide.dtype, task.guide.data, at(task.guide), task.guide.strides[3], some, piece.guide());
+          pack<T>(task.guide.dtype, task.guide.data, at(task.guide), task.guide.strides[3], some,
+                  piece.guide());
           if constexpr (BACKWARD) {
             pack_rgb<T>(task.grad, at(task.grad), some, grad);
             grid_backward_piece(task, stripes, gap, shares, piece, some, sums);

@@ -52,16 +52,15 @@ PYBIND11_MODULE(_cuda, m) {
     gridcurve_forward_cuda(x, grid.data, guide, out, {sizes, cells, place, whole, steps}, device,
                            reinterpret_cast<void*>(stream));
   });
-  m.def("gridcurve_backward",
-        [](View grad, View x, View grid, View guide, const Handle& grad_x, const Handle& grad_guide,
-           const Handle& parts, Sizes sizes, Cells cells, Pair place, Pair whole, int64_t steps,
-           std::array<bool, 3> needs, int device, uintptr_t stream) {
-          gridcurve_backward_cuda(grad, x, grid.data, guide, view_if(needs[0], grad_x),
-                                  view_if(needs[2], grad_guide),
-                                  static_cast<double*>(view_if(needs[1], parts).data),
-                                  {sizes, cells, place, whole, steps}, device,
-                                  reinterpret_cast<void*>(stream));
-        });
+  m.def("gridcurve_backward", [](View grad, View x, View grid, View guide, const Handle& grad_x,
+                                 const Handle& grad_guide, const Handle& parts, Sizes sizes, Cells cells,
+                                 Pair place, Pair whole, int64_t steps, std::array<bool, 3> needs, int device,
+                                 uintptr_t stream) {
+    gridcurve_backward_cuda(grad, x, grid.data, guide, view_if(needs[0], grad_x),
+                            view_if(needs[2], grad_guide),
+                            static_cast<double*>(view_if(needs[1], parts).data),
+                            {sizes, cells, place, whole, steps}, device, reinterpret_cast<void*>(stream));
+  });
   m.def("sci_forward", [](const Handle& x, const Handle& weights, const Handle& biases, const Handle& out,
                           Sizes sizes, bool residual, bool reflect, int device, uintptr_t stream) {
     sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,

@@ -24,8 +24,8 @@ struct Task {
 template <class T>
 struct Pixels {
   int64_t b, row_gap, column_gap, first, last, column, slab, part;
-  T across;      // share of the columns of cells behind
-  bool there;    // in the gap
+  T across;          // share of the columns of cells behind
+  bool there;        // in the gap
   const T* grid[4];  // the cells around: upper and lower, left before right
 
   __device__ Pixels(const Task& task, int64_t block) {
@@ -44,14 +44,15 @@ struct Pixels {
     const int64_t count = grid_gap_begin(row_gap + 1, task.top, task.height, task.whole_h, task.rows) - top;
     first = top + count * band / task.bands;
     last = top + count * (band + 1) / task.bands;
-    column = grid_gap_begin(column_gap, task.left, task.width, task.whole_w, task.columns) +
-             tile * COLUMNS + threadIdx.x;
+    column = grid_gap_begin(column_gap, task.left, task.width, task.whole_w, task.columns) + tile * COLUMNS +
+             threadIdx.x;
     there = column < grid_gap_begin(column_gap + 1, task.left, task.width, task.whole_w, task.columns);
     across = grid_share<T>(task.left + column, column_gap, task.whole_w, task.columns);
     for (int corner = 0; corner < 4; ++corner) {
       // a single row or column of cells is its own neighbour
       const int64_t row = row_gap + (task.rows > 1 ? corner / 2 : 0);
-      const int64_t cell = (b * task.rows + row) * task.columns + column_gap + (task.columns > 1 ? corner % 2 : 0);
+      const int64_t cell =
+          (b * task.rows + row) * task.columns + column_gap + (task.columns > 1 ? corner % 2 : 0);
       grid[corner] = static_cast<const T*>(task.grid) + cell * task.lumas * GRID_PLANES;
     }
   }
@@ -73,24 +74,32 @@ struct Looked {
     share = height - T(luma);
     const int64_t before = luma * GRID_PLANES, behind = task.lumas > 1 ? before + GRID_PLANES : before;
 #pragma unroll
-    for (int p = 0; p < GRID_PLANES; ++p) {
-      T lumas[2];
+    for (int p = 0; p < GRID_PLANES; p += 2) {
+      T lumas[2][2];  // two planes a load
 #pragma unroll
       for (int side = 0; side < 2; ++side) {
-        const int64_t at = (side ? behind : before) + p;
-        const T *const *cells = pixels.grid;
-        const T upper = cells[0][at] + pixels.across * (cells[1][at] - cells[0][at]);
-        const T lower = cells[2][at] + pixels.across * (cells[3][at] - cells[2][at]);
-        lumas[side] = upper + down * (lower - upper);
+        T cells[4][2];
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner)
+          read<2>(pixels.grid[corner] + (side ? behind : before) + p, cells[corner]);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const T upper = cells[0][i] + pixels.across * (cells[1][i] - cells[0][i]);
+          const T lower = cells[2][i] + pixels.across * (cells[3][i] - cells[2][i]);
+          lumas[side][i] = upper + down * (lower - upper);
+        }
       }
-      slopes[p] = lumas[1] - lumas[0];
-      values[p] = lumas[0] + share * slopes[p];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        slopes[p + i] = lumas[1][i] - lumas[0][i];
+        values[p + i] = lumas[0][i] + share * slopes[p + i];
+      }
     }
   }
 };
 
 template <class X>
-__global__ void gridcurve_forward_kernel(const Task task) {
+__global__ void __launch_bounds__(COLUMNS) gridcurve_forward_kernel(const Task task) {
   using T = typename Wide<X>::type;
   const Pixels<T> pixels(task, blockIdx.x);
   if (!pixels.there) return;
@@ -110,7 +119,7 @@ __global__ void gridcurve_forward_kernel(const Task task) {
 // Each thread adds up what its column gives the grid: of each luma and plane the sum over its rows, and that
 // of the rows' shares of the cells behind.
 template <class X>
-__global__ void gridcurve_backward_kernel(const Task task) {
+__global__ void __launch_bounds__(COLUMNS) gridcurve_backward_kernel(const Task task) {
   using T = typename Wide<X>::type;
   constexpr int HERE = LUMAS<T>, SUMS = HERE * GRID_PLANES * 2;
   __shared__ T sums[SUMS][COLUMNS];

@@ -48,6 +48,17 @@ def _curve_backward(inputs: Inputs, tanh: bool, shared: bool = False) -> tuple[T
     return torch.ops.fastllie.curve_backward(inputs(3), inputs(3), maps, STEPS, tanh, True, True, "cuda")
 
 
+def _grid_curve(inputs: Inputs) -> tuple[Tensor, ...]:
+    grid, size = _weights(inputs.size[0], 6, 8, 2, 2), inputs.size[1:]
+    return (ops.gridcurve_forward(inputs(3), grid, inputs(1), (0, 0), size, STEPS, "cuda"),)
+
+
+def _grid_curve_backward(inputs: Inputs) -> tuple[Tensor, ...]:
+    grid, size = _weights(inputs.size[0], 6, 8, 2, 2), inputs.size[1:]
+    grad, x, guide = inputs(3), inputs(3), inputs(1)
+    return ops.gridcurve_backward(grad, x, grid, guide, (0, 0), size, STEPS, True, True, True, "cuda")
+
+
 def _smoothness(inputs: Inputs, norm: str) -> tuple[Tensor, ...]:
     loss, _ = torch.ops.fastllie.smoothness_forward(inputs(3), inputs(3), 0.1, "ycbcr", norm, "cuda")
     return (loss,)
@@ -88,6 +99,8 @@ CALLS: dict[str, Callable[[Inputs], tuple[Tensor, ...]]] = {
     "curve_backward": lambda i: _curve_backward(i, False),
     "curve_backward_tanh": lambda i: _curve_backward(i, True),
     "curve_backward_shared": lambda i: _curve_backward(i, True, shared=True),
+    "gridcurve_forward": _grid_curve,
+    "gridcurve_backward": _grid_curve_backward,
     "divide_forward": lambda i: (ops.illumination_forward(i(3), i(3, 0.3), "cuda"),),
     "divide_backward": lambda i: ops.illumination_backward(i(3), i(3), i(3, 0.3), True, True, "cuda"),
     "illuminate_forward": lambda i: ops.illuminate_forward(i(3), i(3), i(3), "cuda"),

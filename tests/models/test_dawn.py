@@ -218,6 +218,17 @@ def test_the_chroma_of_grey_is_zero():
     assert [abs(sum(row)) < 1e-9 for row in CHROMA] == [True, True]
 
 
+def test_gradients_come_from_the_fused_curve(monkeypatch):
+    x, trained = picture(2, 3, 33, 50, dtype=torch.float64), network(torch.float64).requires_grad_()
+    parameters, weights = list(trained.parameters()), picture(2, 3, 33, 50, dtype=torch.float64)
+    plain = torch.autograd.grad((trained.standard(x) * weights).sum(), parameters)
+    # from here on there is no formula to fall back to
+    monkeypatch.setattr(reference, "apply_grid_curve", None)
+    fused = torch.autograd.grad((trained(x) * weights).sum(), parameters)
+    for a, b in zip(fused, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_whole_graphs_compile():
     made = network()
     x = picture(1, 3, 40, 70)

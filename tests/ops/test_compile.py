@@ -17,7 +17,7 @@ import itertools, re, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fastllie.kernels import curve, zerodce, illumination, sci, smoothness, zero_reference
+from fastllie.kernels import curve, gridcurve, illumination, sci, smoothness, zero_reference, zerodce
 
 SIZES = ("channels", "pixels", "width", "blocks")
 
@@ -136,6 +136,29 @@ for (image, maps), (shared, tanh) in itertools.product(pairs, ((False, True), (T
         assert ".local" not in compiled.asm["ptx"], (image, maps, shared, tanh)
         losses += 1
 
+curves = 0
+for dtype, backward in itertools.product(dtypes, (False, True)):
+    constants = dict(BACKWARD=backward, STEPS=8, NEED_X=True, NEED_GRID=True, NEED_GUIDE=True, CHUNK=8)
+    constants |= dict(ROWS=gridcurve.ROWS, COLUMNS=gridcurve.COLUMNS)
+    if dtype == "fp32":
+        # as Triton takes them where they are 1
+        constants |= dict.fromkeys(("height", "lumas", "rows", "columns", "whole_h", "bands", "tiles"), 1)
+    def kind(name):
+        if name in constants:
+            return "constexpr"
+        if name.endswith("strides"):
+            return ("i64",) * 4
+        if name == "parts_ptr":
+            return "*fp64"
+        if name == "grid_ptr":
+            return "*fp64" if dtype == "fp64" else "*fp32"
+        return "*" + dtype if name.endswith("_ptr") else "i32"
+    kernel = gridcurve.gridcurve_kernel
+    source = ASTSource(kernel, {name: kind(name) for name in kernel.arg_names}, constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    assert compiled.asm["cubin"] and ".local" not in compiled.asm["ptx"], (dtype, backward)
+    curves += 1
+
 halves = [("fp16",), ("fp16", "bf16")][architecture > 80]
 layers = [(zerodce.zerodce_first_kernel, dict(ZEROS=zeros)) for zeros in (False, True)]
 layers += [(zerodce.zerodce_layer_kernel, dict(SKIP=skip)) for skip in (False, True)]
@@ -160,7 +183,7 @@ for dtype, (kernel, constants) in itertools.product(halves, layers):
     assert {80: "mma.sync", 90: "wgmma"}[architecture] in compiled.asm["ptx"], (dtype, constants)
     assert ("cp.async" in compiled.asm["ptx"]) == (kernel is not zerodce.zerodce_first_kernel)
 print("compiled", len(halves) * len(layers), len(pairs) * 8 * 2 + 1, len(tensors) * len(dtypes) * 2)
-print(len(networks), count, losses)
+print(len(networks), count, losses, curves)
 """
 
 
@@ -173,5 +196,5 @@ def test_triton_kernels_compile(architecture, tmp_path):
         env=environment, cwd=HOME, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    counts = {80: ["5", "33", "16", "12", "16", "8"], 90: ["10", "97", "32", "20", "32", "24"]}
+    counts = {80: ["5", "33", "16", "12", "16", "8", "4"], 90: ["10", "97", "32", "20", "32", "24", "8"]}
     assert done.stdout.split() == ["compiled", *counts[architecture]]

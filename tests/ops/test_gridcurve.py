@@ -11,7 +11,7 @@ from fastllie.ops import apply_grid_curve, reference
 PAIRS = [*DTYPES, (torch.bfloat16, torch.float32), (torch.float16, torch.float32)]
 NAMES = ("x", "grid", "guide")
 # lumas, rows, columns
-CELLS = {"one": (1, 1, 1), "row": (4, 1, 3), "column": (2, 3, 1), "flat": (1, 2, 2), "fine": (5, 7, 13)}
+CELLS = {"one": (1, 1, 1), "row": (4, 1, 3), "column": (2, 3, 1), "flat": (1, 2, 2), "fine": (9, 4, 5)}
 
 
 def differentiate(inputs, *, steps=8, backend, **place):
@@ -67,8 +67,8 @@ def test_sizes(backend, shape):
 @pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("backend", EVERY)
 def test_grids(backend, cells):
-    # also grids of more rows or columns than the image has
-    inputs = grid_curve_inputs(1, 6, 9, cells, dtypes=DTYPES[0], device=device_of(backend))
+    # also of more rows and columns than the image has, and of more lumas than a CUDA block adds up at once
+    inputs = grid_curve_inputs(1, 3, 4, cells, dtypes=DTYPES[0], device=device_of(backend))
     expect(inputs, differentiate(inputs, backend=backend))
 
 
@@ -213,7 +213,7 @@ def test_gradient_of_the_formula():
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["contiguous", "mixed"])
 @pytest.mark.parametrize("backend", EVERY)
 def test_opcheck(backend, layout):
     inputs = grid_curve_inputs(2, 3, 5, (2, 2, 2), layout=layout, device=device_of(backend))
@@ -221,7 +221,7 @@ def test_opcheck(backend, layout):
     settings = ((1, 2), (5, 9), 8)
     torch.library.opcheck(torch.ops.fastllie.gridcurve_forward.default, (*leaves, *settings, backend))
     plain = [leaf.detach() for leaf in leaves]
-    for needs in ((True, True, True), (False, True, False), (True, False, True)):
+    for needs in ((True, True, True), (False, True, False)):
         torch.library.opcheck(
             torch.ops.fastllie.gridcurve_backward.default, (inputs.grad, *plain, *settings, *needs, backend)
         )

@@ -1,5 +1,6 @@
 """`dawn`, our own: exposure by the whole picture, noise taken out before it is brightened."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from fastllie.models.contract import Contract, Observed, Window
 from fastllie.models.dawn.brain import Brain, floats, luma, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
 from fastllie.models.network import Built, Network, standard_only
-from fastllie.ops import dawn, reference
+from fastllie.ops import apply_grid_curve, dawn, reference
 from fastllie.ops.packing import can_run_packed
 
 STEPS = 8  # of the curve
@@ -96,9 +97,11 @@ class Dawn(Network):
         sight = None
         if grid is not None and mean is not None and noise is not None:
             sight = Sight(grid, mean, noise)
-        packed = None if standard_only() else self._packed(x)
+        plain = standard_only()
+        packed = None if plain else self._packed(x)
         if packed is None:
-            return self.standard(x, sight, window)
+            curve = reference.apply_grid_curve if plain else apply_grid_curve
+            return self._by_layers(x, sight, window, curve)
         return self._fused(x, packed, sight, window)
 
     def observe(self, x: Tensor) -> Observed:
@@ -111,7 +114,8 @@ class Dawn(Network):
         seen = see(x, dawn.thumbnail(x) if fast and large else None, bgr)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
-            grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
+            curve = apply_grid_curve if fast else reference.apply_grid_curve
+            grid = _exposed(grid, seen.thumb, seen.mean, self.exposure, curve)
         return Sight(grid, seen.mean, seen.noise)
 
     def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
@@ -120,17 +124,21 @@ class Dawn(Network):
             return self._fused(x, packed, None, None, out, bgr)
         return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
 
-    def standard(self, x: Tensor, sight: Sight | None = None, window: Window | None = None) -> Tensor:
+    def standard(self, x: Tensor) -> Tensor:
+        return self._by_layers(x, None, None, reference.apply_grid_curve)
+
+    def _by_layers(
+        self, x: Tensor, sight: Sight | None, window: Window | None, curve: Callable[..., Tensor]
+    ) -> Tensor:
         if x.dtype == torch.uint8:
-            y = self.standard(floats(x), sight, window)
+            y = self._by_layers(floats(x), sight, window, curve)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if sight is None:
             sight = self.look(x)
         v = self.denoised(x, sight)
         light = (v * sight.mean / (1 - v)).clamp(0, 1)
         place, size = _placed(window)
-        y = reference.apply_grid_curve(light, sight.grid, luma(v), place=place, size=size, steps=STEPS)
-        return y.to(x.dtype)
+        return curve(light, sight.grid, luma(v), place=place, size=size, steps=STEPS).to(x.dtype)
 
     def denoised(self, x: Tensor, sight: Sight) -> Tensor:
         """`x` in v = x / (x + mean) without its noise; float32 where `x` is in half precision."""
@@ -188,7 +196,7 @@ def _placed(window: Window | None) -> tuple[tuple[int, int], tuple[int, int] | N
     return (window.top, window.left), (window.height, window.width)
 
 
-def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
+def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float, curve: Callable[..., Tensor]) -> Tensor:
     """The grid with all alphas moved alike, in atanh, until the thumbnail's mean luma is `level`.
 
     Where the curve's range does not reach so far, the end of it.
@@ -200,7 +208,7 @@ def _exposed(grid: Tensor, thumb: Tensor, mean: Tensor, level: float) -> Tensor:
     for _ in range(_BISECTIONS):
         move = (low + high) / 2
         moved = torch.cat([_moved(alpha, move), black], 1)
-        y = reference.apply_grid_curve(thumb, moved, guide, steps=STEPS)
+        y = curve(thumb, moved, guide, steps=STEPS)
         dark = luma(y).mean((2, 3), keepdim=True)[..., None] < level
         low, high = torch.where(dark, move, low), torch.where(dark, high, move)
     return torch.cat([_moved(alpha, (low + high) / 2), black], 1)
