@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in \
     $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
-.PHONY: demo test lint gpu clean
+.PHONY: demo test lint gpu cuda-on-cpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
@@ -22,6 +22,17 @@ lint: $(VENV)/installed-for-development
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -type f)
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
+
+# the CUDA kernels on this machine's CPU: every type and layout, sanitizers, and the machine code of three
+# architectures where nvcc is. Half an hour on two cores
+SWEEP := $(BIN)/python tests/cuda_on_cpu/sweep.py
+library = $(shell g++ -print-file-name=$(1))
+cuda-on-cpu: $(VENV)/installed-for-development
+	$(BIN)/pytest -n auto -k cuda
+	$(SWEEP) --seeds 1 2 --every 3
+	LD_PRELOAD="$(call library,libasan.so) $(call library,libubsan.so) $(call library,libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 $(SWEEP) --kind sanitized --every 7
+	FASTLLIE_ARCHITECTURES="80 90 120" $(BIN)/pytest tests/cuda_on_cpu/test_budget.py
 
 # with PYTHON itself, whose torch is the one for this machine's GPU
 gpu:

@@ -36,6 +36,34 @@ void curve_forward_cuda(const View& x, const View& alpha, const View& out, const
 void curve_backward_cuda(const View& grad, const View& x, const View& alpha, const View& grad_x,
                          const View& grad_alpha, const Curve& curve, int device, void* stream);
 
+// The curve with black levels, looked up in a bilateral grid; see fastllie.ops.apply_grid_curve. The grid is
+// contiguous, [B, rows, columns, lumas, 6], float64 for a float64 image and else float32.
+struct GridCurve {
+  Sizes sizes;                      // of the image
+  std::array<int64_t, 3> cells;     // of the grid: lumas, rows, columns
+  std::array<int64_t, 2> place;     // row and column of the image's first pixel in its picture
+  std::array<int64_t, 2> whole;     // height and width of the picture
+  int64_t steps;
+};
+
+// In how many bands and tiles the pixels between the middles of four cells are summed up.
+std::array<int64_t, 2> gridcurve_parts_cpu(const GridCurve& curve);
+std::array<int64_t, 2> gridcurve_parts_cuda(const GridCurve& curve);
+
+void gridcurve_forward_cpu(const View& x, const void* grid, const View& guide, const View& out,
+                           const GridCurve& curve, int threads);
+// Gradients with null pointers are not wanted. That of the grid is left in parts to be added up, [B, gaps of
+// rows, bands, gaps of columns, tiles, 2, 2, lumas, 6]: of the cells before and behind each gap.
+void gridcurve_backward_cpu(const View& grad, const View& x, const void* grid, const View& guide,
+                            const View& grad_x, const View& grad_guide, double* parts,
+                            const GridCurve& curve, int threads);
+
+void gridcurve_forward_cuda(const View& x, const void* grid, const View& guide, const View& out,
+                            const GridCurve& curve, int device, void* stream);
+void gridcurve_backward_cuda(const View& grad, const View& x, const void* grid, const View& guide,
+                             const View& grad_x, const View& grad_guide, double* parts,
+                             const GridCurve& curve, int device, void* stream);
+
 // r = clamp(x / illum, 0, 1), and illum = clamp(sigmoid(raw) + v, 1e-4, 1) with r = clamp(y / illum, 0, 1):
 // all tensors of one shape and dtype.
 
@@ -187,7 +215,8 @@ struct Dawn {
   const float* gains;          // [B, 4, 3]
   const float* biases;         // [B, 84]
   const float* weights;
-  float denoise;     // from 0 to 1; where it is 0 the four pointers below `means` are not read
+  float denoise;     // from 0 to 1; where it is 0 gains, biases, weights and workspace are not read
+  bool bgr;          // the order of the colours in x and out
   float* workspace;  // of dawn_floats_cpu
 };
 

@@ -10,3 +10,12 @@
 #else
 #define FASTLLIE_INLINE static inline
 #endif
+
+// Before a loop of at most eight rounds over what shall stay in registers.
+#if defined(__CUDACC__)
+#define FASTLLIE_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__) && !defined(__clang__)
+#define FASTLLIE_UNROLL _Pragma("GCC unroll 8")
+#else
+#define FASTLLIE_UNROLL
+#endif

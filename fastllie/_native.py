@@ -20,4 +20,4 @@ def _load(backend: str, needs: str) -> ModuleType | None:
 
 
 cpu = _load("cpu", "installing fastllie builds it, with a C++17 compiler")
-cuda = _load("cuda", "installing fastllie builds it where nvcc works")
+cuda = _load("cuda", "FASTLLIE_CUDA=1 pip install . builds it, with nvcc; Triton serves without")

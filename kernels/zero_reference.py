@@ -122,7 +122,6 @@ def zero_reference_backward_kernel(
     pixels = tl.full((), 1, tl.int64) * height * width
     vertical = (share / (pixels - width).to(tl.float64)).to(image.dtype)
     horizontal = (share / (pixels - height).to(tl.float64)).to(image.dtype)
-
     shared = load_map(alpha_ptr, here, mask, TANH)
     grad_shared = tl.zeros_like(grad)
     # a chunk's states are recomputed into registers; the state before it from the image, at no memory

@@ -80,6 +80,49 @@ def curve_inputs(
     )
 
 
+@dataclass(frozen=True)
+class GridCurveInputs:
+    """Inputs of one call of the curve in a bilateral grid, and the gradient that comes back to it."""
+
+    x: Tensor
+    grid: Tensor
+    guide: Tensor
+    grad: Tensor
+
+
+def grid_curve_inputs(
+    batch: int,
+    height: int,
+    width: int,
+    cells: tuple[int, int, int] = (3, 2, 3),
+    *,
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
+    layout: str = "contiguous",
+    device: str = "cpu",
+    seed: int = 0,
+) -> GridCurveInputs:
+    """Random inputs away from the bounds of the clamp, where rounding decides whether a gradient passes.
+
+    `dtypes` are those of the images and of the grid; `cells` its lumas, rows and columns.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(channels: int, low: float, high: float, form: str) -> Tensor:
+        values = torch.rand(batch, channels, *_around(height, width, form), generator=generator)
+        return _lay_out(values * (high - low) + low, dtypes[0], form, device)
+
+    forms = (layout,) * 3 if layout != "mixed" else ("channels_last", "cropped", "contiguous")
+    grid = torch.rand(batch, 6, *cells, generator=generator)
+    grid[:, :3] -= 0.5
+    grid[:, 3:] *= 0.1
+    grid = grid.to(device, dtypes[1])
+    if layout != "contiguous":
+        grid = grid.transpose(1, 4).contiguous().transpose(1, 4)
+    return GridCurveInputs(
+        make(3, 0.2, 0.9, forms[0]), grid, make(1, 0, 1, forms[1]), make(3, -1, 1, forms[2])
+    )
+
+
 def images(
     ranges: list[tuple[float, float]],
     batch: int,

@@ -9,6 +9,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from cuda_on_cpu import emulated
+
 import fastllie
 
 
@@ -16,6 +18,18 @@ import fastllie
 def own_cache(monkeypatch, tmp_path):
     """No photograph of a test belongs into the user's cache."""
     monkeypatch.setenv("FASTLLIE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def cuda_on_cpu(request, monkeypatch):
+    """The emulator of the CUDA kernels, in place where a test asks for them and there is no GPU."""
+    if request.node.get_closest_marker("emulated") is None:
+        return None
+    if reason := emulated.absent():
+        pytest.skip(reason)
+    emulator = emulated.emulator()
+    emulator.install(monkeypatch)
+    return emulator
 
 
 def pytest_report_header(config):

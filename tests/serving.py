@@ -13,9 +13,11 @@ HOME = Path(fastllie.__file__).resolve().parents[1]
 
 
 def on(backend):
-    """The backend as a test parameter. Where there is a GPU, Triton runs on it and not in its interpreter."""
-    gpu = backend == "cuda" or (backend == "triton" and torch.cuda.is_available())
-    return pytest.param(backend, marks=pytest.mark.gpu) if gpu else backend
+    """The backend as a test parameter. Where there is no GPU, CUDA's kernels are emulated, and Triton's
+    interpreted."""
+    if torch.cuda.is_available():
+        return pytest.param(backend, marks=pytest.mark.gpu) if backend in ("cuda", "triton") else backend
+    return pytest.param(backend, marks=pytest.mark.emulated) if backend == "cuda" else backend
 
 
 EVERY = [on(name) for name in ("cpu", "triton", "cuda", "torch")]
@@ -25,6 +27,5 @@ def device_of(backend):
     found = fastllie.backends()[backend]
     if not found:
         pytest.skip(found.detail)
-    return (
-        "cuda" if backend == "cuda" or (backend == "triton" and not backend_module.interpreting()) else "cpu"
-    )
+    gpu = backend == "cuda" or (backend == "triton" and not backend_module.interpreting())
+    return "cuda" if gpu and torch.cuda.is_available() else "cpu"

@@ -169,7 +169,7 @@ void bind_dawn(py::module_& m) {
   m.def(
       "dawn_forward",
       [](View x, View out, Sizes sizes, std::array<int64_t, 2> place, std::array<int64_t, 2> whole,
-         const std::array<uintptr_t, 5>& parts, float denoise, uintptr_t workspace, int threads) {
+         const std::array<uintptr_t, 5>& parts, float denoise, bool bgr, uintptr_t workspace, int threads) {
         const auto part = [&](int i) { return at<const float>(parts[i]); };
         dawn_forward_cpu({x,
                           out,
@@ -182,6 +182,7 @@ void bind_dawn(py::module_& m) {
                           part(3),
                           part(4),
                           denoise,
+                          bgr,
                           at<float>(workspace)},
                          threads);
       },
@@ -190,6 +191,31 @@ void bind_dawn(py::module_& m) {
       "dawn_thumbnail",
       [](View x, Sizes sizes, uintptr_t out, int threads) {
         dawn_thumbnail_cpu({x, sizes, at<float>(out)}, threads);
+      },
+      NoGil());
+}
+
+void bind_gridcurve(py::module_& m) {
+  using Pair = std::array<int64_t, 2>;
+  using Cells = std::array<int64_t, 3>;
+  m.def("gridcurve_parts", [](Sizes sizes, Cells cells, Pair place, Pair whole) {
+    return gridcurve_parts_cpu({sizes, cells, place, whole, 0});
+  });
+  m.def(
+      "gridcurve_forward",
+      [](View x, View grid, View guide, View out, Sizes sizes, Cells cells, Pair place, Pair whole,
+         int64_t steps, int threads) {
+        gridcurve_forward_cpu(x, grid.data, guide, out, {sizes, cells, place, whole, steps}, threads);
+      },
+      NoGil());
+  m.def(
+      "gridcurve_backward",
+      [](View grad, View x, View grid, View guide, View grad_x, View grad_guide, View parts, Sizes sizes,
+         Cells cells, Pair place, Pair whole, int64_t steps, std::array<bool, 3> needs, int threads) {
+        gridcurve_backward_cpu(grad, x, grid.data, guide, wanted(needs[0], grad_x),
+                               wanted(needs[2], grad_guide),
+                               static_cast<double*>(wanted(needs[1], parts).data),
+                               {sizes, cells, place, whole, steps}, threads);
       },
       NoGil());
 }
@@ -254,6 +280,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_convolution_training(m);
   bind_curve(m);
   bind_dawn(m);
+  bind_gridcurve(m);
   bind_illumination(m);
   bind_sci(m);
   bind_smoothness(m);

@@ -20,20 +20,28 @@ FASTLLIE_INLINE DawnColour dawn_to_rgb(const DawnColour& ycc) {
            v[0] + v[1] * 1.771978117f + v[2] * -0.000134583f}};
 }
 
-// The pixels of the image from column `from` on, in v = x / (x + mean); beyond its ends it goes on with them.
-struct DawnReader {
+// The pixels of the image from a column on, which goes on with its ends, and those of the result.
+struct DawnPixels {
   const DawnTask& task;
   float mean;
 
-  explicit DawnReader(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
+  explicit DawnPixels(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
 
   void read(int64_t r, int64_t from, int64_t count, float* const (&to)[3]) const {
     const Dawn& network = task.network;
     const int64_t* const strides = network.x.strides;
     const int64_t line = smaller(r, network.sizes[2] - 1), there = smaller(count, network.sizes[3] - from);
-    pack_rgb(network.x, task.image * strides[0] + line * strides[2] + from * strides[3], there, to);
+    float* const colours[3] = {to[network.bgr ? 2 : 0], to[1], to[network.bgr ? 0 : 2]};
+    pack_rgb(network.x, task.image * strides[0] + line * strides[2] + from * strides[3], there, colours);
     for (int c = 0; c < 3; ++c)
       for (int64_t w = there; w < count; ++w) to[c][w] = to[c][there - 1];
+  }
+  // Back to the result.
+  void write(float* const (&from)[3], int64_t r, int64_t w, int64_t count) const {
+    const Dawn& network = task.network;
+    const int64_t* const strides = network.out.strides;
+    const float* const colours[3] = {from[network.bgr ? 2 : 0], from[1], from[network.bgr ? 0 : 2]};
+    unpack_rgb(colours, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
   }
   FASTLLIE_INLINE DawnColour scaled(float* const (&x)[3], int64_t at, float mean) {
     DawnColour colour;
@@ -47,7 +55,7 @@ struct DawnReader {
 
 // Rows at half size: means of luma and colours, and of the finest band's magnitudes.
 static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
-  const DawnReader reader(task);
+  const DawnPixels reader(task);
   const DawnPlanes &means = task.mean[0], &finest = task.finest;
   const int64_t height = means.height, width = task.width, pitch = DawnPlanes::pitch_of(width);
   float* next = static_cast<float*>(scratch((3 + 4 * 6 + 1 + 2) * pitch * sizeof(float) +
@@ -65,7 +73,7 @@ static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
     for (int64_t line = 2 * r; line < 2 * r + 2; ++line) {
       reader.read(line, 0, width, x);
       for (int64_t at = 0; at < width; at += LANES<float>) {
-        const DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+        const DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
         for (int c = 0; c < 3; ++c) store(luma(c, line) + at, ycc.v[c], false);
       }
     }
@@ -169,7 +177,7 @@ struct DawnCurves {
 static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
   const Dawn& network = task.network;
   const int64_t width = network.sizes[3], pitch = rounded_up(width, 2 * LANES<float>);
-  const DawnReader reader(task);
+  const DawnPixels reader(task);
   DawnCurves curves(task);
   float* const start = static_cast<float*>(scratch(3 * pitch * sizeof(float)));
   float* const x[3] = {start, start + pitch, start + 2 * pitch};
@@ -181,12 +189,11 @@ static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
       if (!count) continue;
       reader.read(r, w, count, x);
       for (int64_t at = 0; at < count; at += LANES<float>) {
-        const DawnColour v = DawnReader::scaled(x, at, reader.mean);
+        const DawnColour v = DawnPixels::scaled(x, at, reader.mean);
         const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
         for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
       }
-      const int64_t* const strides = network.out.strides;
-      unpack_rgb(x, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
+      reader.write(x, r, w, count);
       w = end;
     }
   }
@@ -197,7 +204,7 @@ struct DawnFinish {
   static constexpr int PARTS = 9;  // denoised means, weights of the finest band, means
   const DawnTask& task;
   const DawnLevel<1>& level;
-  const DawnReader reader;
+  const DawnPixels reader;
   DawnCurves curves;
   DawnRing clean, weights;
   int64_t pitch;
@@ -241,7 +248,6 @@ struct DawnFinish {
   }
 
   void piece(int64_t line, int64_t cell, int64_t w, int64_t count) {
-    const Dawn& network = task.network;
     const int64_t near = line / 2, far = dawn_far(line, level.height), half = w / 2;
     const int64_t halves = (w + count + 1) / 2 - half;
     for (int c = 0; c < 3; ++c) {
@@ -254,7 +260,7 @@ struct DawnFinish {
     const float* const parts = enlarged + w % 2;
     const f32v zero{}, most = zero + DAWN_BRIGHTEST;
     for (int64_t at = 0; at < count; at += LANES<float>) {
-      DawnColour ycc = dawn_to_ycc(DawnReader::scaled(x, at, reader.mean));
+      DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
       for (int c = 0; c < 3; ++c) {
         const auto part = [&](int p) { return load<f32v>(parts + (3 * p + c) * pitch + at); };
         ycc.v[c] = part(0) + part(1) * (ycc.v[c] - part(2));
@@ -264,8 +270,7 @@ struct DawnFinish {
       const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
       for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
     }
-    const int64_t* const strides = network.out.strides;
-    unpack_rgb(x, network.out, task.image * strides[0] + line * strides[2] + w * strides[3], count, false);
+    reader.write(x, line, w, count);
   }
 };
 

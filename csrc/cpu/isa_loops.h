@@ -1,6 +1,7 @@
 // What isa_*.cpp includes after its target: every loop, in the namespace FASTLLIE_SET. With FASTLLIE_BF16
 // only those that multiply pairs of bfloat16.
 #include "curve.h"
+#include "gridcurve.h"
 #include "sci.h"
 #include "smoothness.h"
 #include "zero_reference.h"
@@ -23,6 +24,7 @@ namespace fastllie::FASTLLIE_SET {
 #if !defined(FASTLLIE_BF16)
 #include "cpu/convolution_training_loops.h"
 #include "cpu/curve_loops.h"
+#include "cpu/gridcurve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"
 #include "cpu/smoothness_loops.h"

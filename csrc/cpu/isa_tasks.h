@@ -17,6 +17,7 @@
 #include "cpu/convolution_training_task.h"
 #include "cpu/curve_task.h"
 #include "cpu/dawn_task.h"
+#include "cpu/gridcurve_task.h"
 #include "cpu/illumination_task.h"
 #include "cpu/sci_task.h"
 #include "cpu/smoothness_task.h"

@@ -42,6 +42,26 @@ PYBIND11_MODULE(_cuda, m) {
                                    view_if(needs[0], grad_raw), view_if(needs[1], grad_v),
                                    view_if(needs[2], grad_y), sizes, device, reinterpret_cast<void*>(stream));
         });
+  using Pair = std::array<int64_t, 2>;
+  using Cells = std::array<int64_t, 3>;
+  m.def("gridcurve_parts", [](Sizes sizes, Cells cells, Pair place, Pair whole) {
+    return gridcurve_parts_cuda({sizes, cells, place, whole, 0});
+  });
+  m.def("gridcurve_forward", [](View x, View grid, View guide, View out, Sizes sizes, Cells cells, Pair place,
+                                Pair whole, int64_t steps, int device, uintptr_t stream) {
+    gridcurve_forward_cuda(x, grid.data, guide, out, {sizes, cells, place, whole, steps}, device,
+                           reinterpret_cast<void*>(stream));
+  });
+  m.def("gridcurve_backward",
+        [](View grad, View x, View grid, View guide, const Handle& grad_x, const Handle& grad_guide,
+           const Handle& parts, Sizes sizes, Cells cells, Pair place, Pair whole, int64_t steps,
+           std::array<bool, 3> needs, int device, uintptr_t stream) {
+          gridcurve_backward_cuda(grad, x, grid.data, guide, view_if(needs[0], grad_x),
+                                  view_if(needs[2], grad_guide),
+                                  static_cast<double*>(view_if(needs[1], parts).data),
+                                  {sizes, cells, place, whole, steps}, device,
+                                  reinterpret_cast<void*>(stream));
+        });
   m.def("sci_forward", [](const Handle& x, const Handle& weights, const Handle& biases, const Handle& out,
                           Sizes sizes, bool residual, bool reflect, int device, uintptr_t stream) {
     sci_forward_cuda(view(x), view(weights), view(biases), view(out), {sizes, residual, reflect}, device,
@@ -51,13 +71,13 @@ PYBIND11_MODULE(_cuda, m) {
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, uintptr_t matrices,
            uintptr_t biases, std::array<uintptr_t, 5> features, int device, uintptr_t stream) {
           ZeroDceMatrices network{view(x),
-                                 view(out),
-                                 {},
-                                 around,
-                                 zeros,
-                                 reinterpret_cast<const void*>(matrices),
-                                 reinterpret_cast<const float*>(biases),
-                                 {}};
+                                  view(out),
+                                  {},
+                                  around,
+                                  zeros,
+                                  reinterpret_cast<const void*>(matrices),
+                                  reinterpret_cast<const float*>(biases),
+                                  {}};
           for (int i = 0; i < 4; ++i) network.sizes[i] = sizes[i];
           for (int i = 0; i < 5; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
           zerodce_forward_cuda(network, device, reinterpret_cast<void*>(stream));

@@ -9,7 +9,7 @@ constexpr int VIEWS = 8;
 // Inputs, then outputs; a null output is not wanted.
 struct Task {
   View views[VIEWS];
-  Grid grid;
+  Rows rows;
 };
 
 __device__ __forceinline__ float sigmoid_of(float z) { return 1 / (1 + expf(-z)); }
@@ -48,79 +48,90 @@ struct IlluminateBackward {
   }
 };
 
-// N pixels of one channel a thread; width counts packs of N pixels.
+// N pixels of one channel a thread
 template <class X, class F, int N>
-__global__ void __launch_bounds__(THREADS) map_kernel(const Task task, int64_t total) {
+__global__ void __launch_bounds__(THREADS) map_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<X>::type;
-  for (int64_t i = blockIdx.x * int64_t{THREADS} + threadIdx.x; i < total;
-       i += int64_t{gridDim.x} * THREADS) {
-    const Place place(task.grid, i);
-    T in[F::INPUTS][N], out[F::OUTPUTS][N];
+  const Place place(task.rows);
+  if (!place.inside) return;
+  Pack<X, N> packs[F::INPUTS];
 #pragma unroll
-    for (int k = 0; k < F::INPUTS; ++k) read<N>(place.in<X>(task.views[k], N), in[k]);
+  for (int k = 0; k < F::INPUTS; ++k) packs[k] = load<N>(place.in<N, X>(task.views[k]));
+  T out[F::OUTPUTS][N];
 #pragma unroll
-    for (int p = 0; p < N; ++p) {
-      T from[F::INPUTS], to[F::OUTPUTS];
+  for (int p = 0; p < N; ++p) {
+    T from[F::INPUTS], to[F::OUTPUTS];
 #pragma unroll
-      for (int k = 0; k < F::INPUTS; ++k) from[k] = in[k][p];
-      F::apply(from, to);
+    for (int k = 0; k < F::INPUTS; ++k) from[k] = widen(packs[k].values[p]);
+    F::apply(from, to);
 #pragma unroll
-      for (int k = 0; k < F::OUTPUTS; ++k) out[k][p] = to[k];
-    }
+    for (int k = 0; k < F::OUTPUTS; ++k) out[k][p] = to[k];
+  }
 #pragma unroll
-    for (int k = 0; k < F::OUTPUTS; ++k) {
-      const View& view = task.views[F::INPUTS + k];
-      if (view.data) write<N>(place.in<X>(view, N), out[k]);
-    }
+  for (int k = 0; k < F::OUTPUTS; ++k) {
+    const View& view = task.views[F::INPUTS + k];
+    if (view.data) write<N>(place.in<N, X>(view), out[k]);
   }
 }
 
 template <class X, class F, int N>
 void launch(const Task& task, cudaStream_t stream) {
-  const Grid& grid = task.grid;
-  const int64_t total = grid.batch * grid.channels * grid.height * grid.width;
-  map_kernel<X, F, N><<<blocks_for(total), THREADS, 0, stream>>>(task, total);
+  map_kernel<X, F, N><<<task.rows.blocks(), THREADS, 0, stream>>>(task);
   check(cudaGetLastError());
 }
 
-template <class X, class F>
-void execute(Task task, cudaStream_t stream) {
-  constexpr int COUNT = F::INPUTS + F::OUTPUTS, pixels = PIXELS<X>;
-  Grid& grid = task.grid;
+// Sizes and strides of one long row where all tensors fill their memory in one order: channels side by side
+// need no kernel of their own.
+inline void flatten(View* views, int count, Sizes& sizes) {
+  bool alike = dense(views[0], sizes);
+  for (int k = 1; k < count; ++k) {
+    for (int dim = 0; dim < 4; ++dim)
+      alike = alike && (!views[k].data || sizes[dim] == 1 || views[k].strides[dim] == views[0].strides[dim]);
+  }
   bool adjoin = true;
-  for (int k = 0; k < COUNT; ++k) adjoin = adjoin && rows_adjoin(task.views[k], grid.width);
-  if (adjoin) {
-    grid.width *= grid.height;
-    grid.height = 1;
-    for (View& view : task.views) view.strides[2] = 0;
-  }
-  bool whole = grid.width % pixels == 0;
-  for (int k = 0; k < COUNT; ++k) whole = whole && packs(task.views[k], sizeof(X), pixels);
-  grid.interleaved = !whole && task.views[0].strides[1] == 1 && task.views[0].strides[3] != 1;
-  if (whole) {
-    grid.width /= pixels;
-    launch<X, F, pixels>(task, stream);
+  for (int k = 0; k < count; ++k) adjoin = adjoin && rows_adjoin(views[k], sizes[3]);
+  const int64_t total = sizes[0] * sizes[1] * sizes[2] * sizes[3];
+  if (alike && total < int64_t{1} << 32) {
+    sizes = {1, 1, 1, total};
+    for (int k = 0; k < count; ++k) views[k].strides[3] = 1;
+  } else if (adjoin) {
+    sizes = {sizes[0], sizes[1], 1, sizes[2] * sizes[3]};
   } else {
-    launch<X, F, 1>(task, stream);
+    return;
   }
+  // of dimensions of one element the strides are of no consequence
+  for (int k = 0; k < count; ++k)
+    for (int dim = 0; dim < 3; ++dim)
+      if (sizes[dim] == 1) views[k].strides[dim] = 0;
+}
+
+template <class X, class F>
+void execute(Task task, Sizes sizes, cudaStream_t stream) {
+  constexpr int COUNT = F::INPUTS + F::OUTPUTS, pixels = PIXELS<X>;
+  flatten(task.views, COUNT, sizes);
+  bool whole = sizes[3] % pixels == 0;
+  for (int k = 0; k < COUNT; ++k) whole = whole && packs(task.views[k], sizeof(X), pixels);
+  const bool interleaved = !whole && task.views[0].strides[1] == 1 && task.views[0].strides[3] != 1;
+  task.rows = Rows(sizes, whole ? pixels : 1, interleaved);
+  whole ? launch<X, F, pixels>(task, stream) : launch<X, F, 1>(task, stream);
 }
 
 template <class F>
 void dispatch(std::initializer_list<View> views, const Sizes& sizes, int device, void* stream) {
   const OnDevice guard(device);
-  Task task{{}, {sizes[0], sizes[1], sizes[2], sizes[3], false}};
+  Task task{};
   int count = 0;
   for (const View& view : views) task.views[count++] = view;
   const auto s = static_cast<cudaStream_t>(stream);
   switch (task.views[0].dtype) {
     case Dtype::f64:
-      return execute<double, F>(task, s);
+      return execute<double, F>(task, sizes, s);
     case Dtype::bf16:
-      return execute<__nv_bfloat16, F>(task, s);
+      return execute<__nv_bfloat16, F>(task, sizes, s);
     case Dtype::f16:
-      return execute<__half, F>(task, s);
+      return execute<__half, F>(task, sizes, s);
     default:
-      return execute<float, F>(task, s);
+      return execute<float, F>(task, sizes, s);
   }
 }
 

@@ -1,193 +1,85 @@
-#include "access.cuh"
-#include "smoothness.h"
+#include "smoothness_tile.cuh"
 
 namespace fastllie {
 namespace {
 
-constexpr int TILE_COLUMNS = 32, TILE_ROWS = 8;
-constexpr int HELD_COLUMNS = TILE_COLUMNS + 2 * REACH, HELD_ROWS = TILE_ROWS + 2 * REACH;
-static_assert(TILE_COLUMNS * TILE_ROWS == THREADS);
-
-__device__ __forceinline__ float exp2_of(float z) { return exp2f(z); }
-__device__ __forceinline__ double exp2_of(double z) { return ::exp2(z); }
-__device__ __forceinline__ float magnitude(float d) { return fabsf(d); }
-__device__ __forceinline__ double magnitude(double d) { return fabs(d); }
-
-__device__ __forceinline__ float with_sign(float v, float d) { return d == 0 ? 0 : copysignf(1, d) * v; }
-__device__ __forceinline__ double with_sign(double v, double d) { return d == 0 ? 0 : copysign(1.0, d) * v; }
-
-struct Task {
-  int64_t sizes[4];
-  double kappa;
-  View illum, guide, grad_illum, grad_guide;  // a null gradient is not wanted
-  double* parts;
-  const double *grad, *means;
-  int64_t across, down;  // tiles
-};
-
-// The tile of a block, with the pixels around it; illumination, and colours scaled so that a weight is
-// 2^-|difference|^2.
-template <class T>
-struct Held {
-  T illum[3][HELD_ROWS][HELD_COLUMNS], colour[3][HELD_ROWS][HELD_COLUMNS];
-};
-
-struct Corner {
-  int64_t b, row, column;
-  __device__ explicit Corner(const Task& task) {
-    int64_t i = blockIdx.x;
-    column = i % task.across * TILE_COLUMNS;
-    i /= task.across;
-    row = i % task.down * TILE_ROWS;
-    b = i / task.down;
-  }
-};
-
-template <Color COLOR, class S, class T>
-__device__ __forceinline__ void read_colour(const Task& task, int64_t b, int64_t y, int64_t x, T scale,
-                                            T (&colour)[3]) {
-  if constexpr (COLOR == Color::memory) {
-    // three consecutive values are converted together, wherever a row or plane ends
-    const int64_t* const sizes = task.sizes;
-    const int64_t plane = sizes[2] * sizes[3];
-    const S* const image = static_cast<const S*>(task.guide.data) + b * 3 * plane;
-    for (int c = 0; c < 3; ++c) {
-      const int64_t m = c * plane + y * sizes[3] + x;
-      const int j = static_cast<int>(m % 3);
-      T sum = T(j == 0 ? ycbcr_bias(0) : ycbcr_bias(1));
-      for (int i = 0; i < 3; ++i) {
-        // chosen, not indexed: the matrix stays in the instructions
-        const T factor = T(j == 0 ? ycbcr(i, 0) : j == 1 ? ycbcr(i, 1) : ycbcr(i, 2));
-        sum += widen(image[m - j + i]) * factor;
-      }
-      colour[c] = scale * sum;
-    }
-  } else {
-    T rgb[3];
-    for (int c = 0; c < 3; ++c) rgb[c] = scale * widen(*at<S>(task.guide, b, c, y, x));
-    if constexpr (COLOR == Color::ycbcr) {
-      to_ycbcr<T>(rgb, colour);
-    } else {
-      for (int c = 0; c < 3; ++c) colour[c] = rgb[c];
-    }
-  }
-}
-
-// Fills what a block holds; pixels outside the image are never used.
-template <Color COLOR, class S, class T>
-__device__ void hold(const Task& task, const Corner& corner, Held<T>& held) {
-  const int64_t* const sizes = task.sizes;
-  const T scale = T(sqrt(task.kappa * LOG2_E));
-  for (int i = threadIdx.x; i < HELD_ROWS * HELD_COLUMNS; i += THREADS) {
-    const int r = i / HELD_COLUMNS, s = i % HELD_COLUMNS;
-    const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-    if (y < 0 || y >= sizes[2] || x < 0 || x >= sizes[3]) continue;
-    T colour[3];
-    read_colour<COLOR, S>(task, corner.b, y, x, scale, colour);
-    for (int c = 0; c < 3; ++c) {
-      held.illum[c][r][s] = widen(*at<S>(task.illum, corner.b, c, y, x));
-      held.colour[c][r][s] = colour[c];
-    }
+// The sums over the block in an order that is always the same: threads below COUNT return one each.
+template <int COUNT>
+__device__ __forceinline__ double sums_of_block(double (&values)[COUNT]) {
+  __shared__ double warps[COUNT][WARPS];
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    for (int step = 16; step > 0; step /= 2) values[i] += __shfl_down_sync(0xffffffff, values[i], step);
+    if (threadIdx.x % 32 == 0) warps[i][threadIdx.x / 32] = values[i];
   }
   __syncthreads();
-}
-
-// The sum over the block in an order that is always the same, in thread 0.
-__device__ double sum_of_block(double value) {
-  __shared__ double warps[THREADS / 32];
-  for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffff, value, step);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (int i = 1; i < THREADS / 32; ++i) value += warps[i];
-  }
-  return value;
+  double sum = 0;
+  if (threadIdx.x < COUNT)
+    for (int i = 0; i < WARPS; ++i) sum += warps[threadIdx.x][i];
+  return sum;
 }
 
 template <class S, Color COLOR, bool SCALAR>
-__global__ void __launch_bounds__(THREADS) forward_kernel(const Task task) {
+__global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<S>::type;
+  constexpr int COUNT = SCALAR ? 2 * OFFSETS : 1;
   __shared__ Held<T> held;
   const Corner corner(task);
-  hold<COLOR, S>(task, corner, held);
-  const int64_t* const sizes = task.sizes;
-  const int r = threadIdx.x / TILE_COLUMNS + REACH, s = threadIdx.x % TILE_COLUMNS + REACH;
-  const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-  double total = 0;
-  double* const parts = task.parts + blockIdx.x * int64_t{SCALAR ? 2 * OFFSETS : 1};
+  const int64_t x = corner.left + threadIdx.x % 32;
+  T sums[COUNT] = {};
+  for (int part = 0; part < PARTS<T>; ++part) {
+    // before the last part's pixels are overwritten
+    if (part) __syncthreads();
+    const int64_t top = corner.top + part * WARPS * ROWS<T>;
+    hold<COLOR, S>(task, corner, top, held);
+    const int line = threadIdx.x / 32 * ROWS<T>, s = threadIdx.x % 32;
+    Pixel<T> own[ROWS<T>];
 #pragma unroll
-  for (int d = 0; d < OFFSETS; ++d) {
-    const int dy = offset_y(d), dx = offset_x(d);
-    const bool there = y + dy < sizes[2] && x < sizes[3] && x + dx >= 0 && x + dx < sizes[3];
-    T e[3], a[3];
-    for (int c = 0; c < 3; ++c) {
-      e[c] = held.colour[c][r][s] - held.colour[c][r + dy][s + dx];
-      a[c] = held.illum[c][r][s] - held.illum[c][r + dy][s + dx];
-    }
-    const T weight = exp2_of(-squared(e));
-    const T size = magnitude(a[0]) + magnitude(a[1]) + magnitude(a[2]);
-    const double share = 1 / double(pairs_of(sizes, d));
-    if constexpr (SCALAR) {
-      const double weights = sum_of_block(there ? double(weight) : 0);
-      const double sizes_sum = sum_of_block(there ? double(size) : 0);
-      if (threadIdx.x == 0) {
-        parts[d] = weights * share;
-        parts[OFFSETS + d] = sizes_sum * share / 3;
+    for (int r = 0; r < ROWS<T>; ++r) own[r] = pixel_of(held, line + r + REACH, s + REACH);
+#pragma unroll
+    for (int n = 0; n < ROWS<T> + REACH; ++n) {
+#pragma unroll
+      for (int k = 0; k < ACROSS; ++k) {
+        const Pixel<T> other = pixel_of(held, line + n + REACH, s + k);
+#pragma unroll
+        for (int r = 0; r < ROWS<T>; ++r) {
+          const int dy = n - r, dx = k - REACH;
+          if (dy < 0 || dy > REACH || (dy == 0 && dx <= 0)) continue;
+          const int d = pair_number(dy, dx);
+          const Pair<T> pair(own[r], other);
+          if constexpr (SCALAR) {
+            const int64_t y = top + line + r;
+            const bool there =
+                y + dy < task.sizes[2] && x < task.sizes[3] && x + dx >= 0 && x + dx < task.sizes[3];
+            sums[d] += there ? pair.weight : T(0);
+            sums[OFFSETS + d] += there ? pair.size : T(0);
+          } else {
+            T share;
+            share_of(task, d, share);
+            sums[0] += pair.weight * pair.size * share;
+          }
+        }
       }
-    } else {
-      total += there ? double(weight * size) * share : 0;
     }
   }
-  if constexpr (!SCALAR) {
-    total = sum_of_block(total);
-    if (threadIdx.x == 0) parts[0] = total;
-  }
+  double wide[COUNT];
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) wide[i] = double(sums[i]);
+  const double sum = sums_of_block(wide);
+  if (threadIdx.x >= COUNT) return;
+  const int d = int(threadIdx.x) % OFFSETS;
+  const double share = !SCALAR ? 1 : threadIdx.x < OFFSETS ? task.shares[d] : task.shares[d] / 3;
+  task.parts[blockIdx.x * int64_t{COUNT} + threadIdx.x] = sum * share;
 }
 
-template <class S, Color COLOR, bool SCALAR>
-__global__ void __launch_bounds__(THREADS) backward_kernel(const Task task) {
-  using T = typename Wide<S>::type;
-  __shared__ Held<T> held;
-  __shared__ T illum_factors[OFFSETS], guide_factors[OFFSETS];
-  if (threadIdx.x < OFFSETS) {
-    const int d = threadIdx.x;
-    const double factor = 2 * *task.grad / double(pairs_of(task.sizes, d));
-    illum_factors[d] = T(SCALAR ? factor * task.means[d] / 3 : factor);
-    guide_factors[d] = T(SCALAR ? factor * task.means[OFFSETS + d] : factor);
-  }
-  const Corner corner(task);
-  hold<COLOR, S>(task, corner, held);
-  const int64_t* const sizes = task.sizes;
-  const int r = threadIdx.x / TILE_COLUMNS + REACH, s = threadIdx.x % TILE_COLUMNS + REACH;
-  const int64_t y = corner.row + r - REACH, x = corner.column + s - REACH;
-  if (y >= sizes[2] || x >= sizes[3]) return;
-  T slope_o[3] = {}, slope_f[3] = {};
-#pragma unroll
-  for (int n = 0; n < 2 * OFFSETS; ++n) {
-    const int d = n / 2, sign = n % 2 ? -1 : 1;
-    const int dy = sign * offset_y(d), dx = sign * offset_x(d);
-    if (y + dy < 0 || y + dy >= sizes[2] || x + dx < 0 || x + dx >= sizes[3]) continue;
-    T e[3], a[3];
-    for (int c = 0; c < 3; ++c) {
-      e[c] = held.colour[c][r][s] - held.colour[c][r + dy][s + dx];
-      a[c] = held.illum[c][r][s] - held.illum[c][r + dy][s + dx];
-    }
-    const T weight = exp2_of(-squared(e));
-    const T slope = SCALAR ? illum_factors[d] : illum_factors[d] * weight;
-    const T size = magnitude(a[0]) + magnitude(a[1]) + magnitude(a[2]);
-    const T steep = SCALAR ? guide_factors[d] * weight : slope * size;
-    for (int c = 0; c < 3; ++c) {
-      slope_o[c] += with_sign(slope, a[c]);
-      slope_f[c] += steep * e[c];
-    }
-  }
+// The gradients of one pixel
+template <class S, Color COLOR, class T>
+__device__ __forceinline__ void keep(const Task& task, int64_t b, int64_t y, int64_t x, const T (&slope_o)[3],
+                                     const T (&slope_f)[3]) {
   for (int c = 0; task.grad_illum.data && c < 3; ++c)
-    narrow(slope_o[c], *const_cast<S*>(at<S>(task.grad_illum, corner.b, c, y, x)));
+    narrow(slope_o[c], *const_cast<S*>(at<S>(task.grad_illum, b, c, y, x)));
   if (!task.grad_guide.data) return;
-  const T scale = T(-2 * sqrt(task.kappa / LOG2_E));
   T slope[3];
-  for (int c = 0; c < 3; ++c) slope_f[c] *= scale;
   if constexpr (COLOR == Color::ycbcr) {
     from_ycbcr<T>(slope_f, slope);
   } else {
@@ -195,9 +87,77 @@ __global__ void __launch_bounds__(THREADS) backward_kernel(const Task task) {
   }
   for (int c = 0; c < 3; ++c) {
     if constexpr (COLOR == Color::memory) {
-      *const_cast<T*>(at<T>(task.grad_guide, corner.b, c, y, x)) = slope[c];
+      *const_cast<T*>(at<T>(task.grad_guide, b, c, y, x)) = slope[c];
     } else {
-      narrow(slope[c], *const_cast<S*>(at<S>(task.grad_guide, corner.b, c, y, x)));
+      narrow(slope[c], *const_cast<S*>(at<S>(task.grad_guide, b, c, y, x)));
+    }
+  }
+}
+
+template <class S, Color COLOR, bool SCALAR>
+__global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_constant__ Task task) {
+  using T = typename Wide<S>::type;
+  __shared__ Held<T> held;
+  __shared__ T illum_factors[OFFSETS];
+  __shared__ T guide_factors[OFFSETS];
+  if (SCALAR && threadIdx.x < OFFSETS) {
+    const int d = threadIdx.x;
+    illum_factors[d] = T(task.shares[d] * task.means[d] / 3);
+    guide_factors[d] = T(task.shares[d] * task.means[OFFSETS + d]);
+  }
+  const Corner corner(task);
+  const int64_t x = corner.left + threadIdx.x % 32;
+  const T factor = T(2 * *task.grad), steepness = T(-2 * task.scale / LOG2_E) * factor;
+  for (int part = 0; part < PARTS<T>; ++part) {
+    // before the last part's pixels are overwritten
+    if (part) __syncthreads();
+    const int64_t top = corner.top + part * WARPS * ROWS<T>;
+    hold<COLOR, S>(task, corner, top, held);
+    const int line = threadIdx.x / 32 * ROWS<T>, s = threadIdx.x % 32;
+    Pixel<T> own[ROWS<T>];
+    T slope_o[ROWS<T>][3] = {}, slope_f[ROWS<T>][3] = {};
+#pragma unroll
+    for (int r = 0; r < ROWS<T>; ++r) own[r] = pixel_of(held, line + r + REACH, s + REACH);
+#pragma unroll
+    for (int n = -REACH; n < ROWS<T> + REACH; ++n) {
+#pragma unroll
+      for (int k = 0; k < ACROSS; ++k) {
+        const Pixel<T> other = pixel_of(held, line + n + REACH, s + k);
+#pragma unroll
+        for (int r = 0; r < ROWS<T>; ++r) {
+          const int dy = n - r, dx = k - REACH;
+          if (dy < -REACH || dy > REACH || (dy == 0 && dx == 0)) continue;
+          const int d = pair_number(dy, dx);
+          const Pair<T> pair(own[r], other);
+          T slope, steep;
+          if constexpr (SCALAR) {
+            const int64_t y = top + line + r + dy;
+            const bool there = y >= 0 && y < task.sizes[2] && x + dx >= 0 && x + dx < task.sizes[3];
+            slope = there ? illum_factors[d] : T(0);
+            steep = guide_factors[d] * pair.weight;
+          } else {
+            T share;
+            share_of(task, d, share);
+            slope = share * pair.weight;
+            steep = slope * pair.size;
+          }
+#pragma unroll
+          for (int c = 0; c < 3; ++c) {
+            if (pair.a[c] != 0) slope_o[r][c] += with_sign(slope, pair.a[c]);
+            slope_f[r][c] += steep * pair.e[c];
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS<T>; ++r) {
+      for (int c = 0; c < 3; ++c) {
+        slope_o[r][c] *= factor;
+        slope_f[r][c] *= steepness;
+      }
+      const int64_t y = top + line + r;
+      if (y < task.sizes[2] && x < task.sizes[3])
+        keep<S, COLOR>(task, corner.b, y, x, slope_o[r], slope_f[r]);
     }
   }
 }
@@ -211,6 +171,14 @@ __global__ void __launch_bounds__(THREADS) colours_kernel(const T* from, S* to, 
     from_ycbcr<T>(colour, value);
     for (int c = 0; c < 3; ++c) narrow(value[c], to[3 * k + c]);
   }
+}
+
+template <class S>
+void launch_colours(const View& from, const View& to, int64_t triples, cudaStream_t stream) {
+  using T = typename Wide<S>::type;
+  colours_kernel<T, S><<<blocks_for(triples), THREADS, 0, stream>>>(static_cast<const T*>(from.data),
+                                                                    static_cast<S*>(to.data), triples);
+  check(cudaGetLastError());
 }
 
 // What chooses the kernel.
@@ -251,9 +219,13 @@ void launch(const Task& task, const Kind& kind, cudaStream_t stream) {
 void execute(Task task, const Smoothness& settings, bool backward, int device, void* stream) {
   const OnDevice guard(device);
   for (int i = 0; i < 4; ++i) task.sizes[i] = settings.sizes[i];
-  task.kappa = settings.kappa;
-  task.across = tiles(task.sizes[3], TILE_COLUMNS);
-  task.down = tiles(task.sizes[2], TILE_ROWS);
+  task.scale = sqrt(settings.kappa * LOG2_E);
+  task.across = tiles(task.sizes[3], COLUMNS);
+  task.down = tiles(task.sizes[2], LINES);
+  for (int d = 0; d < OFFSETS; ++d) {
+    task.shares[d] = 1 / double(pairs_of(task.sizes, d));
+    task.narrow_shares[d] = float(task.shares[d]);
+  }
   const Kind kind{settings.color, settings.scalar, backward};
   const auto s = static_cast<cudaStream_t>(stream);
   switch (task.illum.dtype) {
@@ -271,7 +243,7 @@ void execute(Task task, const Smoothness& settings, bool backward, int device, v
 }  // namespace
 
 int64_t smoothness_blocks_cuda(const Sizes& sizes) {
-  return sizes[0] * tiles(sizes[2], TILE_ROWS) * tiles(sizes[3], TILE_COLUMNS);
+  return sizes[0] * tiles(sizes[2], LINES) * tiles(sizes[3], COLUMNS);
 }
 
 void smoothness_forward_cuda(const View& illum, const View& guide, double* parts, const Smoothness& settings,
@@ -300,23 +272,16 @@ void smoothness_colours_cuda(const View& grad_colours, const View& grad_guide, i
                              void* stream) {
   const OnDevice guard(device);
   const auto s = static_cast<cudaStream_t>(stream);
-  const dim3 blocks = blocks_for(triples);
-  const auto* from = static_cast<const float*>(grad_colours.data);
   switch (grad_guide.dtype) {
     case Dtype::f64:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(static_cast<const double*>(grad_colours.data),
-                                                static_cast<double*>(grad_guide.data), triples);
-      break;
+      return launch_colours<double>(grad_colours, grad_guide, triples, s);
     case Dtype::bf16:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<__nv_bfloat16*>(grad_guide.data), triples);
-      break;
+      return launch_colours<__nv_bfloat16>(grad_colours, grad_guide, triples, s);
     case Dtype::f16:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<__half*>(grad_guide.data), triples);
-      break;
+      return launch_colours<__half>(grad_colours, grad_guide, triples, s);
     default:
-      colours_kernel<<<blocks, THREADS, 0, s>>>(from, static_cast<float*>(grad_guide.data), triples);
+      return launch_colours<float>(grad_colours, grad_guide, triples, s);
   }
-  check(cudaGetLastError());
 }
 
 }  // namespace fastllie

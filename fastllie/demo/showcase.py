@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fastllie.api import Enhancer
-from fastllie.images.files import SUFFIXES, opening
+from fastllie.images.formats import DEVELOPED, FORMATS, READ
 from fastllie.images.photograph import Photograph
-from fastllie.images.reading import read
+from fastllie.images.reading import glance, read
 from fastllie.methods import info, list_methods
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -23,16 +23,6 @@ MOST_BYTES = 200 * 10**6  # of a file
 SHOWN = 1600  # pixels, the long side of what a browser shows; the download has the full size
 COMPARED = 1024  # pixels, the long side of what all methods are run on
 SHOWN_QUALITY = 90
-# Pillow's name of a format -> the suffix of the result; the others become PNG
-KINDS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-    "BMP": ".bmp",
-    "PPM": ".ppm",
-}
 
 
 @dataclass(frozen=True)
@@ -79,9 +69,9 @@ def samples_of(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     place = SAMPLES if folder is None else Path(folder)
     if not place.is_dir():
         raise FileNotFoundError(f"no such folder of samples: {str(place)!r}")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in READ and path.is_file())
     if not found:
-        raise ValueError(f"the folder {str(place)!r} holds no images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"the folder {str(place)!r} holds no images ({', '.join(READ)})")
     return found[:MOST_SAMPLES]
 
 
@@ -93,16 +83,12 @@ def checked(path: Path) -> str:
     """
     if path.is_file() and path.stat().st_size > MOST_BYTES:
         raise ValueError(_too_large(path, "bytes", path.stat().st_size, MOST_BYTES))
-    try:
-        with opening(path) as file:
-            (width, height), kind = file.size, KINDS.get(file.format or "", ".png")
-    except ValueError as error:
-        if isinstance(error.__cause__, Image.DecompressionBombError):
-            raise ValueError(f"{path.name} has far more pixels than any photograph") from error
-        raise
+    (width, height), kind = glance(path, MOST_PIXELS)
     if width * height > MOST_PIXELS:
         raise ValueError(_too_large(path, "pixels", width * height, MOST_PIXELS))
-    return kind
+    if kind == "RAW":
+        return DEVELOPED
+    return FORMATS[kind].suffixes[0] if kind in FORMATS else ".png"
 
 
 def _too_large(path: Path, what: str, given: int, most: int) -> str:
@@ -125,7 +111,7 @@ def brighten(path: Path, method: str, variant: str, strength: float, folder: Pat
     enhancer = Enhancer(method, weights=variant, strength=strength)
     before = read(path)
     begin = time.perf_counter()
-    after = enhancer(before)
+    after = before.each(enhancer)
     seconds = time.perf_counter() - begin
     place = Path(tempfile.mkdtemp(dir=folder))
     file = place / f"{path.stem}-{label(method, variant)}{suffix}"
@@ -152,7 +138,7 @@ def compare(path: Path, strength: float, folder: Path) -> Iterator[tuple[Path, s
         As `brighten`.
     """
     checked(path)
-    small = displayable(read(path), COMPARED)
+    small = displayable(read(path, only_first=True), COMPARED)
     place = Path(tempfile.mkdtemp(dir=folder))
     width, height = small.size
     yield _written(small, place / "photograph"), f"photograph, {width} × {height}"

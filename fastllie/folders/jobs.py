@@ -73,7 +73,7 @@ def plan(
         raise ValueError("no inputs: wanted image files, folders or globs")
     out = Path(output)
     suffix = _suffix(format)
-    walk = _Walk(out, {*READ, *others}, follow, hidden)
+    walk = _Walk(out, (*READ, *others), follow, hidden)
     found: list[Job] = []  # an input, and where below OUT its result goes
     for given in inputs:
         found += _found(given, walk)
@@ -140,9 +140,7 @@ def _found(given: PathLike, walk: "_Walk") -> list[Job]:
         if not images and not walk.plan.unreadable:
             others = ", ".join(f"{len(paths)} {kind}" for kind, paths in walk.plan.passed_over.items())
             holds = f"; it holds {others}" if others else ""
-            raise ValueError(
-                f"the folder {text!r} holds no images ({', '.join(sorted(walk.suffixes))}){holds}"
-            )
+            raise ValueError(f"the folder {text!r} holds no images ({', '.join(walk.suffixes)}){holds}")
         return [(image, image.relative_to(path)) for image in images]
     if not path.exists() and glob.has_magic(text):
         files = [Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match)]
@@ -158,7 +156,7 @@ def _found(given: PathLike, walk: "_Walk") -> list[Job]:
 class _Walk:
     """A walk through folders, which finds what is read and keeps account of the rest."""
 
-    def __init__(self, out: Path, suffixes: set[str], follow: bool, hidden: bool) -> None:
+    def __init__(self, out: Path, suffixes: Sequence[str], follow: bool, hidden: bool) -> None:
         self.plan = Plan()
         self.suffixes = suffixes
         self._results = out.resolve()

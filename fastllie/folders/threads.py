@@ -65,8 +65,9 @@ def enhance_folder(
         png_level: Of PNG, 0 (large and fast) to 9 (small and slow).
         progress: Called in this thread after each input with how many are finished, how many there are, and
             the failure where it was one.
-        others: Files of other kinds, taken from folders too: a suffix in small letters, with its point, and
-            what writes the result (its second path) for such a file, whole or not at all; in this thread.
+        others: Files of other kinds, taken from folders too: a suffix in small letters, with its point, but
+            none of images, and what writes the result (its second path) for such a file, whole or not at all;
+            in this thread.
         format: The suffix of the results, say "png"; "" is that of each input, and ".tif" for camera raw.
         follow: Look also into folders that are links, each once.
         hidden: Take also files and folders whose names begin with a dot.

@@ -14,7 +14,7 @@ import numpy as np
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Failure, Job, PathLike, plan
 from fastllie.images.files import is_complete, remove_remains
-from fastllie.images.formats import FORMATS, suffix_of
+from fastllie.images.formats import FORMATS, READ, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
 
@@ -84,6 +84,8 @@ def carry_out(
     begin = time.monotonic()
     single = isinstance(inputs, (str, os.PathLike))
     given: Any = [inputs] if single else inputs
+    # images are read as images, whatever else reads them
+    others = set(others) - set(READ)
     planned = plan(list(given), output, others, **selection)
     jobs, unreadable = planned.jobs, planned.unreadable
     # one file that was named is meant to be written
@@ -100,7 +102,7 @@ def carry_out(
     def missing() -> Iterator[Job]:
         swept: set[Path] = set()
         for source, target in jobs:
-            if not afresh and _is_done(source, target, source.suffix.lower() in others):
+            if not afresh and _is_done(source, target, suffix_of(source) in others):
                 finish(result.skipped, target)
                 continue
             if target.parent not in swept:
@@ -165,7 +167,8 @@ class Work:
 
     def other(self, source: Path) -> Callable[[Path, Path], None] | None:
         """What writes the result of a file that is no image; None for an image."""
-        return self.others.get(source.suffix.lower())
+        suffix = suffix_of(source)
+        return None if suffix in READ else self.others.get(suffix)
 
     def read(self, source: Path) -> Photograph:
         return read(source, max_pixels=self.max_pixels)

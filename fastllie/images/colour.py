@@ -13,10 +13,9 @@ def to_rgb(inks: NDArray[Any], info: dict[Any, Any]) -> NDArray[Any]:
 
     Of 16 bits the profile gives 8; without one they are 16 too.
     """
-    profile = _profile(info)
-    if profile is not None:
-        image = Image.fromarray(np.ascontiguousarray(_eight_bits(inks)), "CMYK")
-        return np.array(ImageCms.profileToProfile(image, profile, _srgb(), outputMode="RGB"))
+    seen = _by_profile(_eight_bits(inks), "CMYK", info)
+    if seen is not None:
+        return seen
     if inks.dtype == np.uint8:
         return np.array(Image.fromarray(inks, "CMYK").convert("RGB"))
     light = (65535 - inks.astype(np.float64)) / 65535
@@ -31,13 +30,11 @@ def to_inks(
     Pixels whose colours are the same keep their inks. Others are separated by the profile; without one, each
     keeps its share of the black that its darkness allows, and the other inks make up for it.
     """
-    profile = _profile(info)
-    if profile is not None:
-        image = Image.fromarray(np.ascontiguousarray(colours))
-        made = np.asarray(ImageCms.profileToProfile(image, _srgb(), profile, outputMode="CMYK"))
-        new = made if inks.dtype == np.uint8 else made.astype(inks.dtype) * 257
-    else:
+    made = None if colours.dtype != np.uint8 else _by_profile(colours, "RGB", info)
+    if made is None:
         new = _separated(colours, before, inks)
+    else:
+        new = made if inks.dtype == np.uint8 else made.astype(inks.dtype) * 257
     same = (colours == before).all(axis=2, keepdims=True)
     return np.where(same, inks, new)
 
@@ -60,17 +57,18 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     )
 
 
-def _srgb() -> Any:
-    return ImageCms.createProfile("sRGB")
-
-
-def _profile(info: dict[Any, Any]) -> ImageCms.ImageCmsProfile | None:
-    """The profile, where it is one of CMYK that is sound."""
+def _by_profile(values: NDArray[np.uint8], mode: str, info: dict[Any, Any]) -> NDArray[np.uint8] | None:
+    """CMYK to sRGB, or back, by the profile of CMYK; None where there is none that works both ways."""
     content = info.get("icc_profile")
     # the space of a profile's colours stands in its header
     if not content or content[16:20] != b"CMYK":
         return None
+    srgb = ImageCms.createProfile("sRGB")
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(content))
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        there = ImageCms.buildTransform(profile, srgb, "CMYK", "RGB")
+        back = ImageCms.buildTransform(srgb, profile, "RGB", "CMYK")
     except (OSError, ImageCms.PyCMSError):
         return None
+    image = Image.fromarray(np.ascontiguousarray(values), mode)
+    return np.array(ImageCms.applyTransform(image, there if mode == "CMYK" else back))

@@ -46,7 +46,7 @@ FORMATS = {
     "TIFF": Format(
         "TIFF, BigTIFF",
         (".tif", ".tiff"),
-        (*KINDS[:5], "private tags"),
+        (*KINDS[:6], "private tags"),
         (1, 2, 3, 4),
         (1, 2, 3, 4),
         ("1", "CMYK", "I", "F", "YCbCr"),

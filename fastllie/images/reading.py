@@ -1,6 +1,5 @@
 """Image files to photographs: every bit of them, every picture, and all that the files say of them."""
 
-import io
 import os
 import struct
 from collections.abc import Iterator
@@ -8,9 +7,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import JpegImagePlugin
 
-from fastllie.images import exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
 from fastllie.images.files import (
     RefusedError,
     Source,
@@ -71,6 +70,24 @@ def read(
     return with_white(photo, white_level, name)
 
 
+def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, int], str]:
+    """Width, height and format of an image file; only what an extra reads is decoded for it.
+
+    Args:
+        max_pixels: Of what is decoded.
+
+    Raises:
+        As `read`; more pixels in a file that is not decoded are no error.
+    """
+    with stream(path) as file:
+        start = file.read(32)
+    if extras.reader_of(start, path) is not None:
+        photo = read(path, max_pixels=max_pixels)
+        return photo.size, photo.stored.format
+    with opening(path, 2**62) as image:
+        return image.size, _KINDS.get(image.format, image.format)
+
+
 def with_white(photo: Photograph, white_level: int | str | None, name: str) -> Photograph:
     """The photograph with another value of white, and the same for its other pictures; see `read`.
 
@@ -122,8 +139,9 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
         return None
     pages, left_out = _full_pages(pages, only_first)
     kinds = [strips.kind_of(page) for page in pages]
-    # of 8 bits Pillow reads nearly all
-    if not all(kinds) or (set(kinds) == {"u1"} and not (big and order == ">")):
+    # of 8 bits Pillow reads nearly all, but not every BigTIFF, and channels beyond the fourth in silence
+    plain = set(kinds) == {"u1"} and all(page.first(277, 1) <= 4 for page in pages)
+    if not all(kinds) or (plain and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
     made: list[Photograph] = []
@@ -189,10 +207,10 @@ def _by_pillow(source: Source, name: str, max_pixels: int | None, only_first: bo
         raw = _raw_mode(file)
         if kind == "PNG" and raw.endswith(";16B"):
             stored, info = _png_stored(file)
-            photo = _deep_png(file, source, raw, max_pixels, name)
+            photo = depths.deep_png(file, source, raw, max_pixels, name)
             return replace(photo, info={**photo.info, **info}, stored=stored)
-        if kind == "PPM" and _is_deep_ppm(file):
-            return _deep_ppm(file)
+        if kind == "PPM" and depths.is_deep_ppm(file):
+            return depths.deep_ppm(file)
         frames = list(_frames(file, kind, name, only_first))
     first = frames[0]
     return replace(first, later=frames[1:])
@@ -238,12 +256,12 @@ def _refuse_together(pixels: int, count: int, name: str) -> None:
 
 
 def _as_deep_as_told(photo: Photograph, file: Any) -> Photograph:
-    """The white of grey of 12 bits, which Pillow leaves as they are; and what it takes off other depths."""
-    depths = file.tag_v2.get(258, (1,))
-    if depths == (12,):
+    """The white of grey of 12 bits, which Pillow leaves as they are; and what it takes off other bits."""
+    bits = file.tag_v2.get(258, (1,))
+    if bits == (12,):
         return replace(photo, white=4095)
-    if len(depths) > 1 and max(depths) > 8:
-        left_out = (*photo.stored.left_out, f"all but 8 of {max(depths)} bits")
+    if len(bits) > 1 and max(bits) > 8:
+        left_out = (*photo.stored.left_out, f"all but 8 of {max(bits)} bits")
         return replace(photo, stored=replace(photo.stored, left_out=left_out))
     return photo
 
@@ -313,72 +331,3 @@ def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     coding = {"lossless": True, "exact": True} if lossless else {}
     info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
     return Stored("WEBP", coding, None, ("C2PA",) if b"C2PA" in kinds else ()), info
-
-
-# --- 16 bits of PNG and PPM
-#
-# Pillow holds 16 bits in grey images only. But it can decode the upper byte of every channel and, told the
-# other byte order, the lower one: two decodings give all 16 bits without another library.
-
-
-def _deep_png(file: Any, source: Source, raw: str, max_pixels: int | None, name: str) -> Photograph:
-    clear = file.info.get("transparency")
-    if raw == "LA;16B":
-        with Image.open(io.BytesIO(png.disguised(whole(file.fp)))) as hidden:
-            hidden.load()
-            image = upright(hidden, own=True, name=name)
-        return Photograph(np.asarray(image).view(">u2").astype(np.uint16), image.info)
-    if raw == "I;16B":
-        file.load()
-        image = upright(file, own=True, name=name)
-        values, mode = np.asarray(image).astype(np.uint16)[..., None], "I;16" if clear is None else ""
-    else:
-        image = _decoded(file, raw, name)
-        with opening(source, max_pixels, name) as other:
-            low = _decoded(other, raw.replace(";16B", ";16L"), name)
-        values, mode = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(low), ""
-    info = {key: value for key, value in image.info.items() if key != "transparency"}
-    if clear is not None:
-        # one colour is transparent: alpha says so
-        alpha = np.where((values == np.asarray(clear)).all(2, keepdims=True), 0, TOP).astype(np.uint16)
-        values = np.concatenate((values, alpha), axis=2)
-    return Photograph(values, info, mode)
-
-
-def _decoded(file: Any, raw: str, name: str) -> Image.Image:
-    tiles = []
-    for tile in file.tile:
-        stored = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
-        # a plain tuple in older versions of Pillow
-        tiles.append(tile._replace(args=stored) if hasattr(tile, "_replace") else (*tile[:3], stored))
-    file.tile = tiles
-    file.info.pop("transparency", None)
-    file.load()
-    return upright(file, own=True, name=name)
-
-
-def _is_deep_ppm(file: Any) -> bool:
-    tile = file.tile[0]
-    return file.mode in ("I", "RGB") and tile[0] in ("ppm", "ppm_plain") and tile[3][1] > 255
-
-
-def _deep_ppm(file: Any) -> Photograph:
-    """Of any white above 255; white becomes 65535, and the file's own stays with the coding."""
-    decoder, _, offset, (_, white) = file.tile[0][:4]
-    width, height = file.size
-    channels = 3 if file.mode == "RGB" else 1
-    file.fp.seek(offset)
-    content = file.fp.read()
-    count = width * height * channels
-    if decoder == "ppm":
-        values = np.frombuffer(content, ">u2", count)
-    else:
-        words = b" ".join(line.split(b"#")[0] for line in content.splitlines()).split()[:count]
-        values = np.array([int(word) for word in words], np.int64)
-    if len(values) < count or (count and values.max() > white):
-        raise ValueError(f"{len(values)} values up to {values.max()}; wanted {count} up to {white}")
-    values = ((values.astype(np.uint32) * TOP + white // 2) // white).astype(np.uint16)
-    mode = "I" if channels == 1 else ""
-    return Photograph(
-        values.reshape(height, width, channels), {}, mode, stored=Stored("PPM", {"white": white})
-    )

@@ -18,7 +18,7 @@ PHOTOMETRIC, COMPRESSION, PREDICTOR, MAX_SAMPLE = 262, 259, 317, 281
 WHITE_IS_ZERO, RGB, CMYK, YCBCR = 0, 2, 5, 6
 _DEPTHS, _CHANNELS, _ROWS, _PLANES, _EXTRA, _FORMAT, _SUBFILE = 258, 277, 278, 284, 338, 339, 254
 _XMP, _IPTC, _ICC, _PHOTOSHOP, _ARTIST_LAYERS = 700, 33723, 34675, 34377, 37724
-_RESOLUTION, _UNIT = (282, 283), 296
+_RESOLUTION, _UNIT, _DESCRIPTION = (282, 283), 296, 270
 # Descriptions of the picture and of its making that EXIF data have too
 _SHARED = frozenset(
     [270, 271, 272, 282, 283, 296, 305, 306, 315, 33432, tiff.EXIF, tiff.GPS, 40091, 40092, 40093]
@@ -76,6 +76,8 @@ def described(page: Directory) -> tuple[Directory, dict[str, Any], list[str]]:
         info["iptc"] = tags.entries[_IPTC].content
     if _ICC in tags.entries:
         info["icc_profile"] = tags.entries[_ICC].content
+    if _DESCRIPTION in tags.entries:
+        info["comment"] = tags.entries[_DESCRIPTION].content.rstrip(b"\0")
     shared = Directory(tags.order, {tag: entry for tag, entry in tags.entries.items() if tag in _SHARED})
     if set(shared.entries) - {*_RESOLUTION, _UNIT}:
         info["exif"] = exif.of_directory(shared)
@@ -104,8 +106,8 @@ def tags_for(info: dict[Any, Any], order: str) -> Directory:
         if info.get(key):
             tags.put_bytes(tag, kind, info[key])
     comment = info.get("comment")
-    if isinstance(comment, bytes) and 270 not in tags.entries:
-        tags.put_bytes(270, tiff.ASCII, comment.rstrip(b"\0") + b"\0")
+    if isinstance(comment, bytes) and _DESCRIPTION not in tags.entries:
+        tags.put_bytes(_DESCRIPTION, tiff.ASCII, comment.rstrip(b"\0") + b"\0")
     return tags
 
 
@@ -160,7 +162,8 @@ def of_values(
     extra = (*page.all(_EXTRA), *((2,) if channels == 4 and own == 3 and not page.all(_EXTRA) else ()), 0)[0]
     alpha = values[..., own : own + 1] if channels > own and extra in (1, 2) and own < 4 else values[..., :0]
     beyond = channels - own - alpha.shape[2]
-    left_out = [f"{beyond} channels that are neither colour nor alpha"] if beyond else []
+    channels_are = "a channel that is" if beyond == 1 else f"{beyond} channels that are"
+    left_out = [f"{channels_are} neither colour nor alpha"] if beyond else []
     colours = values[..., :own]
     if alpha.shape[2] and extra == 1:
         wide = colours * (top / np.maximum(alpha, 1 if top > 1 else 1e-9, dtype=np.float64))

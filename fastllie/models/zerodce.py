@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from fastllie.models.contract import Contract
 from fastllie.models.network import Built, Network, standard_only
+from fastllie.ops import backend as backends
 from fastllie.ops import reference
-from fastllie.ops.backend import choose
 from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.curve import apply_curve
 from fastllie.ops.packing import can_run_packed
@@ -148,7 +148,7 @@ class ZeroDCE(_CurveNetwork):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
-                (x.dtype, choose("auto", x)),
+                (x.dtype, backends.choose("auto", x)),
                 lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)

@@ -5,6 +5,7 @@ Each is differentiable but `enhance_sci`, which is a whole network for inference
 
 from fastllie.ops.backend import Backend, backends
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.gridcurve import apply_grid_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.selftest import SelfTest, default_backend, self_test
@@ -16,6 +17,7 @@ __all__ = [
     "SelfTest",
     "ZeroReferenceLosses",
     "apply_curve",
+    "apply_grid_curve",
     "backends",
     "default_backend",
     "divide_illumination",

@@ -44,10 +44,7 @@ def apply_curve(
 def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
     """Raise a TypeError or ValueError unless `alpha` holds the maps of so many steps on `x`."""
     check_images(x=x, alpha=alpha)
-    if not is_int(steps):
-        raise TypeError(f"steps must be an int, got {type(steps).__name__}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_steps(steps)
     batch, channels, height, width = x.shape
     # not `in`: for torch.compile a tuple of symbolic sizes does not contain their values
     fits = alpha.shape[1] == channels or alpha.shape[1] == channels * steps
@@ -56,6 +53,14 @@ def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
             f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "
             f"(one shared map) for x of shape {tuple(x.shape)} and {steps} steps, got {tuple(alpha.shape)}"
         )
+
+
+def check_steps(steps: int) -> None:
+    """Raise a TypeError or ValueError unless it is an integer of at least 1."""
+    if not is_int(steps):
+        raise TypeError(f"steps must be an int, got {type(steps).__name__}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
 
 
 def match_dtypes(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:

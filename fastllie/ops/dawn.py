@@ -26,7 +26,7 @@ PACKED = sum(
 )
 
 
-class Observed(NamedTuple):
+class Known(NamedTuple):
     """What is known of whole pictures before their pixels are touched: float32 and contiguous.
 
     Attributes:
@@ -64,11 +64,12 @@ def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
 def enhance_dawn(
     x: Tensor,
     packed: Tensor,
-    observed: Observed,
+    known: Known,
     *,
     denoise: float = 1.0,
     place: tuple[int, int] = (0, 0),
     size: tuple[int, int] | None = None,
+    bgr: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
     """Take the noise out of pictures in v = x / (x + mean), and brighten them by a grid of curves.
@@ -80,10 +81,11 @@ def enhance_dawn(
     Args:
         x: Images, `[B, 3, H, W]`; float32, bfloat16 or float16 in [0, 1], or uint8 in 0..255.
         packed: From `pack_dawn`.
-        observed: What is known of the pictures that `x` are, or are parts of.
+        known: What is known of the pictures that `x` are, or are parts of.
         denoise: From 0 to 1: each weight w of a band becomes 1 - denoise (1 - w).
         place: Row and column of the first pixel of `x` in its picture, multiples of 16.
         size: Height and width of the picture; None where `x` is all of it.
+        bgr: Whether the colours of `x` and of the result are blue, green, red; `known` is of RGB.
         out: Where the result goes, of the shape and dtype of `x` and apart from it; any strides. None makes a
             new tensor.
 
@@ -99,7 +101,7 @@ def enhance_dawn(
     check_rgb(DTYPES, x)
     expected = [(len(x), *GRID), (len(x), 1, 1, 1), (len(x), LEVELS, 3), (len(x), BIASES)]
     for name, tensor, shape in zip(
-        ("packed", *Observed._fields), (packed, *observed), ((PACKED,), *expected), strict=True
+        ("packed", *Known._fields), (packed, *known), ((PACKED,), *expected), strict=True
     ):
         if tensor is None and denoise == 0:
             continue
@@ -115,11 +117,11 @@ def enhance_dawn(
     check_on_cpu("enhance_dawn", x)
     check_no_gradient("enhance_dawn", x)
     whole = tuple(x.shape[-2:]) if size is None else size
-    parts = [packed, *(tensor for tensor in observed if tensor is not None)]
+    parts = [packed, *(tensor for tensor in known if tensor is not None)]
     if out is None:
-        return torch.ops.fastllie.dawn_forward(x, parts, denoise, place, whole)
+        return torch.ops.fastllie.dawn_forward(x, parts, denoise, place, whole, bgr)
     check_out(out, x, x.shape)
-    torch.ops.fastllie.dawn_forward_into(x, parts, denoise, place, whole, out)
+    torch.ops.fastllie.dawn_forward_into(x, parts, denoise, place, whole, bgr, out)
     return out
 
 
@@ -141,10 +143,10 @@ def thumbnail(x: Tensor) -> Tensor:
 
 
 def _forward(
-    x: Tensor, parts: Sequence[Tensor], denoise: float, place: Sequence[int], whole: Sequence[int]
+    x: Tensor, parts: Sequence[Tensor], denoise: float, place: Sequence[int], whole: Sequence[int], bgr: bool
 ) -> Tensor:
     out = torch.empty_like(x)
-    _forward_into(x, parts, denoise, place, whole, out)
+    _forward_into(x, parts, denoise, place, whole, bgr, out)
     return out
 
 
@@ -154,6 +156,7 @@ def _forward_into(
     denoise: float,
     place: Sequence[int],
     whole: Sequence[int],
+    bgr: bool,
     out: Tensor,
 ) -> None:
     if out.numel() == 0:
@@ -170,6 +173,7 @@ def _forward_into(
         tuple(whole),
         [*pointers, packed.data_ptr()],
         denoise,
+        bgr,
         workspace.data_ptr(),
         *place_of_launch,
     )
@@ -184,16 +188,14 @@ def _thumbnail(x: Tensor) -> Tensor:
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_ARGUMENTS = "Tensor x, Tensor[] parts, float denoise, int[] place, int[] whole"
+_ARGUMENTS = "Tensor x, Tensor[] parts, float denoise, int[] place, int[] whole, bool bgr"
 _library.define(f"dawn_forward({_ARGUMENTS}) -> Tensor")
 _library.define(f"dawn_forward_into({_ARGUMENTS}, Tensor(a!) out) -> ()")
 _library.define("dawn_thumbnail(Tensor x) -> Tensor")
 _library.impl("dawn_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("dawn_forward_into", _forward_into, "CompositeExplicitAutograd")
 _library.impl("dawn_thumbnail", _thumbnail, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "fastllie::dawn_forward", lambda x, parts, denoise, place, whole: torch.empty_like(x), lib=_library
-)
+torch.library.register_fake("fastllie::dawn_forward", lambda x, *arguments: torch.empty_like(x), lib=_library)
 torch.library.register_fake("fastllie::dawn_forward_into", lambda *arguments: None, lib=_library)
 torch.library.register_fake(
     "fastllie::dawn_thumbnail", lambda x: x.new_empty((len(x), 3, *THUMB), dtype=torch.float32), lib=_library

@@ -1,6 +1,6 @@
 """Every formula once, in plain PyTorch: the oracle of the tests and the backend named "torch"."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -325,6 +325,44 @@ def apply_grid_curve(
         size: Height and width of the picture; None where `x` is all of it.
         steps: At least 1.
     """
+    values = torch.zeros((), dtype=x.dtype, device=x.device)
+    for _, weight, _, at_luma in _lumas(x, grid, guide, place, size):
+        values = values + weight * at_luma
+    alpha, black = values[:, :3], values[:, 3:]
+    return curve(((x - black) / (1 - black)).clamp(0, 1), alpha, steps)
+
+
+def grid_curve_backward(
+    grad: Tensor,
+    x: Tensor,
+    grid: Tensor,
+    guide: Tensor,
+    place: tuple[int, int],
+    size: tuple[int, int] | None,
+    steps: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `apply_grid_curve` with respect to x, grid and guide.
+
+    They pass through the clamps where these are idle, the bounds included; a guide at the very middle of a
+    luma belongs to the brighter side.
+    """
+    lumas = list(_lumas(x, grid, guide, place, size))
+    values = torch.stack([weight * at_luma for _, weight, _, at_luma in lumas]).sum(0)
+    alpha, black = values[:, :3], values[:, 3:]
+    quotient = (x - black) / (1 - black)
+    grad_y, grad_alpha = curve_backward(grad, quotient.clamp(0, 1), alpha, steps)
+    grad_x = torch.where((quotient >= 0) & (quotient <= 1), grad_y / (1 - black), 0)
+    grads = torch.cat([grad_alpha, grad_x * (quotient - 1)], 1)
+    grad_grid = torch.stack([spread(weight * grads) for spread, weight, _, _ in lumas], 2)
+    slopes = torch.stack([slope * at_luma for _, _, slope, at_luma in lumas]).sum(0)
+    grad_guide = (grads * slopes).sum(1, keepdim=True) * (len(lumas) - 1)
+    return grad_x, grad_grid, torch.where((guide >= 0) & (guide <= 1), grad_guide, 0)
+
+
+def _lumas(
+    x: Tensor, grid: Tensor, guide: Tensor, place: tuple[int, int], size: tuple[int, int] | None
+) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor]]:
+    """Of each luma of a grid: from pixels back to cells, the pixels' weights, how these grow, its values."""
     height, width = x.shape[-2:]
     whole = (height, width) if size is None else size
     lumas, rows, columns = grid.shape[2:]
@@ -333,15 +371,13 @@ def apply_grid_curve(
     # of each row of pixels first: it is small
     stripes = down @ grid
     heights = guide.clamp(0, 1) * (lumas - 1)
-    values = x.new_zeros(())
+    # not by distances from each luma: |x| has no slope at 0, which is where black pixels are
+    first = heights.detach().floor().clamp(max=max(lumas - 2, 0))
+    share = heights - first
     for luma in range(lumas):
-        weight = (1 - (heights - luma).abs()).clamp(min=0)
-        values = values + weight * (stripes[:, :, luma] @ across.T)
-    alpha, black = values[:, :3], values[:, 3:]
-    y = ((x - black) / (1 - black)).clamp(0, 1)
-    for _ in range(steps):
-        y = y + alpha * (y - y * y)
-    return y
+        before, behind = (first == luma).to(x.dtype), (first == luma - 1).to(x.dtype)
+        weight = before * (1 - share) + behind * share
+        yield lambda pixels: down.T @ pixels @ across, weight, behind - before, stripes[:, :, luma] @ across.T
 
 
 def _hats(count: int, start: int, whole: int, cells: int, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.gridcurve import PLANES, apply_grid_curve
 from fastllie.ops.illumination import divide_illumination, illuminate
 from fastllie.ops.sci import enhance_sci
 from fastllie.ops.smoothness import smoothness_loss
@@ -79,6 +80,12 @@ _OPS = {
         lambda grad, x, alpha: reference.curve_backward(grad, x, alpha, 8),
         ((3, 0, 1), (24, -0.5, 0.5)),
     ),
+    "gridcurve": _Op(
+        lambda x, values, guide, backend: apply_grid_curve(x, _grid(values), guide, backend=backend),
+        lambda x, values, guide: reference.apply_grid_curve(x, _grid(values), guide),
+        lambda *tensors: _grid_curve_backward(*tensors),
+        ((3, 0.4, 0.9), (2 * PLANES, -0.3, 0.3), (1, 0, 1)),
+    ),
     # away from the bounds of the clamps, where rounding decides whether a gradient passes
     "illumination": _Op(
         divide_illumination,
@@ -122,6 +129,20 @@ _OPS = {
         ((3, 0, 1), (24, -0.5, 0.5)),
     ),
 }
+
+
+def _grid(values: Tensor) -> Tensor:
+    """A grid of 2 lumas, 2 rows and 3 columns from an image of 12 channels."""
+    return values[..., ::16, ::15].unflatten(1, (PLANES, 2))
+
+
+def _grid_curve_backward(grad: Tensor, x: Tensor, values: Tensor, guide: Tensor) -> tuple[Tensor, ...]:
+    grad_x, grad_grid, grad_guide = reference.grid_curve_backward(
+        grad, x, _grid(values), guide, (0, 0), None, 8
+    )
+    grad_values = torch.zeros_like(values)
+    grad_values[..., ::16, ::15] = grad_grid.flatten(1, 2)
+    return grad_x, grad_values, grad_guide
 
 
 def _sci_network(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,14 +54,16 @@ def can_run_zerodce(x: Tensor, weights: Sequence[Tensor]) -> bool:
     # float32 asks no further, nor does what is compiled
     if x.dtype not in HALVES or torch.compiler.is_compiling():
         return False
-    if not can_run_packed((x,), weights, _multiplied(), GPU_BACKENDS):
+    if not can_run_packed((x,), weights, HALVES, GPU_BACKENDS):
+        return False
+    if x.dtype not in _multiplied(_serving("auto", x)):
         return False
     return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= CAPABILITY
 
 
-def _multiplied() -> tuple[torch.dtype, ...]:
+def _multiplied(backend: str) -> tuple[torch.dtype, ...]:
     # Triton's interpreter multiplies the bit patterns of bfloat16 as if they were integers
-    return (torch.float16,) if backends.interpreting() else HALVES
+    return (torch.float16,) if backend == "triton" and backends.interpreting() else HALVES
 
 
 def pack_zerodce(
@@ -92,9 +94,10 @@ def pack_zerodce(
     expected = [(outputs, inputs, 3, 3) for inputs, outputs in CHANNELS]
     if [tuple(weight.shape) for weight in weights] != expected:
         raise ValueError(f"weights must be {expected}, got {[tuple(weight.shape) for weight in weights]}")
-    if _serving(backend, weights[0]) in GPU_BACKENDS:
-        if dtype not in _multiplied():
-            raise TypeError(f"dtype must be one of {_multiplied()} for tensor cores, got {dtype}")
+    serving = _serving(backend, weights[0])
+    if serving in GPU_BACKENDS:
+        if dtype not in _multiplied(serving):
+            raise TypeError(f"dtype must be one of {_multiplied(serving)} for tensor cores, got {dtype}")
         return _pack_matrices(weights, biases, dtype)
     pairs = dtype == torch.bfloat16 and _native.cpu is not None and _native.cpu.has_bf16()
     packed = [

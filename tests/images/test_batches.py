@@ -471,3 +471,58 @@ def test_truncated_files(tmp_path, suffix):
     path.write_bytes(content[: len(content) // 2])
     with refused(ValueError, path, "is"):
         fastllie.enhance(path)
+
+
+# --- 16 bits, and fewer of them
+
+
+@pytest.mark.parametrize("shape", [(3, 13, 18), (2, 3, 13, 18)])
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_tensors_of_sixteen_bits(shape, channels, strength):
+    values = np.random.default_rng(1).integers(0, 30000, shape, dtype=np.uint16)
+    enhancer = fastllie.Enhancer(channels=channels, strength=strength)
+    got = enhancer(torch.from_numpy(values))
+    assert (got.dtype, got.shape) == (torch.uint16, shape)
+    want = enhancer(np.ascontiguousarray(np.moveaxis(values, -3, -1)))
+    assert np.array_equal(got.numpy(), np.moveaxis(want, -1, -3))
+    for place, result in enumerate(enhancer.batch([torch.from_numpy(values)] * 2)):
+        assert torch.equal(result, got), place
+    with refused(ValueError, "its channels are on axis -1, move them to -3"):
+        enhancer(torch.from_numpy(values).movedim(-3, -1).contiguous())
+
+
+@pytest.mark.parametrize(("white", "level"), [(1023, 1023), (4095, "auto"), (16383, "auto"), (1000, 1000)])
+def test_a_white_level(white, level):
+    share = np.random.default_rng(1).random((13, 18, 3))
+    share[0, 0] = 1
+    values = np.rint(share * white).astype(np.uint16)
+    full = fastllie.enhance(np.rint(values / white * 65535).astype(np.uint16)) / 65535
+    got = fastllie.enhance(values, white_level=level)
+    assert got.dtype == np.uint16
+    assert got.max() <= white
+    assert np.abs(got / white - full).max() < 0.51 / white + 0.0002
+    tensor = fastllie.enhance(torch.from_numpy(values).permute(2, 0, 1), white_level=level)
+    assert np.array_equal(tensor.permute(1, 2, 0).numpy(), got)
+    grey = Image.fromarray(values[..., 0])
+    assert np.asarray(fastllie.enhance(grey, white_level=level)).max() <= white
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "told"),
+    [
+        (0, ValueError, "white_level must lie in 1..65535, got 0"),
+        (70000, ValueError, "white_level must lie in 1..65535, got 70000"),
+        (4095.0, TypeError, 'white_level must be an integer, "auto" or None, got 4095.0'),
+        (True, TypeError, "white_level must be an integer"),
+        ("most", TypeError, "got 'most'"),
+    ],
+)
+def test_a_white_level_that_cannot_be(level, kind, told):
+    with refused(kind, told):
+        fastllie.Enhancer(white_level=level)
+
+
+def test_values_above_the_white_level():
+    with refused(ValueError, "image has values up to 5000, above white_level=4095"):
+        fastllie.enhance(np.full((9, 9, 3), 5000, np.uint16), white_level=4095)

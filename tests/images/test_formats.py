@@ -694,3 +694,81 @@ def test_bytes_and_open_files(tmp_path):
         assert not file.closed
     with pytest.raises(TypeError, match="wanted a file opened for bytes"):
         enhancer(io.StringIO("text"))
+
+
+# --- more that is left out by name, or kept where it stands
+
+
+def test_a_gain_map_stays_behind(tmp_path):
+    full_jpeg(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    plain = b"http://ns.adobe.com/xap/1.0/\0" + XMP
+    gain = b' hdrgm:Version="1.0" xmp:Rating="5"><Container:Directory><rdf:Seq/></Container:Directory>'
+    gain += b"</rdf:Description>"
+    told = plain.replace(b' xmp:Rating="5"/>', gain)
+    assert told != plain
+    parts = b""
+    for part in (b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0", b"MPF\0MM\0*\0\0\0\x08\0\0\0\0\0\0"):
+        parts += struct.pack(">BBH", 0xFF, 0xE2, len(part) + 2) + part
+    old, new = (struct.pack(">BBH", 0xFF, 0xE1, len(part) + 2) + part for part in (plain, told))
+    assert old in content
+    content = content.replace(old, new)
+    (tmp_path / "b.jpg").write_bytes(content[:2] + parts + content[2:] + content)
+    assert through(tmp_path / "b.jpg", tmp_path / "c.jpg") == ["a gain map"]
+    made = (tmp_path / "c.jpg").read_bytes()
+    assert b"hdrgm" not in made
+    assert b"Container:Directory" not in made
+    assert b"MPF\0" not in made
+    assert b'xmp:Rating="5"></rdf:Description>' in made
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_channels_beyond_alpha_are_named(tmp_path, kind):
+    tifffile = pytest.importorskip("tifffile")
+    values = RANDOM.integers(0, 255, (9, 11, 5)).astype(kind)
+    settings = {"photometric": "rgb", "extrasamples": ["unassalpha", "unspecified"]}
+    tifffile.imwrite(tmp_path / "a.tif", values, **settings)
+    assert through(tmp_path / "a.tif", tmp_path / "b.tif") == ["a channel that is neither colour nor alpha"]
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), values[..., :4])
+
+
+def test_every_page_keeps_its_own_tags_and_depth(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pages = [PIXELS[..., :3], DEEP[..., 0], PIXELS[..., 0]]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for place, page in enumerate(pages):
+            compression = (None, "zlib", None)[place]
+            writer.write(page, description=f"page {place}", metadata=None, compression=compression)
+        # a smaller copy of a page is none
+        writer.write(PIXELS[::2, ::2, :3], subfiletype=1, metadata=None)
+    assert through(tmp_path / "a.tif", tmp_path / "b.tif") == ["smaller copies of the picture"]
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert len(file.pages) == 3
+        for place, page in enumerate(file.pages):
+            assert page.description == f"page {place}"
+            assert page.compression == (8 if place == 1 else 1)
+            assert np.array_equal(page.asarray(), pages[place])
+
+
+def test_exif_that_is_too_large_for_a_jpeg(tmp_path):
+    image = of_mode("RGB", smooth=True)
+    image.save(tmp_path / "a.png", exif=exif_data() + bytes(70_000))
+    assert through(tmp_path / "a.png", tmp_path / "b.png") == []
+    left_out = through(tmp_path / "a.png", tmp_path / "b.jpg")
+    assert len(left_out) == 1
+    assert left_out[0].startswith("EXIF of 7")
+
+
+def test_a_photograph_of_another_format_under_tiffs_roof(tmp_path):
+    """What JPEG says goes into the tags of a TIFF, and back."""
+    full_jpeg(tmp_path / "a.jpg")
+    assert through(tmp_path / "a.jpg", tmp_path / "b.tif") == []
+    assert through(tmp_path / "b.tif", tmp_path / "c.jpg") == []
+    with Image.open(tmp_path / "c.jpg") as image:
+        assert image.info["xmp"] == XMP
+        assert image.info["dpi"] == (300, 200)
+        assert image.info["comment"] == b"a note"
+        assert image.info["icc_profile"] == PROFILE
+        assert image.info["photoshop"] == {0x0404: IPTC}
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.getexif().get_ifd(0x8769)[0x927C] == b"notes of the maker"

@@ -389,6 +389,7 @@ def test_self_test_sees_a_wrong_kernel(monkeypatch):
     assert all(row.ok for row in rows), rows
     for op, formula in (
         ("curve", "curve"),
+        ("gridcurve", "apply_grid_curve"),
         ("illumination", "divide_illumination"),
         ("illuminate", "illuminate"),
         ("sci", "sci"),

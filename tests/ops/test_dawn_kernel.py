@@ -36,7 +36,7 @@ def parts_of(made, x):
     seen = made.look(x.double() if x.dtype == torch.float64 else x.float())
     gains, biases = made.denoiser.settings(seen.noise)
     flat = torch.cat([bias for level in biases for bias in level], 1)
-    observed = dawn.Observed(*(t.float().contiguous() for t in (seen.grid, seen.mean, gains, flat)))
+    observed = dawn.Known(*(t.float().contiguous() for t in (seen.grid, seen.mean, gains, flat)))
     return dawn.pack_dawn(made.denoiser.state_dict()), observed
 
 
@@ -97,6 +97,16 @@ def test_layouts_and_out():
     assert not wide[..., 1::2].any()
 
 
+def test_blue_green_red():
+    made, x = network(), photograph(1, 37, 60)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
+    turned = x.flip(1).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dawn.enhance_dawn(turned, packed, observed, bgr=True).flip(1), want)
+    out = torch.empty_like(turned)
+    assert torch.allclose(made.enhance_into(turned, out, bgr=True).flip(1), made(x), atol=1e-6)
+
+
 def test_parts_of_a_picture_are_those_of_the_whole():
     made, x = network(), photograph(1, 200, 230)
     packed, observed = parts_of(made, x)
@@ -139,10 +149,10 @@ def test_operators_are_registered_whole():
     made, x = network(), photograph(1, 64, 96)
     packed, observed = parts_of(made, x)
     torch.library.opcheck(
-        torch.ops.fastllie.dawn_forward.default, (x, [packed, *observed], 1.0, [0, 0], [64, 96])
+        torch.ops.fastllie.dawn_forward.default, (x, [packed, *observed], 1.0, [0, 0], [64, 96], False)
     )
     torch.library.opcheck(torch.ops.fastllie.dawn_thumbnail.default, (x,))
-    assert dawn.enhance_dawn(x[:0], packed, dawn.Observed(*(t[:0] for t in observed))).shape == (0, 3, 64, 96)
+    assert dawn.enhance_dawn(x[:0], packed, dawn.Known(*(t[:0] for t in observed))).shape == (0, 3, 64, 96)
 
 
 def test_what_does_not_fit_is_refused():
@@ -151,7 +161,7 @@ def test_what_does_not_fit_is_refused():
     with refused(ValueError, "packed must be float32"):
         dawn.enhance_dawn(x, packed[:-1], observed)
     with refused(ValueError, "gains must be float32", "NoneType"):
-        dawn.enhance_dawn(x, packed, dawn.Observed(observed.grid, observed.mean))
+        dawn.enhance_dawn(x, packed, dawn.Known(observed.grid, observed.mean))
     with refused(ValueError, "denoise must be from 0 to 1, got 1.5"):
         dawn.enhance_dawn(x, packed, observed, denoise=1.5)
     with refused(ValueError, "at least 64 x 96 pixels"):

@@ -7,9 +7,8 @@ import torch
 from serving import device_of, on
 from test_zerodce_kernel import exact, network, photograph, psnr
 
-from fastllie import _native
 from fastllie.ops import backend as backends
-from fastllie.ops import reference, zerodce
+from fastllie.ops import reference
 from fastllie.ops.packing import can_run_packed
 from fastllie.ops.zerodce import can_run_zerodce, enhance_zerodce, map_columns, pack_zerodce
 
@@ -171,15 +170,3 @@ def test_opcheck(backend):
         torch.library.opcheck(
             torch.ops.fastllie.zerodce_matrices_forward.default, (*arguments, *how, backend)
         )
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the pointers here are the CPU's")
-def test_the_call_fits_the_cuda_module(monkeypatch):
-    """As far as a machine without a GPU can tell: the module takes the arguments, and finds no device."""
-    if _native.cuda is None:
-        pytest.skip(_native.reasons["cuda"])
-    weights = packed(network(), "triton")
-    monkeypatch.setattr(zerodce, "_serving", lambda backend, x: "cuda")
-    monkeypatch.setattr(zerodce, "cuda_place", lambda x: (0, 0))
-    with pytest.raises(RuntimeError, match=r"^CUDA: "):
-        enhance_zerodce(photograph(1, 5, 6).half(), weights)

@@ -24,7 +24,7 @@ from fastllie.training.data.source import (
     Unpaired,
     UnpairedExposures,
 )
-from fastllie.training.recipes import Adversarial, AnyRecipe
+from fastllie.training.recipes import Adversarial, Recipe, SCIRecipe
 
 __all__ = [
     "Batch",
@@ -86,7 +86,7 @@ def list_photographs(folder: str | PathLike[str], *, held_out: bool = False) -> 
 
 def open_source(
     collection: Collection,
-    recipe: AnyRecipe,
+    recipe: Recipe | SCIRecipe | Adversarial,
     seed: int,
     *,
     cache: Path,

@@ -33,7 +33,7 @@ def cast(deviation: float, random: np.random.Generator) -> Tensor:
 
 def expose(light: Tensor, scenes: Scenes, random: np.random.Generator) -> Tensor:
     """Light `[3, H, W]` as a sensor measures it."""
-    shot = math.exp(random.uniform(*map(math.log, scenes.shot_noise)))
+    shot = math.exp(random.uniform(math.log(scenes.shot_noise[0]), math.log(scenes.shot_noise[1])))
     floor = math.exp(FLOOR_SLOPE * math.log(shot) + FLOOR_OFFSET + FLOOR_SPREAD * random.standard_normal())
     factors = torch.tensor([factor * math.exp(0.15 * random.standard_normal()) for factor in NOISE_OF])
     factors = factors.view(3, 1, 1)

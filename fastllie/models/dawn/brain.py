@@ -54,7 +54,7 @@ def thumbnail(x: Tensor) -> Tensor:
     return rows @ x @ columns.T
 
 
-def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
+def noise_levels(x: Tensor, mean: Tensor, bgr: bool = False) -> Tensor:
     """Measures `[B, 6]` of the noise in v = x / (x + mean), at full and at half size.
 
     At 48 x 64 places the diagonal Haar coefficient of 2 x 2 pixels, and of 2 x 2 means of them; of their
@@ -67,6 +67,7 @@ def noise_levels(x: Tensor, mean: Tensor) -> Tensor:
     rows = (rows + steps).clamp(max=height - 1).flatten()
     columns = (columns + steps).clamp(max=width - 1).flatten()
     v = floats(x[..., rows, :][..., columns])
+    v = v.flip(1) if bgr else v
     v = v / (v + mean)
     redness, blueness = (v[:, :1] * red + v[:, 1:2] * green + v[:, 2:] * blue for red, green, blue in CHROMA)
     planes = torch.cat([luma(v), blueness, redness], 1)
@@ -94,12 +95,16 @@ def floats(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def see(x: Tensor, thumb: Tensor | None = None) -> Seen:
-    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known."""
+def see(x: Tensor, thumb: Tensor | None = None, bgr: bool = False) -> Seen:
+    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known.
+
+    `bgr` is the order of the colours in both.
+    """
     if thumb is None:
         thumb = thumbnail(floats(x))
+    thumb = thumb.flip(1) if bgr else thumb
     mean = luma(thumb).mean((2, 3), keepdim=True) + LEAST_MEAN
-    return Seen(thumb, mean, noise_levels(x, mean))
+    return Seen(thumb, mean, noise_levels(x, mean, bgr))
 
 
 class Brain(nn.Module):

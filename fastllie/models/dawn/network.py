@@ -104,20 +104,20 @@ class Dawn(Network):
     def observe(self, x: Tensor) -> Observed:
         return Observed(self.look(x)._asdict())
 
-    def look(self, x: Tensor) -> Sight:
+    def look(self, x: Tensor, bgr: bool = False) -> Sight:
         """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
         fast = not standard_only() and self._packed(x) is not None
         large = x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
-        seen = see(x, dawn.thumbnail(x) if fast and large else None)
+        seen = see(x, dawn.thumbnail(x) if fast and large else None, bgr)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure)
         return Sight(grid, seen.mean, seen.noise)
 
     def enhance_into(self, x: Tensor, out: Tensor, *, bgr: bool = False) -> Tensor:
-        packed = None if bgr else self._packed(x)
+        packed = self._packed(x)
         if packed is not None:
-            return self._fused(x, packed, None, None, out)
+            return self._fused(x, packed, None, None, out, bgr)
         return out.copy_(self(x.flip(1)).flip(1) if bgr else self(x))
 
     def standard(self, x: Tensor, sight: Sight | None = None, window: Window | None = None) -> Tensor:
@@ -164,18 +164,21 @@ class Dawn(Network):
         sight: Sight | None,
         window: Window | None,
         out: Tensor | None = None,
+        bgr: bool = False,
     ) -> Tensor:
         if sight is None:
-            sight = self.look(x)
+            sight = self.look(x, bgr)
         gains = biases = None
         if self.denoise:
             gains, levels = self.denoiser.settings(sight.noise)
             biases = torch.cat([bias for level in levels for bias in level], 1)
             gains, biases = (part.float().contiguous() for part in (gains, biases))
         grid, mean = (part.float().contiguous() for part in sight[:2])
-        observed = dawn.Observed(grid, mean, gains, biases)
+        known = dawn.Known(grid, mean, gains, biases)
         place, size = _placed(window)
-        return dawn.enhance_dawn(x, packed, observed, denoise=self.denoise, place=place, size=size, out=out)
+        return dawn.enhance_dawn(
+            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
+        )
 
 
 def _placed(window: Window | None) -> tuple[tuple[int, int], tuple[int, int] | None]:

@@ -1,0 +1,128 @@
+"""What each CUDA kernel costs by its machine code, where nvcc is: see benchmarks/gpu_budget.py.
+
+Compiles for the architectures of FASTLLIE_ARCHITECTURES, by default for sm_90 alone.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+gpu_budget = pytest.importorskip("gpu_budget", reason="the benchmarks are not here")
+
+ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", "90").split()]
+
+# of a thread: so many leave a quarter of a multiprocessor's threads in blocks of 256
+MANY = 128
+# those of the losses, whose eight states and maps of four rows stay in registers, come in blocks of 128
+LOSSES, MORE = r"backward_kernel<\w+, (float|f16|bf16),", 144
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def found(request):
+    missing = [name for name in ("nvcc", "cuobjdump", "nvdisasm") if gpu_budget.tool(name) is None]
+    if missing or not gpu_budget.CSRC.is_dir():
+        pytest.skip(f"{', '.join(missing) or 'the sources'} not here")
+    kernels = {kernel.name: kernel for kernel in gpu_budget.kernels(request.param)}
+    assert len(kernels) > 150
+    return kernels
+
+
+def in_float32(kernels):
+    """Those whose arithmetic is float32: float64 serves gradient checks, and may spill."""
+    return {name: kernel for name, kernel in kernels.items() if "<double" not in name}
+
+
+def test_nothing_is_spilled(found):
+    assert {k.name: k.stack for k in in_float32(found).values() if k.stack} == {}
+
+
+def test_registers_leave_room(found):
+    kernels = in_float32(found)
+    most = {name: MORE if re.match(LOSSES, name) else MANY for name in kernels}
+    assert {name: k.registers for name, k in kernels.items() if k.registers > most[name]} == {}
+    small = [k for name, k in kernels.items() if name.startswith(("map_kernel", "curve_forward"))]
+    assert small
+    for kernel in small:
+        assert kernel.occupancy(256, gpu_budget.CHIPS[90]) >= 0.5
+
+
+def elementwise(kernels):
+    """Those that move packs of 16 bytes of their own type, and each pack's pixels."""
+    for name, kernel in in_float32(kernels).items():
+        parts = re.match(r"(map_kernel|curve_forward_kernel)<(.*), (\d+)>$", name)
+        if parts and int(parts[3]) > 1 and "float, f16" not in name and "float, bf16" not in name:
+            yield kernel
+
+
+def test_packs_move_in_128_bits(found):
+    kernels = list(elementwise(found))
+    assert len(kernels) == 4 * 3 + 3 * 4
+    for kernel in kernels:
+        assert set(kernel.loads) == {"128"}, kernel
+        assert set(kernel.stores) == {"128"}, kernel
+
+
+def test_no_float64_where_nothing_is_float64(found):
+    for name, kernel in in_float32(found).items():
+        if name.startswith(("map_kernel", "curve_", "zerodce", "sci")):
+            assert kernel.doubles == 0, name
+
+
+def test_instructions_take_less_than_the_copy(found):
+    # smoothness: each pixel has 24 neighbours, and each of those pairs takes 27 instructions
+    most = {"smoothness": 2.1, "smoothness backward": 2.7}
+    figures = {name: dataclasses.asdict(kernel) for name, kernel in found.items()}
+    for row in gpu_budget.estimates(figures):
+        assert row["share"] <= most.get(row["title"], 0.8 if "tanh" in row["title"] else 0.6), row
+
+
+def test_the_table_of_the_page():
+    if not gpu_budget.PAGE.exists():
+        pytest.skip("the documents are not here")
+    record = json.loads(gpu_budget.RESULT.read_text(encoding="utf-8"))
+    text = gpu_budget.PAGE.read_text(encoding="utf-8")
+    assert gpu_budget.with_table(text, record) == text, (
+        "docs/gpu.md is stale: run benchmarks/gpu_budget.py --page"
+    )
+    assert gpu_budget.estimates(record["architectures"]["90"]) == record["estimates_h200"]
+
+
+def test_occupancy():
+    def kernel(registers, shared=0):
+        return gpu_budget.Kernel("k", registers, 0, shared, {}, {}, 0, 0, 0, 0, 0)
+
+    chip = gpu_budget.CHIPS[90]
+    assert kernel(32).occupancy(256, chip) == 1
+    assert kernel(64).occupancy(256, chip) == 0.5
+    assert kernel(124).occupancy(256, chip) == 0.25
+    assert kernel(32, 48 << 10).occupancy(256, chip) == 0.5
+    assert kernel(32).occupancy(256, chip, dynamic_shared=200 << 10) == 0.125
+
+
+def test_the_path_of_a_program():
+    program = """
+        /*0000*/                   LDG.E.128 R4, [R2] ;
+        /*0010*/                   LDG.E.128 R8, [R2+0x10] ;
+        /*0020*/               @P0 BRA `(.L_x_2) ;
+.L_x_1:
+        /*0030*/                   FADD R4, R4, R8 ;
+        /*0040*/              @!P0 BRA `(.L_x_3) ;
+        /*0050*/                   CALL.REL.NOINC `($__internal_0) ;
+.L_x_3:
+        /*0060*/               @P1 BRA `(.L_x_1) ;
+.L_x_2:
+        /*0070*/                   STG.E.U16 [R2], R4 ;
+        /*0080*/                   EXIT ;
+$__internal_0:
+        /*0090*/                   RET.REL.NODEC R2 `(k) ;
+"""
+    kernel = gpu_budget._kernel("k", program, 16, 0, 0)
+    assert (kernel.instructions, kernel.loop, kernel.path) == (8, 3, 8)
+    assert (kernel.loads, kernel.stores, kernel.in_flight) == ({"128": 2}, {"16": 1}, 32)
