@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 
-from fastllie import checkpoint
 from fastllie.images.files import replacing
 from fastllie.methods import info
 from fastllie.training import data
-from fastllie.training.recipes import BEGUN, SHIPPED, AnyRecipe, EnlightenGANRecipe
+from fastllie.training.recipes import SHIPPED, AnyRecipe, EnlightenGANRecipe
 from fastllie.training.record.card import write_card
 from fastllie.training.session import Settings, run
 
@@ -33,7 +32,6 @@ def reproduce(
     threads: int = 2,
     every: int = 200,
     scores: Path | None = None,
-    begun: AnyRecipe | None = None,
 ) -> Path:
     """Train by `recipe` on the photographs of a folder; returns the path of the weights, `output/stem`.
 
@@ -44,8 +42,6 @@ def reproduce(
     Args:
         every: Steps between checkpoints.
         scores: The JSON of benchmarks/quality.py, whose figures the card then shows.
-        begun: What to train by before, in `output/stem-begun`; `recipe` then goes on from there, with the
-            next seed.
 
     Raises:
         ValueError: no photographs, or one that cannot be read, by its name; a checkpoint of another recipe.
@@ -66,12 +62,7 @@ def reproduce(
         log_every=50,
         progress=lambda line: print(line, flush=True),
     )
-    start = None
-    if begun is not None:
-        first = run(begun, collection, None, replace(settings, output=output / f"{stem}-begun")).weights
-        start = checkpoint.read(first, recipe.method)
-        settings = replace(settings, seed=seed + 1)
-    made = run(recipe, collection, None, settings, start=start).weights
+    made = run(recipe, collection, None, settings).weights
     weights = output / f"{stem}.safetensors"
     with replacing(weights) as temporary:
         shutil.copyfile(made, temporary)
@@ -103,7 +94,6 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in shipped:
         parser.error(f"--variant must be one of {', '.join(shipped)}, not {name!r}")
     recipe = shipped[name]
-    # of the last stage, where there are several
     if options.steps is not None:
         recipe = replace(recipe, steps=options.steps, epochs=None)
     if options.vgg is not None:
@@ -120,7 +110,6 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             threads=options.threads,
             scores=options.scores,
-            begun=BEGUN.get(options.method, {}).get(name),
         )
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

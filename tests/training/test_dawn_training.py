@@ -1,7 +1,6 @@
 """Training `dawn`: from photographs to weights, resumed, continued on one's own, and what each loss says."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from fastllie.training.data.scene_source import SyntheticScenes
 from fastllie.training.dawn import DawnTask
 from fastllie.training.losses import scenes as losses
 from fastllie.training.recipes import DawnLossWeights, DawnRecipe, Scenes
-from fastllie.training.reproduce import reproduce
 from fastllie.training.trainer import Interrupted
 
 SMALL = {"scenes": {"size": (48, 64)}, "crop": 32, "crops": 2, "batch": 2}
@@ -136,14 +134,3 @@ def test_what_each_loss_sees():
     little = losses.noise(grey + 0.01, grey) - losses.noise(grey, grey)
     much = losses.noise(grey + 0.11, grey) - losses.noise(grey + 0.1, grey)
     assert little > 10 * much
-
-
-def test_reproduce_goes_on_from_what_it_began_with(photos, tmp_path):
-    first, second = replace(RECIPE, steps=2), replace(RECIPE, steps=3, learning_rate=1e-6, warmup=0)
-    weights = reproduce(second, photos, tmp_path / "out", stem="dawn", threads=1, begun=first)
-    begun = load_file(tmp_path / "out" / "dawn-begun" / "weights.safetensors")
-    moved = max(float((load_file(weights)[key] - value).abs().max()) for key, value in begun.items())
-    assert 0 < moved < 1e-5
-    text = weights.with_suffix(".md").read_text()
-    assert "reproduce dawn --photos PHOTOS -o OUT --seed 0 --threads 1" in text
-    assert "3 steps with PyTorch" in text

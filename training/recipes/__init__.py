@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fastllie.training.recipes.dawn import DAWN, DAWN_REFINED, DawnLossWeights, DawnRecipe, Scenes
+from fastllie.training.recipes.dawn import DAWN, DawnLossWeights, DawnRecipe, Scenes
 from fastllie.training.recipes.enlightengan import (
     ENLIGHTENGAN,
     ENLIGHTENGAN_PUBLISHED,
@@ -47,11 +47,9 @@ from fastllie.training.recipes.zerodce import (
 )
 
 __all__ = [
-    "BEGUN",
     "CLIP_PREPROCESSES",
     "COORDINATES",
     "DAWN",
-    "DAWN_REFINED",
     "EDGES",
     "ENLIGHTENGAN",
     "ENLIGHTENGAN_PUBLISHED",
@@ -101,10 +99,8 @@ SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
     "nerco": {"fastllie": NERCO},
-    "dawn": {"fastllie": DAWN_REFINED},
+    "dawn": {"fastllie": DAWN},
 }
-# likewise the recipe of the weights that those went on from, where they did not begin from scratch
-BEGUN: dict[str, dict[str, AnyRecipe]] = {"dawn": {"fastllie": DAWN}}
 # method -> the name of a recipe -> the recipe
 RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {OFFICIAL: ZERODCE_PUBLISHED, **SHIPPED["zerodce"]},
@@ -112,7 +108,7 @@ RECIPES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_OFFICIAL, "released": SCI_RELEASED, **SHIPPED["sci"]},
     "enlightengan": {OFFICIAL: ENLIGHTENGAN_PUBLISHED, **SHIPPED["enlightengan"]},
     "nerco": {OFFICIAL: NERCO_PUBLISHED, **SHIPPED["nerco"]},
-    "dawn": {OFFICIAL: DAWN, **BEGUN["dawn"]},
+    "dawn": {OFFICIAL: DAWN, **SHIPPED["dawn"]},
 }
 # likewise for going on from given weights; Zero-DCE's code loads them into its training unchanged
 FINETUNES: dict[str, dict[str, AnyRecipe]] = {
@@ -121,5 +117,5 @@ FINETUNES: dict[str, dict[str, AnyRecipe]] = {
     "sci": {OFFICIAL: SCI_FINETUNE},
     "enlightengan": RECIPES["enlightengan"],
     "nerco": RECIPES["nerco"],
-    "dawn": {OFFICIAL: replace(DAWN_REFINED, steps=1000, learning_rate=3e-4), "fastllie": DAWN_REFINED},
+    "dawn": {OFFICIAL: replace(DAWN, steps=1000, learning_rate=3e-4)},
 }

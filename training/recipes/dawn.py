@@ -1,6 +1,6 @@
 """The recipes of `dawn`, our own."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastllie.training.recipes.loop import Loop
@@ -120,7 +120,6 @@ class DawnRecipe(Loop):
         return {"long_side": self.long_side}
 
 
-# Ours, in two stages: first all kinds of scenes
 DAWN = DawnRecipe(
     batch=8,
     steps=6000,
@@ -131,22 +130,4 @@ DAWN = DawnRecipe(
     average=0.999,
     clip=1.0,
     precision="float32",
-)
-
-# Then on from there: more scenes that are dark all over, of which the first hold few, and colours that count
-# for more
-DAWN_REFINED = replace(
-    DAWN,
-    steps=5000,
-    learning_rate=1e-3,
-    warmup=50,
-    scenes=replace(
-        DAWN.scenes,
-        bright_share=0.15,
-        mixed_share=0.3,
-        curved_share=0.12,
-        range_share=0.4,
-        cast_share=0.15,
-    ),
-    losses=replace(DAWN.losses, chroma=1.3),
 )

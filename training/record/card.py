@@ -17,7 +17,6 @@ from safetensors import safe_open
 from fastllie.images.files import replacing
 from fastllie.methods import info
 from fastllie.training.data import Photograph, list_photographs
-from fastllie.training.recipes import BEGUN
 
 TITLES = {
     "zerodce": "Zero-DCE",
@@ -38,9 +37,7 @@ CHOICE = {
 }
 CHOICE["dawn"] = (
     "The recipe was chosen among five, three of them stopped early, by the scores below on LOL, SICE, DICM,"
-    " MEF and NPE, none of which was trained on, and by looking at the pictures. First came 6,000 steps by"
-    " `DAWN` in `training/recipes`, which the command above makes too; the steps and the recipe below are"
-    " those of what followed."
+    " MEF and NPE, none of which was trained on, and by looking at the pictures."
 )
 LIMITS = {
     "zerodce": "A curve maps black to black: what the sensor clipped stays dark, and noise is tamed, not"
@@ -62,8 +59,8 @@ LIMITS["nerco"] = (
 )
 LIMITS["dawn"] = (
     "One brightness is aimed at for all scenes but nights, so that high and low keys come out alike. Fine"
-    " lines within strong noise go with it, and noise that a camera or JPEG has smeared over more than a few"
-    " pixels is only partly recognised."
+    " lines within strong noise go with it; bands along rows, and noise that a camera or JPEG has smeared over"
+    " more than a few pixels, stay for the most part."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 PHOTOGRAPHS = "photographs.md"
@@ -114,7 +111,7 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
         "## How it was made",
         "```",
         f"python -m fastllie.training.reproduce {method}{_variant(method, weights.name)}"
-        f" --photos PHOTOS -o OUT --seed {_seed(method, run)} --threads {run['threads']}"
+        f" --photos PHOTOS -o OUT --seed {run['seed']} --threads {run['threads']}"
         + (f" --vgg {recipe['vgg']}" if recipe.get("vgg") else ""),
         "```",
         f"{run['steps']} steps with PyTorch {run['torch']}, threads: {run['threads']}, {run['machine']}."
@@ -141,11 +138,6 @@ def write_card(weights: Path, photographs: Sequence[Photograph], scores: Path | 
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
-
-
-def _seed(method: str, run: dict[str, Any]) -> int:
-    """Of the whole making: what went on from other weights took the next one."""
-    return run["seed"] - 1 if method in BEGUN else run["seed"]
 
 
 def _use(method: str) -> str:
