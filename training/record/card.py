@@ -59,8 +59,8 @@ LIMITS["nerco"] = (
 )
 LIMITS["dawn"] = (
     "One brightness is aimed at for all scenes but nights, so that high and low keys come out alike. Fine"
-    " lines within strong noise go with it; bands along rows, and noise that a camera or JPEG has smeared over"
-    " more than a few pixels, stay for the most part."
+    " lines within strong noise go with it; bands along rows, and noise that a camera or JPEG has smeared"
+    " over more than a few pixels, stay for the most part."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 PHOTOGRAPHS = "photographs.md"
