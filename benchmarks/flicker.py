@@ -21,7 +21,7 @@ from fastllie.video import Steady
 
 PHOTO = record.ROOT / "docs" / "photos" / "nyc-2nd-ave.jpg"
 FRAMES, SIDE, NOISE, SMOOTH = 48, 320, 0.02, 0.8
-METHODS = ("zerodce", "zerodce++", "sci", "dawn")
+METHODS = ("zerodce", "zerodce++", "sci")
 
 
 def clips() -> dict[str, list[Tensor]]:
