@@ -98,7 +98,9 @@ def check_out(out: Tensor, x: Tensor, shape: Sequence[int]) -> None:
     if out.dtype != x.dtype:
         raise TypeError(f"out must be {x.dtype}, as x, got {out.dtype}")
     if tuple(out.shape) != tuple(shape) or out.device != x.device:
-        raise ValueError(f"out must be {list(shape)} on {x.device}, got {list(out.shape)} on {out.device}")
+        like = ", as x" if tuple(shape) == tuple(x.shape) else ""
+        given = f"{list(out.shape)} on {out.device}"
+        raise ValueError(f"out must be {list(shape)} on {x.device}{like}, got {given}")
     # what is plain to see; overlaps of other views are the caller's care, as for PyTorch's own `out`
     if out.data_ptr() == x.data_ptr() and x.numel():
         raise ValueError("out is the memory of x; wanted another tensor")

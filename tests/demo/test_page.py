@@ -99,7 +99,7 @@ def test_sixteen_bits_stay(tmp_path, suffix):
     [
         ("a.webp", "WEBP", ".webp"),
         ("a.bmp", "BMP", ".bmp"),
-        ("a.gif", "GIF", ".png"),
+        ("a.gif", "GIF", ".gif"),
         ("mistaken.jpg", "PNG", ".png"),
         ("nothing", "JPEG", ".jpg"),
     ],
@@ -110,7 +110,7 @@ def test_the_result_is_of_the_kind_that_the_file_is(tmp_path, name, format, suff
     assert result.file.suffix == suffix
     with Image.open(result.file) as image:
         assert image.size == (18, 13)
-        assert image.format == (format if format != "GIF" else "PNG")
+        assert image.format == format
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
@@ -182,9 +182,6 @@ def test_what_the_page_refuses(photograph, tmp_path, monkeypatch):
         patch.setattr(showcase, "MOST_BYTES", 10)
         with refused(ValueError, "night.png has 0 million bytes", "takes more"):
             showcase.checked(photograph)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with refused(ValueError, "night.png has far more pixels than any photograph"):
-        showcase.checked(photograph)
 
 
 def test_samples():

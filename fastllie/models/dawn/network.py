@@ -110,8 +110,9 @@ class Dawn(Network):
     def look(self, x: Tensor, bgr: bool = False) -> Sight:
         """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
         fast = not standard_only() and self._packed(x) is not None
-        large = x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
-        seen = see(x, dawn.thumbnail(x) if fast and large else None, bgr)
+        # asked for last: an exporter takes a size that is compared with for a bound of all sizes
+        large = fast and x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
+        seen = see(x, dawn.thumbnail(x) if large else None, bgr)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             curve = apply_grid_curve if fast else reference.apply_grid_curve
