@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_network, refused, same_levels, ship_random_weights, write_weights
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import fastllie
-from fastllie import exporting
+from fastllie import checkpoint, exporting
 from fastllie.cli import main
 from fastllie.models import SCI
 
@@ -212,3 +213,15 @@ def test_command_line_fails_where_the_check_does(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(SCI, "plain", lambda network: torch.nn.Sigmoid())
     assert main(["export", "sci", "-o", str(tmp_path / "m.pt2")]) == 1
     assert "computes something else" in capsys.readouterr().err
+
+
+def test_weights_of_half_precision_are_exported_in_float32(tmp_path):
+    path = write_weights(tmp_path / "half.safetensors", "zerodce")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        state = {key: file.get_tensor(key).half() for key in file.keys()}  # noqa: SIM118
+    save_file(state, path, metadata)
+    network = checkpoint.build("zerodce", path, {})
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    result = fastllie.export("zerodce", tmp_path / "half.pt2", weights=path)
+    assert max(result.checks.values()) < result.tolerance

@@ -148,6 +148,8 @@ def _fitting(
 
 def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint | None:
     """The tensors in our layout, if they are a network of the method."""
+    # files of half precision too: what is folded is folded in float32
+    found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     try:
         return checkpoint if _shapes(checkpoint.state) == _wanted(method, checkpoint) else None
