@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "kernels": ("fastllie.kernels",),
     "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
-    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
-    "fastllie/models": ("fastllie.models", "fastllie.ops"),
+    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native", "fastllie.checks"),
+    "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.defaults"),
     "fastllie/methods.py": ("fastllie.models",),
     "fastllie/defaults.py": (),
+    "fastllie/checks.py": (),
     "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images", "fastllie.defaults"),
     # names that stood there before the wings
@@ -35,6 +36,8 @@ MAY_IMPORT = {
         "fastllie.images.files",
     ),
     "fastllie/inference": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.inference",
         "fastllie.checkpoint",
         "fastllie.methods",
@@ -43,9 +46,16 @@ MAY_IMPORT = {
         "fastllie.models.network",
         "fastllie.ops.backend",
     ),
-    "fastllie/api.py": ("fastllie.methods", "fastllie.inference", "fastllie.images"),
-    "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
+    "fastllie/api.py": ("fastllie.checks", "fastllie.methods", "fastllie.inference", "fastllie.images"),
+    "fastllie/folders": (
+        "fastllie.checks",
+        "fastllie.defaults",
+        "fastllie.folders",
+        "fastllie.api",
+        "fastllie.images",
+    ),
     "fastllie/cluster.py": (
+        "fastllie.checks",
         "fastllie.defaults",
         "fastllie.folders",
         "fastllie.api",
@@ -53,11 +63,13 @@ MAY_IMPORT = {
         "fastllie.methods",
     ),
     "fastllie/exporting.py": (
+        "fastllie.checks",
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
     ),
     "fastllie/benchmarking": (
+        "fastllie.checks",
         "fastllie.benchmarking",
         "fastllie.__version__",
         "fastllie.api",
@@ -72,6 +84,8 @@ MAY_IMPORT = {
         "fastllie.terminal",
     ),
     "fastllie/metrics": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.metrics",
         "fastllie.images.batches",
         "fastllie.images.photograph",
@@ -84,7 +98,13 @@ MAY_IMPORT = {
         "fastllie.metrics",
         "fastllie.terminal",
     ),
-    "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.images", "fastllie.ops"),
+    "fastllie/video": (
+        "fastllie.checks",
+        "fastllie.video",
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.ops",
+    ),
     "fastllie/demo": (
         "fastllie.demo",
         "fastllie.api",
@@ -94,6 +114,8 @@ MAY_IMPORT = {
     ),
     "fastllie/cli": ("fastllie",),
     "training": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.training",
         "fastllie.terminal",
         "fastllie.ops",
