@@ -157,6 +157,8 @@ def _of_module(architecture: int) -> list[Path]:
 def _kernels_of(cubin: Path) -> list[Kernel]:
     usage = _run("cuobjdump", "-res-usage", str(cubin))
     found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
+    if not found:  # of a source without kernels, in a whole module
+        return []
     names = subprocess.run(
         ["c++filt", *(f[0] for f in found)], capture_output=True, text=True, check=True
     ).stdout.splitlines()

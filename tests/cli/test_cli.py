@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, ship_random_weights, write_weights
+from helpers import RGB, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -21,14 +21,9 @@ from fastllie import cli
 from fastllie.cli.common import Progress
 from fastllie.images import writing
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def photos(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The kernels of the CPU alone compared; tests/ops compare them all, which takes Triton's interpreter a while."""
+    """The kernels of the CPU alone are compared; tests/ops compare them all, Triton's interpreter too."""
     monkeypatch.setattr(fastllie.ops, "self_test", partial(fastllie.ops.self_test, "cpu"))
 
 

@@ -2,10 +2,10 @@
 
     TRITON_INTERPRET=0 python triton_compiled.py 90 curve
 
-A program of its own: the interpreter of the tests replaces the compiler when a kernel is defined. Every kernel
-is compiled for every type, and with every flag off and on; all combinations of flags for float32 alone. What
-Triton makes of a kernel depends on these, what the assembler makes of that on the architecture: for an older one
-than sm_90, one type and two settings of the flags are compiled.
+A program of its own: the interpreter of the tests replaces the compiler when a kernel is defined. Every
+kernel is compiled for every type, and with every flag off and on; all combinations of flags for float32
+alone. What Triton makes of a kernel depends on these, what the assembler makes of that on the architecture:
+for an older one than sm_90, one type and two settings of the flags are compiled.
 """
 
 import itertools

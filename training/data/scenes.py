@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.defaults import LUMA
 from fastllie.training.data import camera
 from fastllie.training.data.synthesis import compress, linear, srgb
 from fastllie.training.recipes import Scenes
 
-_LUMA = torch.tensor(LUMA).view(3, 1, 1)
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 CEILING = 0.95  # linear light that highlights of a target stay under
 STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
 # Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs
@@ -65,7 +64,7 @@ def exposure_of(light: Tensor) -> float:
     """
     small = F.adaptive_avg_pool2d(light, (24, 36))
     tried = srgb(compress(small * STOPS.exp2().view(-1, 1, 1, 1), CEILING))
-    levels = (tried * _LUMA).sum(1).flatten(1)
+    levels = (tried * LUMA).sum(1).flatten(1)
     means = levels.mean(1)
     whites = levels.kthvalue(round(WHITE_RANK * levels.shape[1]), 1).values
     stops = (1 - WHITE_SHARE) * _reach(means, MEAN) + WHITE_SHARE * _reach(whites, WHITE)
@@ -159,7 +158,7 @@ def _field(target: Tensor, random: np.random.Generator) -> Tensor:
         noise = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)[0]
         return torch.sigmoid(noise * 2 ** random.uniform(1, 8))
     if kind < 0.75:
-        levels = (target * _LUMA).sum(0, keepdim=True)
+        levels = (target * LUMA).sum(0, keepdim=True)
         coarse = 2 ** int(random.integers(0, 5))
         blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
         rank = float(np.quantile(blurred[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
