@@ -13,24 +13,23 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def check_int(name: str, value: Any, wanted: str = "an integer") -> None:
-    """Raise a TypeError unless `value` is an integer; `wanted` says what else may be given."""
+def check_int(name: str, value: Any, wanted: str = "an integer") -> int:
+    """Return `value`, or raise a TypeError unless it is an integer; `wanted` says what else may be given."""
     if not is_int(value):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    return value
 
 
 def check_positive(name: str, value: Any) -> int:
     """Return `value`, or raise a TypeError or ValueError unless it is an integer of at least 1."""
-    check_int(name, value)
-    if value < 1:
+    if check_int(name, value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return value
 
 
 def check_within(name: str, value: Any, low: int, high: int) -> int:
     """Return `value`, or raise a TypeError or ValueError unless it is an integer in `low`..`high`."""
-    check_int(name, value)
-    if not low <= value <= high:
+    if not low <= check_int(name, value) <= high:
         raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
     return value
 

@@ -2,6 +2,10 @@
 
 import os
 
+# Before OpenMP is loaded: threads that wait for the next operator would spin, and take the processor from the
+# other processes of pytest-xdist, whose tests took several times as long
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

@@ -34,8 +34,7 @@ def check_tile(tile: int | str | None, halo: int | None) -> None:
     """Raise unless `tile` is "auto", None, or (only where there is a halo) a positive integer."""
     if tile is None or tile == "auto":
         return
-    check_int("tile", tile, "'auto', None or an integer")
-    if tile < 1:
+    if check_int("tile", tile, "'auto', None or an integer") < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
     if halo is None:
         raise ValueError(
