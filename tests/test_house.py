@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -134,8 +135,13 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 80  # lines
 PRIVATE = ("fastllie._native", "fastllie.kernels")
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -176,7 +182,7 @@ def test_the_command_line_uses_public_names_only():
             module, _, public = name.rpartition(".")
             assert public in import_module(module).__all__, f"{path}: {name}"
         # `fastllie.WING.NAME` of the package itself
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fastllie":
                 assert node.attr in fastllie.__all__, f"{path}: fastllie.{node.attr}"
 
@@ -185,7 +191,7 @@ def test_training_is_imported_when_it_is_asked_for():
     for path in python_files("fastllie"):
         if path.is_relative_to(ROOT / "fastllie" / "training"):
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert not within(module, "fastllie.training"), f"{path}: import it inside the function"
@@ -211,7 +217,7 @@ def test_modules_are_short_or_say_why():
 def test_functions_fit_on_a_screen_or_two():
     for room in ("fastllie", "kernels", "training", "benchmarks"):
         for path in python_files(room):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
                     assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"
