@@ -15,10 +15,10 @@ PROGRAM = Path(__file__).with_name("triton_compiled.py")
 @pytest.mark.parametrize(
     ("architecture", "groups", "count"),
     [
-        (90, ["curve"], 37),
-        (90, ["images"], 66),
-        (90, ["losses"], 42),
-        (80, ["curve", "images", "losses"], 31),
+        (90, ["curve"], 27),
+        (90, ["images"], 44),
+        (90, ["losses"], 32),
+        (80, ["curve", "images", "losses"], 21),
     ],
     ids=["90-curve", "90-images", "90-losses", "80"],
 )
