@@ -508,16 +508,16 @@ def test_memory_stays_flat(photos, tmp_path):
         "zerodce",
         photos,
         output=tmp_path / "run",
-        steps=1000,
+        steps=2000,
         size=16,
         batch=1,
-        every=250,
-        log_every=50,
+        every=500,
+        log_every=100,
         precision="float32",
         progress=look,
     )
     # kilobytes; the first lines come before the allocator has found its size
-    assert peaks[-1] - peaks[4] < 4 * 1024
+    assert peaks[-1] - peaks[4] < 8 * 1024
 
 
 # --- the command line
