@@ -1,6 +1,7 @@
 """What each CUDA kernel costs by its machine code, where nvcc is: see benchmarks/gpu_budget.py.
 
-Compiles for the architectures of FASTLLIE_ARCHITECTURES, by default for sm_90 alone.
+Of the architectures of FASTLLIE_ARCHITECTURES, by default sm_90 alone: compiled, or taken from the module
+that setup.py has built in build/ from the same sources.
 """
 
 import dataclasses
