@@ -193,6 +193,13 @@ void bind_dawn(py::module_& m) {
         dawn_thumbnail_cpu({x, sizes, at<float>(out)}, threads);
       },
       NoGil());
+  m.def(
+      "dawn_noise",
+      [](View x, Sizes sizes, uintptr_t means, bool bgr, uintptr_t magnitudes, uintptr_t out, int threads) {
+        dawn_noise_cpu({x, sizes, at<const float>(means), bgr, at<float>(magnitudes), at<float>(out)},
+                       threads);
+      },
+      NoGil());
 }
 
 void bind_gridcurve(py::module_& m) {

@@ -43,17 +43,27 @@ struct DawnEvery {
   static constexpr int at(int i) { return 2 * i + ODD; }
 };
 
+// The lanes of two vectors from SKIP on.
+template <int SKIP>
+struct DawnFrom {
+  static constexpr int at(int i) { return SKIP + i; }
+};
+
 // `count` pixels of a row at half size, from `from` on, enlarged to twice as many: three quarters of the
-// nearer row and pixel, a quarter of the other. Writes whole vectors.
+// nearer row and pixel, a quarter of the other. Writes whole vectors, and reads one more on both sides.
 static void dawn_enlarge(const float* near, const float* far, int64_t from, int64_t count, float* to) {
   constexpr int N = LANES<float>;
   constexpr std::make_index_sequence<N> lanes{};
   const auto down = [&](int64_t w) { return load<f32v>(near + w) * 0.75f + load<f32v>(far + w) * 0.25f; };
+  f32v last = down(from - N), here = down(from);
   for (int64_t at = 0; at < count; at += N) {
-    const f32v before = down(from + at - 1), here = down(from + at) * 0.75f, after = down(from + at + 1);
-    const f32v even = before * 0.25f + here, odd = here + after * 0.25f;
+    const f32v next = down(from + at + N), most = here * 0.75f;
+    const f32v even = shuffle<DawnFrom<N - 1>>(last, here, lanes) * 0.25f + most;
+    const f32v odd = most + shuffle<DawnFrom<1>>(here, next, lanes) * 0.25f;
     store(to + 2 * at, shuffle<DawnTurns<N, 0>>(even, odd, lanes), false);
     store(to + 2 * at + N, shuffle<DawnTurns<N, 1>>(even, odd, lanes), false);
+    last = here;
+    here = next;
   }
 }
 
