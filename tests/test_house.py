@@ -84,7 +84,13 @@ MAY_IMPORT = {
         "fastllie.metrics",
         "fastllie.terminal",
     ),
-    "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.images", "fastllie.ops"),
+    "fastllie/video": (
+        "fastllie.video",
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.methods",
+        "fastllie.ops",
+    ),
     "fastllie/demo": (
         "fastllie.demo",
         "fastllie.api",
