@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -19,10 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "kernels": ("fastllie.kernels",),
     "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
-    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
-    "fastllie/models": ("fastllie.models", "fastllie.ops"),
+    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native", "fastllie.checks"),
+    "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.defaults"),
     "fastllie/methods.py": ("fastllie.models",),
     "fastllie/defaults.py": (),
+    "fastllie/checks.py": (),
     "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images", "fastllie.defaults"),
     # names that stood there before the wings
@@ -35,6 +37,8 @@ MAY_IMPORT = {
         "fastllie.images.files",
     ),
     "fastllie/inference": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.inference",
         "fastllie.checkpoint",
         "fastllie.methods",
@@ -43,9 +47,16 @@ MAY_IMPORT = {
         "fastllie.models.network",
         "fastllie.ops.backend",
     ),
-    "fastllie/api.py": ("fastllie.methods", "fastllie.inference", "fastllie.images"),
-    "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
+    "fastllie/api.py": ("fastllie.checks", "fastllie.methods", "fastllie.inference", "fastllie.images"),
+    "fastllie/folders": (
+        "fastllie.checks",
+        "fastllie.defaults",
+        "fastllie.folders",
+        "fastllie.api",
+        "fastllie.images",
+    ),
     "fastllie/cluster.py": (
+        "fastllie.checks",
         "fastllie.defaults",
         "fastllie.folders",
         "fastllie.api",
@@ -53,11 +64,13 @@ MAY_IMPORT = {
         "fastllie.methods",
     ),
     "fastllie/exporting.py": (
+        "fastllie.checks",
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
     ),
     "fastllie/benchmarking": (
+        "fastllie.checks",
         "fastllie.benchmarking",
         "fastllie.__version__",
         "fastllie.api",
@@ -72,6 +85,8 @@ MAY_IMPORT = {
         "fastllie.terminal",
     ),
     "fastllie/metrics": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.metrics",
         "fastllie.images.batches",
         "fastllie.images.photograph",
@@ -85,6 +100,7 @@ MAY_IMPORT = {
         "fastllie.terminal",
     ),
     "fastllie/video": (
+        "fastllie.checks",
         "fastllie.video",
         "fastllie.api",
         "fastllie.images",
@@ -100,6 +116,8 @@ MAY_IMPORT = {
     ),
     "fastllie/cli": ("fastllie",),
     "training": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.training",
         "fastllie.terminal",
         "fastllie.ops",
@@ -118,8 +136,13 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 80  # lines
 PRIVATE = ("fastllie._native", "fastllie.kernels")
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -160,7 +183,7 @@ def test_the_command_line_uses_public_names_only():
             module, _, public = name.rpartition(".")
             assert public in import_module(module).__all__, f"{path}: {name}"
         # `fastllie.WING.NAME` of the package itself
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fastllie":
                 assert node.attr in fastllie.__all__, f"{path}: fastllie.{node.attr}"
 
@@ -169,7 +192,7 @@ def test_training_is_imported_when_it_is_asked_for():
     for path in python_files("fastllie"):
         if path.is_relative_to(ROOT / "fastllie" / "training"):
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert not within(module, "fastllie.training"), f"{path}: import it inside the function"
@@ -195,7 +218,7 @@ def test_modules_are_short_or_say_why():
 def test_functions_fit_on_a_screen_or_two():
     for room in ("fastllie", "kernels", "training", "benchmarks"):
         for path in python_files(room):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
                     assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"

@@ -94,9 +94,9 @@ static void run_illumination(const IlluminationTask& task, int64_t from, int64_t
 template <class T>
 static IlluminationLoop pick_illumination(Illumination op) {
   switch (op) {
-    case Illumination::divide_forward:
+    case Illumination::illumination_forward:
       return run_illumination<T, DivideForward>;
-    case Illumination::divide_backward:
+    case Illumination::illumination_backward:
       return run_illumination<T, DivideBackward>;
     case Illumination::illuminate_forward:
       return run_illumination<T, IlluminateForward>;

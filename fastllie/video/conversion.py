@@ -15,6 +15,7 @@ import torch
 
 from fastllie import methods
 from fastllie.api import AHEAD, Device, Enhancer, Weights
+from fastllie.checks import is_int, is_number
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
 from fastllie.video.containers import USUAL, containers
@@ -245,10 +246,10 @@ def _suffix(target: str | os.PathLike[str]) -> str:
 def _check_quality(crf: float | None, bitrate: int | None) -> None:
     if crf is not None and bitrate is not None:
         raise ValueError("crf and bitrate exclude each other; give one")
-    for name, value, kinds in (("crf", crf, (int, float)), ("bitrate", bitrate, (int,))):
+    for name, value, right in (("crf", crf, is_number), ("bitrate", bitrate, is_int)):
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if not right(value):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
         if not (0 <= value <= 63 if name == "crf" else value > 0):
             wanted = "lie in [0, 63]" if name == "crf" else "be above 0"
