@@ -84,7 +84,20 @@ def device_of(device: Device) -> torch.device | None:
         if (found.index or 0) >= count:
             raise ValueError(f"device {device!r} is not there: torch sees {count} CUDA devices")
         return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+    if found.type == "meta":
+        raise ValueError("device 'meta' holds no values: nothing can be computed there")
+    if found.type != "cpu":
+        _check_there(device, found)
     return found
+
+
+def _check_there(device: str | torch.device, found: torch.device) -> None:
+    """Of other devices (mps, xpu, ...) torch alone knows whether they are there, and says so in many ways."""
+    try:
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        raise ValueError(f"device {str(device)!r} is not there: {reason}") from error
 
 
 def default_device() -> torch.device:
