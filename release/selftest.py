@@ -53,7 +53,14 @@ def results_of(dtype: str) -> list[tuple[str, array, list[float]]]:
     x, alpha = planes(dtype, 3, 1, 0.0, 1.0), planes(dtype, 3 * STEPS, 2, -1.0, 1.0)
     illum, out, divided = planes(dtype, 3, 3, 0.2, 1.0), array(x.typecode, x), array(x.typecode, x)
     native.curve_forward(
-        handle(dtype, x, 3), handle(dtype, alpha, 3 * STEPS), handle(dtype, out, 3), sizes, False, STEPS, False, 2
+        handle(dtype, x, 3),
+        handle(dtype, alpha, 3 * STEPS),
+        handle(dtype, out, 3),
+        sizes,
+        False,
+        STEPS,
+        False,
+        2,
     )
     native.divide_forward(handle(dtype, x, 3), handle(dtype, illum, 3), handle(dtype, divided, 3), sizes, 2)
     quotients = [min(max(a / b, 0.0), 1.0) for a, b in zip(x, illum, strict=True)]

@@ -90,7 +90,9 @@ def python_library(zig: Path, work: Path, linux: Path) -> Path:
     module = next(linux.glob("fastllie/_cpu*.so"))
     with module.open("rb") as file:
         symbols = ELFFile(file).get_section_by_name(".dynsym").iter_symbols()
-        wanted = [s.name for s in symbols if s["st_shndx"] == "SHN_UNDEF" and s.name.startswith(("Py", "_Py"))]
+        wanted = [
+            s.name for s in symbols if s["st_shndx"] == "SHN_UNDEF" and s.name.startswith(("Py", "_Py"))
+        ]
     # objects are data and all else is called; the compiler asks for either by the same import
     definition = work / "python.def"
     definition.write_text("\n".join([f"LIBRARY python{VERSION}.dll", "EXPORTS", *wanted, ""]))
@@ -179,7 +181,9 @@ def examine(name: str, wheel: Path, unpacked: Path, work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build wheels for five platforms with zig's compilers.")
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
-    parser.add_argument("--quick", action="store_true", help="-O1: to see whether it compiles, not to publish")
+    parser.add_argument(
+        "--quick", action="store_true", help="-O1: to see whether it compiles, not to publish"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="(default: dist)")
     arguments = parser.parse_args()
     out = arguments.out.resolve()

@@ -68,7 +68,13 @@ def test_the_workflows_build_all_of_it(project):
 
 def test_one_address_and_one_version(project):
     home = project["project"]["urls"]["Homepage"]
-    for name in ("setup.py", "CITATION.cff", "SECURITY.md", "mkdocs.yml", ".github/ISSUE_TEMPLATE/config.yml"):
+    for name in (
+        "setup.py",
+        "CITATION.cff",
+        "SECURITY.md",
+        "mkdocs.yml",
+        ".github/ISSUE_TEMPLATE/config.yml",
+    ):
         found = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", text(name)))
         assert found == {home}, name
     assert f"\nversion: {fastllie.__version__}\n" in text("CITATION.cff")
@@ -85,12 +91,16 @@ def test_the_readme_of_pypi_has_no_link_into_the_repository(monkeypatch):
     targets = re.findall(r"\]\(([^)]+)\)", given["long_description"])
     assert targets
     assert all(target.startswith("https://") for target in targets), targets
-    assert "](https://github.com/fastllie/fastllie/raw/main/docs/before-after.jpg)" in given["long_description"]
+    assert (
+        "](https://github.com/fastllie/fastllie/raw/main/docs/before-after.jpg)" in given["long_description"]
+    )
     assert "](https://github.com/fastllie/fastllie/blob/main/docs/usage.md)" in given["long_description"]
 
 
 def test_the_platforms_of_make_wheels_are_those_of_cibuildwheel(project):
     settings = project["tool"]["cibuildwheel"]
-    targets = set(re.findall(r'^    "((?:linux|macos|windows)-\w+)": Target\(', text("release/wheels.py"), re.M))
+    targets = set(
+        re.findall(r'^    "((?:linux|macos|windows)-\w+)": Target\(', text("release/wheels.py"), re.M)
+    )
     named = {f"{name}-{arch}" for name in ("linux", "macos", "windows") for arch in settings[name]["archs"]}
     assert targets == {name.replace("AMD64", "x86_64") for name in named}
