@@ -1,5 +1,6 @@
 """Networks from files of weights: one of the caller's own, or one that is loaded once and shared."""
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import torch
 from fastllie import checkpoint, methods
 from fastllie.models.network import Network
 
+logger = logging.getLogger("fastllie")
 CACHED_MODELS = 8
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Weights = str | os.PathLike[str] | None
@@ -53,6 +55,7 @@ def shared_network(
                 # see tiles.CPU_TILE
                 network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.settle()
+        logger.info("%s: weights %s on %s in %s", method, path, device, str(dtype).removeprefix("torch."))
         _models[key] = network
         while len(_models) > CACHED_MODELS:
             _models.popitem(last=False)
