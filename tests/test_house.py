@@ -1,6 +1,7 @@
 """The rooms of the house keep to themselves, and nothing comes in that was not asked."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -272,6 +273,38 @@ def test_import_is_lean():
     assert not {"PIL", "safetensors", "triton", "skimage", "numpy"} & {name.split(".")[0] for name in brought}
     assert ours == ["fastllie"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_checkout_that_is_not_built_says_so_once(installed, tmp_path):
+    package = Path(fastllie.__file__).parent
+    checkout, elsewhere = tmp_path / "checkout" / "fastllie", tmp_path / "site"
+    checkout.mkdir(parents=True)
+    for path in package.iterdir():
+        if not path.name.startswith("_cpu") and path.name not in ("__pycache__", "kernels", "training"):
+            (checkout / path.name).symlink_to(path)
+    # a link would lead back to what is built
+    (checkout / "__init__.py").unlink()
+    (checkout / "__init__.py").write_bytes((package / "__init__.py").read_bytes())
+    (elsewhere / "fastllie").mkdir(parents=True)
+    if installed:
+        (elsewhere / "fastllie" / "__init__.py").write_text("")
+    code = "import fastllie, importlib; importlib.import_module('fastllie.defaults'); print(fastllie.__version__)"
+    # as where Python is started in the checkout
+    path = os.pathsep.join(["", str(elsewhere)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=checkout.parent,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout.strip() == fastllie.__version__
+    assert done.stderr.count("UserWarning") == 1
+    for said in (f"without its compiled module, {checkout.parent}", f"pip install -e {checkout.parent}"):
+        assert said in done.stderr
+    assert (f"It hides the one that is installed in {elsewhere / 'fastllie'}." in done.stderr) == installed
 
 
 def test_public_names():

@@ -279,7 +279,8 @@ void bind_zero_reference(py::module_& m) {
 
 }  // namespace
 
-PYBIND11_MODULE(_cpu, m) {
+// Nothing is shared that has no lock of its own: a Python without the GIL may keep it off.
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "fastllie's CPU kernels. They trust their pointers: only fastllie.ops calls them.";
   bind_isa(m);
   bind_convolution(m);

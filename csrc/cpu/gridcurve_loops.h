@@ -226,7 +226,8 @@ static void grid_backward_piece(const GridCurveTask& task, const GridStripes<T>&
 template <class T, bool BACKWARD>
 static void run_gridcurve(const GridCurveTask& task, int64_t from, int64_t to) {
   const GridCurve& curve = task.curve;
-  const auto [lumas, rows, columns] = curve.cells;
+  // one by one: C++17 lets no lambda use the names of a structured binding, and clang holds to it
+  const int64_t lumas = curve.cells[0], rows = curve.cells[1], columns = curve.cells[2];
   const int64_t height = curve.sizes[2], width = curve.sizes[3], column = lumas * GRID_PLANES;
   const int64_t row_gaps = grid_gaps(rows), column_gaps = grid_gaps(columns);
   GridStripes<T> stripes(curve);
