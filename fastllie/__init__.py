@@ -56,7 +56,7 @@ _WHERE = {
     "finetune": "fastllie.training.run",
     "TrainResult": "fastllie.training.run",
 }
-_ROOMS = ("cluster", "metrics", "models", "ops", "training", "video")
+_ROOMS = ("cluster", "metrics", "models", "ops", "training", "transforms", "video")
 
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 

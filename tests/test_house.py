@@ -92,6 +92,8 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.methods",
     ),
+    # steps of other libraries' pipelines
+    "fastllie/transforms": ("fastllie.transforms", "fastllie.api", "fastllie.inference.loading"),
     "fastllie/cli": ("fastllie",),
     "training": (
         "fastllie.training",
