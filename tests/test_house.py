@@ -58,7 +58,9 @@ MAY_IMPORT = {
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
+        "fastllie.opsets",
     ),
+    "fastllie/opsets.py": (),
     "fastllie/benchmarking": (
         "fastllie.benchmarking",
         "fastllie.__version__",

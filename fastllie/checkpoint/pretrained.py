@@ -41,7 +41,7 @@ def from_repository(kind: type[Any], name: str, file: str | None, revision: str 
 
 
 def push(
-    network: torch.nn.Module,
+    network: Any,
     name: str,
     file: str,
     private: bool | None,
