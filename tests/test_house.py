@@ -23,7 +23,9 @@ MAY_IMPORT = {
     # the one arrow that turns, inside functions: from_pretrained and push_to_hub are asked of a network
     "fastllie/models/sharing.py": ("fastllie.checkpoint.pretrained",),
     "fastllie/models": ("fastllie.models", "fastllie.ops"),
-    "fastllie/methods.py": ("fastllie.models",),
+    "fastllie/methods.py": ("fastllie.markup", "fastllie.models"),
+    "fastllie/markup.py": (),
+    "fastllie/comparing.py": ("fastllie.images",),
     "fastllie/defaults.py": (),
     "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images", "fastllie.defaults"),
@@ -71,6 +73,7 @@ MAY_IMPORT = {
         "fastllie.images.files",
         "fastllie.inference.loading",
         "fastllie.methods",
+        "fastllie.markup",
         "fastllie.models",
         "fastllie.ops",
         "fastllie.terminal",
@@ -84,6 +87,7 @@ MAY_IMPORT = {
     "fastllie/evaluation.py": (
         "fastllie.api",
         "fastllie.images",
+        "fastllie.markup",
         "fastllie.methods",
         "fastllie.metrics",
         "fastllie.terminal",
