@@ -1,10 +1,15 @@
 """The examples for other people's tools, loaded or run as those would."""
 
 import importlib.util
+import io
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -87,9 +92,77 @@ def test_frames_between_two_programs(tmp_path):
         assert np.array_equal(made, fastllie.enhance(np.roll(RGB, place, 0), "sci"))
 
 
-def test_a_stream_that_ends_within_a_frame(monkeypatch, tmp_path):
-    import io
+@pytest.fixture
+def served():
+    """The address of the server in an own process, with one thread of requests at a time."""
+    pytest.importorskip("litserve")
+    import httpx
 
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "serve.py"), "sci", str(port)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, process.stdout.read().decode()
+            try:
+                if httpx.get(f"{address}/health", timeout=5).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        yield address
+    finally:
+        # the server and the workers that it has started
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_server_under_load(served):
+    """Forty requests, eight at once: each gets its own picture."""
+    import httpx
+
+    contents = []
+    for place in range(5):
+        content = io.BytesIO()
+        Image.fromarray(np.roll(RGB, place, 0)[: 13 - place // 3]).save(content, "PNG")
+        contents.append(content.getvalue())
+
+    def ask(place):
+        files = {"request": ("night.png", contents[place % 5], "image/png")}
+        return httpx.post(f"{served}/brighten", files=files, timeout=60)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(40)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["content-type"] for answer in answers} == {"image/jpeg"}
+    for place in range(40):
+        given = np.asarray(Image.open(io.BytesIO(contents[place % 5])))
+        expected = io.BytesIO()
+        Image.fromarray(fastllie.enhance(given, "sci")).save(expected, "JPEG", quality=95)
+        made, wanted = (
+            np.asarray(Image.open(io.BytesIO(c))) for c in (answers[place].content, expected.getvalue())
+        )
+        assert np.array_equal(made, wanted)
+    refused = httpx.post(f"{served}/brighten", files={"request": ("a.txt", b"no picture")}, timeout=60)
+    assert refused.status_code == 400
+    assert "not an image" in refused.text
+    assert httpx.post(f"{served}/brighten", content=bytes(20_000_001), timeout=60).status_code == 413
+    # one refused request leaves the next one alone
+    assert ask(0).status_code == 200
+
+
+def test_a_stream_that_ends_within_a_frame(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("pipe_frames", EXAMPLES / "pipe_frames.py")
     pipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pipe)
