@@ -2,8 +2,8 @@
 
     curl -F request=@night.jpg http://127.0.0.1:8000/brighten -o bright.jpg
 
-It listens on this machine alone. Requests that come together go through the network together where their sizes are
-the same; what is no image is answered with 400, and what is larger than 20 MB with 413.
+It listens on this machine alone. Requests that come together, and are of one size, go through the network
+together. What is no image is answered with 400, and what is larger than 20 MB with 413.
 """
 
 import io

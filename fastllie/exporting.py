@@ -97,8 +97,6 @@ def export(
         raise ValueError(f"dtype must be one of {tuple(DTYPES)}, got {dtype!r}")
     if not isinstance(uint8, bool):
         raise TypeError(f"uint8 must be True or False, got {uint8!r}")
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
     _check_opset(opset, suffix)
     if suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
@@ -185,6 +183,8 @@ class _Form:
     size: tuple[int, int] | None
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {LAYOUTS}, got {self.layout!r}")
         if self.size is None:
             return
         if len(self.size) != 2 or not all(type(side) is int for side in self.size):
