@@ -233,6 +233,18 @@ struct DawnThumbnail {
 
 void dawn_thumbnail_cpu(const DawnThumbnail& thumbnail, int threads);
 
+// How much noise there is in v, measured at 48 x 64 places.
+struct DawnNoise {
+  View x;
+  Sizes sizes;
+  const float* means;  // [B]
+  bool bgr;
+  float* magnitudes;  // [B, 6, 48 * 64], of the coefficients at each place
+  float* out;         // [B, 6]
+};
+
+void dawn_noise_cpu(const DawnNoise& noise, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

@@ -1,5 +1,6 @@
 """`enhance`, `load` and `Enhancer`: any image in, the same kind out, with models that are loaded once."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -196,6 +197,22 @@ class Enhancer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self._arguments), ()
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What its results depend on, in plain values: what the record of a folder keeps."""
+        path = self._run.path
+        return {
+            "method": self._method,
+            "weights": path.name,
+            # by what is in it: another machine has it elsewhere, and a training writes over its own
+            "digest": hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(),
+            "options": dict(self._options),
+            "strength": self._strength,
+            "skip_bright": self._skip_bright,
+            "white_level": self._white_level,
+            "dtype": str(self._dtype).removeprefix("torch."),
+        }
 
     def __call__(self, image: Any) -> Any:
         """Brighten one image (or one batch in a tensor or array), as `enhance` does."""

@@ -56,7 +56,8 @@ class LazyEnhancer:
     def __init__(self, method: str = "zerodce", **settings: Any):
         device, weights = settings.get("device"), settings.get("weights")
         self._on_cuda = str(device).split(":")[0] == "cuda"
-        Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
+        first = Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
+        self._made_by = first.made_by
         self._settings = {"method": method, **settings}
         if weights is not None and weights not in [variant.name for variant in info(method).weights]:
             self._settings["weights"] = os.path.abspath(weights)
@@ -75,6 +76,11 @@ class LazyEnhancer:
     def batch(self, images: Sequence[Any]) -> list[Any]:
         """As of an `Enhancer`."""
         return self._loaded().batch(images)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """As of an `Enhancer`."""
+        return self._made_by
 
     @property
     def needs_no_gpu(self) -> bool:
@@ -228,9 +234,9 @@ def enhance_folder(
         inputs,
         output,
         lambda jobs: _outcomes(ray, jobs, packed, address, workers, gpus),
+        work,
         overwrite=overwrite,
         progress=progress,
-        others=work.others,
         format=format,
         follow=follow,
         hidden=hidden,

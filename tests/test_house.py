@@ -1,6 +1,7 @@
 """The rooms of the house keep to themselves, and nothing comes in that was not asked."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -21,8 +22,12 @@ MAY_IMPORT = {
     "kernels": ("fastllie.kernels",),
     "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
     "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native", "fastllie.checks"),
+    # the one arrow that turns, inside functions: from_pretrained and push_to_hub are asked of a network
+    "fastllie/models/sharing.py": ("fastllie.checkpoint.pretrained",),
     "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.defaults"),
-    "fastllie/methods.py": ("fastllie.models",),
+    "fastllie/methods.py": ("fastllie.markup", "fastllie.models"),
+    "fastllie/markup.py": (),
+    "fastllie/comparing.py": ("fastllie.images",),
     "fastllie/defaults.py": (),
     "fastllie/checks.py": (),
     "fastllie/terminal.py": (),
@@ -68,7 +73,9 @@ MAY_IMPORT = {
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
+        "fastllie.opsets",
     ),
+    "fastllie/opsets.py": (),
     "fastllie/benchmarking": (
         "fastllie.checks",
         "fastllie.benchmarking",
@@ -80,6 +87,7 @@ MAY_IMPORT = {
         "fastllie.images.files",
         "fastllie.inference.loading",
         "fastllie.methods",
+        "fastllie.markup",
         "fastllie.models",
         "fastllie.ops",
         "fastllie.terminal",
@@ -95,6 +103,7 @@ MAY_IMPORT = {
     "fastllie/evaluation.py": (
         "fastllie.api",
         "fastllie.images",
+        "fastllie.markup",
         "fastllie.methods",
         "fastllie.metrics",
         "fastllie.terminal",
@@ -104,6 +113,7 @@ MAY_IMPORT = {
         "fastllie.video",
         "fastllie.api",
         "fastllie.images",
+        "fastllie.methods",
         "fastllie.ops",
     ),
     "fastllie/demo": (
@@ -113,6 +123,9 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.methods",
     ),
+    # steps of other libraries' pipelines
+    "fastllie/transforms": ("fastllie.transforms", "fastllie.api", "fastllie.inference.loading"),
+    "fastllie/spandrel.py": ("fastllie.checkpoint", "fastllie.methods"),
     "fastllie/cli": ("fastllie",),
     "training": (
         "fastllie.defaults",
@@ -163,6 +176,9 @@ def within(name, room):
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_room_imports_only_what_it_may(room):
     for path in python_files(room):
+        if path.relative_to(ROOT).as_posix() in MAY_IMPORT.keys() - {room}:
+            # a file with arrows of its own
+            continue
         for name in imports(path):
             top = name.split(".")[0]
             assert top not in ("kernels", "training"), f"{path}: import it as fastllie.{name}"
@@ -195,6 +211,11 @@ def test_training_is_imported_when_it_is_asked_for():
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert not within(module, "fastllie.training"), f"{path}: import it inside the function"
+
+
+def test_networks_know_of_files_when_they_are_asked_for_one():
+    for node in ast.parse((ROOT / "fastllie/models/sharing.py").read_text(encoding="utf-8")).body:
+        assert not isinstance(node, (ast.Import, ast.ImportFrom)) or node.module == "typing"
 
 
 def test_every_module_has_a_room():
@@ -271,6 +292,38 @@ def test_import_is_lean():
     assert not {"PIL", "safetensors", "triton", "skimage", "numpy"} & {name.split(".")[0] for name in brought}
     assert ours == ["fastllie"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_checkout_that_is_not_built_says_so_once(installed, tmp_path):
+    package = Path(fastllie.__file__).parent
+    checkout, elsewhere = tmp_path / "checkout" / "fastllie", tmp_path / "site"
+    checkout.mkdir(parents=True)
+    for path in package.iterdir():
+        if not path.name.startswith("_cpu") and path.name not in ("__pycache__", "kernels", "training"):
+            (checkout / path.name).symlink_to(path)
+    # a link would lead back to what is built
+    (checkout / "__init__.py").unlink()
+    (checkout / "__init__.py").write_bytes((package / "__init__.py").read_bytes())
+    (elsewhere / "fastllie").mkdir(parents=True)
+    if installed:
+        (elsewhere / "fastllie" / "__init__.py").write_text("")
+    code = "import fastllie, importlib; importlib.import_module('fastllie.defaults'); print(fastllie.__version__)"
+    # as where Python is started in the checkout
+    path = os.pathsep.join(["", str(elsewhere)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=checkout.parent,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout.strip() == fastllie.__version__
+    assert done.stderr.count("UserWarning") == 1
+    for said in (f"without its compiled module, {checkout.parent}", f"pip install -e {checkout.parent}"):
+        assert said in done.stderr
+    assert (f"It hides the one that is installed in {elsewhere / 'fastllie'}." in done.stderr) == installed
 
 
 def test_public_names():

@@ -193,6 +193,13 @@ void bind_dawn(py::module_& m) {
         dawn_thumbnail_cpu({x, sizes, at<float>(out)}, threads);
       },
       NoGil());
+  m.def(
+      "dawn_noise",
+      [](View x, Sizes sizes, uintptr_t means, bool bgr, uintptr_t magnitudes, uintptr_t out, int threads) {
+        dawn_noise_cpu({x, sizes, at<const float>(means), bgr, at<float>(magnitudes), at<float>(out)},
+                       threads);
+      },
+      NoGil());
 }
 
 void bind_gridcurve(py::module_& m) {
@@ -272,7 +279,8 @@ void bind_zero_reference(py::module_& m) {
 
 }  // namespace
 
-PYBIND11_MODULE(_cpu, m) {
+// Nothing is shared that has no lock of its own: a Python without the GIL may keep it off.
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "fastllie's CPU kernels. They trust their pointers: only fastllie.ops calls them.";
   bind_isa(m);
   bind_convolution(m);

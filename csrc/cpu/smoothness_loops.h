@@ -100,8 +100,8 @@ static void smoothness_pairs_backward(const SmoothnessTask& task, SmoothnessRows
     most = ends[g] > most ? ends[g] : most;
     q[g] = rows.plane(row + dy, 0) + dx;
     grad_q[g] = (dy == 0 ? rows.aside(0) : rows.plane(row + dy, Rows::GRAD_ILLUM)) + dx;
-    illum_factors[g] = V{} + T(task.illum_factors[ORDER[g]]);
-    guide_factors[g] = V{} + T(task.guide_factors[ORDER[g]]);
+    illum_factors[g] = broadcast<V>(T(task.illum_factors[ORDER[g]]));
+    guide_factors[g] = broadcast<V>(T(task.guide_factors[ORDER[g]]));
   }
   const auto step = [&](int64_t i, auto full) __attribute__((always_inline)) {
     V o[3], f[3], grad_o[3], grad_f[3];

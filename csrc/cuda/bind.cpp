@@ -3,7 +3,8 @@
 namespace py = pybind11;
 using namespace fastllie;
 
-PYBIND11_MODULE(_cuda, m) {
+// Nothing is shared that has no lock of its own: a Python without the GIL may keep it off.
+PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
   m.doc() = "fastllie's CUDA kernels. They trust their pointers: only fastllie.ops calls them.";
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,

@@ -17,6 +17,7 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
+from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.cli.common import Progress
 from fastllie.images import writing
@@ -46,7 +47,8 @@ def quick(monkeypatch):
 
 
 def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def pixels(path):

@@ -16,6 +16,7 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
+from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.folders import threads, work
 from fastllie.images import files
@@ -35,7 +36,8 @@ def photos(tmp_path, monkeypatch):
 
 
 def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def brighter(image):
