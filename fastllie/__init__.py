@@ -1,13 +1,38 @@
 """Brighten dark photographs and video, and train the networks that do it."""
 
+import sys
+import warnings
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 _here = Path(__file__).resolve().parent
+
+
+def _warn_unless_built() -> None:
+    """Say once that this checkout has no compiled module, and whether it hides an installation that has."""
+    if any((_here / f"_cpu{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+        return
+    root = _here.parent
+    others = [place for place in sys.path if Path(place).resolve() != root]
+    installed = PathFinder.find_spec("fastllie", others)
+    hidden = (
+        f" It hides the one that is installed in {Path(installed.origin).parent}."
+        if installed and installed.origin
+        else ""
+    )
+    warnings.warn(
+        f"fastllie is imported from a checkout without its compiled module, {root}: all works, several times slower."
+        f"{hidden} Run Python elsewhere, or build it here: pip install -e {root}",
+        stacklevel=3,
+    )
+
+
 # setup.py installs kernels/ and training/ inside this package; in a checkout they stand beside it
 if not (_here / "kernels").is_dir():
     __path__.append(str(_here.parent))
+    _warn_unless_built()
 
 if TYPE_CHECKING:
     from fastllie.api import Enhancer as Enhancer

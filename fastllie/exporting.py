@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import checkpoint, methods, opsets
+from fastllie.checks import check_flag, check_int, check_within
 from fastllie.images.files import replacing
 
 SUFFIXES = (".onnx", ".pt2")
@@ -95,8 +96,7 @@ def export(
         raise ValueError(f"path must end in {' or '.join(SUFFIXES)}, got {os.fspath(path)!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {tuple(DTYPES)}, got {dtype!r}")
-    if not isinstance(uint8, bool):
-        raise TypeError(f"uint8 must be True or False, got {uint8!r}")
+    check_flag("uint8", uint8)
     _check_opset(opset, suffix)
     if suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
@@ -135,12 +135,10 @@ def export(
 def _check_opset(opset: int | None, suffix: str) -> None:
     if opset is None:
         return
-    if isinstance(opset, bool) or not isinstance(opset, int):
-        raise TypeError(f"opset must be an integer or None, got {opset!r}")
+    check_int("opset", opset, "an integer or None")
     if suffix != ".onnx":
         raise ValueError(f"opset is for .onnx alone, the path ends in {suffix}")
-    if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ValueError(f"opset must lie in {OPSETS[0]}..{OPSETS[1]}, got {opset}")
+    check_within("opset", opset, *OPSETS)
 
 
 def _need(*modules: str) -> None:

@@ -47,6 +47,7 @@ class MethodInfo:
             where that is the whole image. Of `dawn` beside what it sees of the whole, see its class.
         weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
+        denoises: Whether it takes noise out.
     """
 
     name: str
@@ -58,6 +59,7 @@ class MethodInfo:
     weights: tuple[Variant, ...]
     options: tuple[Option, ...]
     training: str
+    denoises: bool = False
 
     def __str__(self) -> str:
         rows = [f"  {label:<12}{text}" for label, text in self._rows()]
@@ -194,6 +196,7 @@ METHODS: Mapping[str, MethodInfo] = {
                 ),
             ),
             training="well-exposed photographs alone; no pairs, no labels",
+            denoises=True,
         ),
     )
 }

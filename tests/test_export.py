@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import random_network, refused, same_levels, ship_random_weights, write_weights
+from helpers import random_network, refused, same_levels, write_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -15,12 +15,7 @@ from fastllie import checkpoint, exporting
 from fastllie.cli import main
 from fastllie.models import SCI
 
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 
 @pytest.fixture

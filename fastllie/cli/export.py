@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 import fastllie
-from fastllie.cli.common import FAILED, OK, UsageError, add_options, add_weights, complain, options
+from fastllie.cli.common import FAILED, OK, UsageError, add_options, add_weights, check_method, complain, options
 
 
 def register(verbs: Any) -> None:
@@ -26,6 +26,7 @@ def register(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_method(arguments.method, options(arguments))
     try:
         result = fastllie.export(
             arguments.method,
@@ -43,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     except RuntimeError as error:
         complain("export", error)
         return FAILED
-    print(result)
+    if not arguments.quiet:
+        print(result)
     return OK

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images.extras import require
 from fastllie.images.formats import DEVELOPED, READ, SUFFIXES, format_of, suffix_of
 
@@ -182,6 +183,8 @@ class _Walk:
                 continue
             for entry in entries:
                 path = place / entry.name
+                if entry.name == RECORD:
+                    continue
                 if entry.name.startswith(".") and not self._hidden:
                     self.plan.pass_over(HIDDEN, path)
                 elif entry.is_dir(follow_symlinks=False):
