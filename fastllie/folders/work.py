@@ -17,6 +17,7 @@ from fastllie.images.files import is_complete, remove_remains
 from fastllie.images.formats import FORMATS, READ, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
+from fastllie.images.walk import counted
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class FolderResult:
 
     def __str__(self) -> str:
         counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
-        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(self.passed_over.items()))
-        return f"{counts}, {self.seconds:.1f} s" + (f"; left alone: {kinds}" if kinds else "")
+        left_alone = f"; left alone: {counted(self.passed_over)}" if self.passed_over else ""
+        return f"{counts}, {self.seconds:.1f} s{left_alone}"
 
 
 Progress = Callable[[int, int, Failure | None], None]

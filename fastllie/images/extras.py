@@ -2,10 +2,11 @@
 
 import importlib
 import io
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import features
@@ -20,6 +21,8 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 _JXL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 _CR3 = b"ftypcrx "
+_DNG_VERSION, _PHOTOMETRIC, _MOSAIC = 50706, 262, 32803
+_MOST_SUB_IMAGES = 16  # that are looked at
 _JXL_MODES = {
     "L": (1, "u1"),
     "LA": (2, "u1"),
@@ -32,17 +35,43 @@ _SRGB = "sRGB".encode("utf-16-be")  # the name of the profile that libjxl makes 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of a JPEG XL, width to height
 
 
-def reader_of(start: bytes, source: Source) -> "Callable[[bytes, str, int | None], Photograph] | None":
-    """What reads a file that begins like this, where Pillow does not."""
+def reader_of(file: BinaryIO, source: Source) -> "Callable[[bytes, str, int | None], Photograph] | None":
+    """What reads a file of this content, where Pillow does not; the file is left at its beginning."""
+    start = file.read(32)
+    file.seek(0)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF and b"avif" not in start[8:32]:
         return _heif
     if start.startswith((_JXL_BOX, b"\xff\x0a")):
         return _jxl
-    named = isinstance(source, str) or hasattr(source, "__fspath__")
-    camera = named and formats.suffix_of(source) in formats.FORMATS["RAW"].suffixes  # type: ignore[arg-type]
-    if camera or start.startswith(_RAW_STARTS) or start[4:12] == _CR3:
+    # an open file has a name too
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    camera = (
+        isinstance(name, (str, os.PathLike)) and formats.suffix_of(name) in formats.FORMATS["RAW"].suffixes
+    )
+    if camera or start.startswith(_RAW_STARTS) or start[4:12] == _CR3 or _is_camera_tiff(file, start):
         return _raw
     return None
+
+
+def _is_camera_tiff(file: BinaryIO, start: bytes) -> bool:
+    """Whether a TIFF holds a sensor's mosaic: DNG, NEF, CR2 and others, whatever its name says."""
+    if not start.startswith((b"II*\0", b"MM\0*")):
+        return False
+    if start[8:10] == b"CR":
+        return True
+    try:
+        order, _, offset = tiff.header(start)
+        page, _ = tiff.read_directory(file, order, False, offset)
+        if _DNG_VERSION in page.entries:
+            return True
+        for place in page.all(tiff.SUB_IMAGES)[:_MOST_SUB_IMAGES]:
+            if tiff.read_directory(file, order, False, place)[0].first(_PHOTOMETRIC) == _MOSAIC:
+                return True
+        return page.first(_PHOTOMETRIC) == _MOSAIC
+    except tiff.BrokenError:
+        return False
+    finally:
+        file.seek(0)
 
 
 def require(format: str) -> None:

@@ -105,8 +105,9 @@ def opening(source: Source, max_pixels: int | None = None, name: str = "") -> It
     Args:
         max_pixels: Of one picture; None is `defaults.MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was
             set to.
+        name: What it is called where the source does not say.
     """
-    name = name_of(source)
+    name = name or name_of(source)
     with (
         stream(source) as file,
         telling(name, file),

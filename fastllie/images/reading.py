@@ -53,10 +53,10 @@ def read(
     """
     name = name_of(source)
     with stream(source) as file:
-        start = file.read(32)
+        start = file.read(4)
         file.seek(0)
-        content = b"" if isinstance(source, (str, os.PathLike)) else file.read()
-        reader = extras.reader_of(start, source)
+        reader = extras.reader_of(file, source)
+        content = b"" if isinstance(source, (str, os.PathLike)) else whole(file)
         if reader is not None:
             with telling(name, file):
                 return with_white(reader(content or whole(file), name, max_pixels), white_level, name)
@@ -79,8 +79,8 @@ def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, in
         As `read`; more pixels in a file that is not decoded are no error.
     """
     with stream(path) as file:
-        start = file.read(32)
-    if extras.reader_of(start, path) is not None:
+        reader = extras.reader_of(file, path)
+    if reader is not None:
         photo = read(path, max_pixels=max_pixels)
         return photo.size, photo.stored.format
     with opening(path, 2**62) as image:
