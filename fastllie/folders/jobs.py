@@ -93,10 +93,30 @@ def plan(
     if to_file:
         if out.suffix.lower() in SUFFIXES:
             require(format_of(out))
+            if suffix and SUFFIXES[suffix] != format_of(out):
+                raise ValueError(f"{str(out)!r} is no file of the format {format!r}: give one of the two")
         return Plan([(found[0][0], out)], passed_over=walk.passed_over)
     jobs = [(source, out / place) for source, place in _named(found, suffix, others)]
     _refuse_clashes(jobs)
     return Plan(jobs, [Failure(path, error) for path, error in walk.unreadable], walk.passed_over)
+
+
+def suffix_of_result(source: PathLike, format: str = "", others: Collection[str] = ()) -> str:
+    """The suffix of what is written for a file: its own, that of a format, or of what becomes of camera raw.
+
+    Args:
+        source: What is read; it need not be there.
+        format, others: As for `plan`.
+
+    Raises:
+        ValueError: a format that is not written.
+    """
+    return _result(suffix_of(source), _suffix(format), others)
+
+
+def _result(given: str, suffix: str, others: Collection[str]) -> str:
+    own = DEVELOPED if READ.get(given) == "RAW" else given
+    return own if given in others or not suffix else suffix
 
 
 def _suffix(format: str) -> str:
@@ -115,8 +135,7 @@ def _named(found: Sequence[Job], suffix: str, others: Collection[str]) -> list[J
     named = []
     for source, place in dict.fromkeys(found):
         given = suffix_of(place)
-        own = DEVELOPED if READ.get(given) == "RAW" else given
-        wanted = own if given in others or not suffix else suffix
+        wanted = _result(given, suffix, others)
         named.append((source, place, place if wanted == given else place.with_suffix(wanted)))
     taken = Counter(target for _, _, target in named)
     return [

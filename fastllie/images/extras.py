@@ -35,6 +35,12 @@ _SRGB = "sRGB".encode("utf-16-be")  # the name of the profile that libjxl makes 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of a JPEG XL, width to height
 
 
+def kind_of(content: bytes) -> str:
+    """The format of a file that Pillow does not read, by its content; "" for others."""
+    reader = reader_of(io.BytesIO(content), content)
+    return "" if reader is None else {_heif: "HEIF", _jxl: "JXL"}.get(reader, "RAW")
+
+
 def reader_of(file: BinaryIO, source: Source) -> "Callable[[bytes, str, int | None], Photograph] | None":
     """What reads a file of this content, where Pillow does not; the file is left at its beginning."""
     start = file.read(32)

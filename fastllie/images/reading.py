@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
 from fastllie.images.files import (
@@ -21,6 +21,7 @@ from fastllie.images.files import (
     telling,
     whole,
 )
+from fastllie.images.formats import FORMATS
 from fastllie.images.photograph import TOP, Photograph, Stored, turned, upright
 
 # Pixels of all pictures of one file together: 1.6 GB as bytes
@@ -85,6 +86,23 @@ def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, in
         return photo.size, photo.stored.format
     with opening(path, 2**62) as image:
         return image.size, _KINDS.get(image.format, image.format)
+
+
+def suffix_of_content(content: bytes) -> str:
+    """The suffix that a file of this content usually has.
+
+    Raises:
+        ValueError: no image that can be read.
+    """
+    kind = extras.kind_of(content)
+    if not kind:
+        with opening(content, 2**62) as image:
+            kind = _KINDS.get(image.format, image.format)
+    if kind in FORMATS:
+        return FORMATS[kind].suffixes[0]
+    return next(
+        (suffix for suffix, name in Image.registered_extensions().items() if name == kind), f".{kind.lower()}"
+    )
 
 
 def with_white(photo: Photograph, white_level: int | str | None, name: str) -> Photograph:
