@@ -167,10 +167,9 @@ def _from_stdin(folder: Path) -> str:
     from fastllie.folders import suffix_of_content
 
     content = sys.stdin.buffer.read()
-    try:
-        suffix = suffix_of_content(content)
-    except ValueError as error:
-        raise UsageError(f"stdin: {len(content)} bytes that are no image that can be read") from error
+    suffix = suffix_of_content(content)
+    if not suffix:
+        raise UsageError(f"stdin: {len(content)} bytes that are no image that can be read")
     path = folder / f"stdin{suffix}"
     path.write_bytes(content)
     return str(path)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastllie.images.extras import require
-from fastllie.images.formats import DEVELOPED, READ, SUFFIXES, format_of, suffix_of
+from fastllie.images.formats import DEVELOPED, FORMATS, READ, SUFFIXES, format_of, suffix_of
+from fastllie.images.reading import kind_of
 from fastllie.images.walk import Walk, counted
 
 PathLike = str | os.PathLike[str]
@@ -111,12 +112,18 @@ def suffix_of_result(source: PathLike, format: str = "", others: Collection[str]
     Raises:
         ValueError: a format that is not written.
     """
-    return _result(suffix_of(source), _suffix(format), others)
+    return _result(source, _suffix(format), others)
 
 
-def _result(given: str, suffix: str, others: Collection[str]) -> str:
-    own = DEVELOPED if READ.get(given) == "RAW" else given
-    return own if given in others or not suffix else suffix
+def _result(source: PathLike, suffix: str, others: Collection[str]) -> str:
+    given = suffix_of(source)
+    if given in others or (not suffix and given in SUFFIXES):
+        return given
+    if suffix or given in READ:
+        return suffix or DEVELOPED
+    # a name that says nothing: what is written as it came keeps it, and what is read only becomes a TIFF
+    kind = kind_of(source) if os.path.isfile(source) else ""
+    return DEVELOPED if kind and not (kind in FORMATS and FORMATS[kind].written) else given
 
 
 def _suffix(format: str) -> str:
@@ -135,7 +142,7 @@ def _named(found: Sequence[Job], suffix: str, others: Collection[str]) -> list[J
     named = []
     for source, place in dict.fromkeys(found):
         given = suffix_of(place)
-        wanted = _result(given, suffix, others)
+        wanted = _result(source, suffix, others)
         named.append((source, place, place if wanted == given else place.with_suffix(wanted)))
     taken = Counter(target for _, _, target in named)
     return [

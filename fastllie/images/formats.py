@@ -73,11 +73,11 @@ FORMATS = {
         (1, 2, 3, 4),
         (1, 3, 4),
         (),
-        "never",
+        "as given",
         "",
         "heif",
     ),
-    "JXL": Format("JPEG XL", (".jxl",), ("EXIF", "XMP"), (1, 2, 3, 4), (1,), (), "never", "", "jxl"),
+    "JXL": Format("JPEG XL", (".jxl",), ("EXIF", "XMP"), (1, 2, 3, 4), (1,), (), "as given", "", "jxl"),
     "RAW": Format("camera raw, DNG", tuple(_CAMERAS.split()), extra="raw", written=False),
 }
 #: suffix -> format, of what is written, and of what is taken from a folder

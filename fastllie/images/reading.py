@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import boxes, depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
 from fastllie.images.files import (
     RefusedError,
     Source,
@@ -66,7 +66,13 @@ def read(
             with telling(name, file):
                 photo = _deep_tiff(file, name, max_pixels, only_first)
     if photo is None:
-        photo = _by_pillow(content or source, name, max_pixels, only_first)
+        try:
+            photo = _by_pillow(content or source, name, max_pixels, only_first)
+        except ValueError as error:
+            if start.startswith(_TIFFS) and isinstance(error.__cause__, UnidentifiedImageError):
+                with stream(content or source) as file:
+                    raise ValueError(f"{name} is {tiffs.unread(file)}") from error
+            raise
     return with_white(photo, white_level, name)
 
 
@@ -88,21 +94,30 @@ def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, in
         return image.size, _KINDS.get(image.format, image.format)
 
 
-def suffix_of_content(content: bytes) -> str:
-    """The suffix that a file of this content usually has.
+def kind_of(source: Source) -> str:
+    """The format of an image file by its content: a name of `formats.FORMATS`, or Pillow's; "" for no image.
 
     Raises:
-        ValueError: no image that can be read.
+        OSError: a file that cannot be opened.
     """
-    kind = extras.kind_of(content)
-    if not kind:
-        with opening(content, 2**62) as image:
-            kind = _KINDS.get(image.format, image.format)
+    with stream(source) as file:
+        kind = extras.kind_of(file, source)
+    try:
+        if not kind:
+            with opening(source, 2**62) as image:
+                kind = _KINDS.get(image.format, image.format)
+    except ValueError:
+        return ""
+    return kind
+
+
+def suffix_of_content(content: bytes) -> str:
+    """The suffix that a file of this content usually has; "" for what is no image."""
+    kind = kind_of(content)
     if kind in FORMATS:
         return FORMATS[kind].suffixes[0]
-    return next(
-        (suffix for suffix, name in Image.registered_extensions().items() if name == kind), f".{kind.lower()}"
-    )
+    known = (suffix for suffix, name in Image.registered_extensions().items() if name == kind)
+    return next(known, f".{kind.lower()}") if kind else ""
 
 
 def with_white(photo: Photograph, white_level: int | str | None, name: str) -> Photograph:
@@ -168,7 +183,10 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
         refuse_more_than(most, (width, height), name)
         together += width * height
         _refuse_together(together, len(pages), name)
-        values, native, mode, beyond = tiffs.of_values(strips.read(file, page), page)
+        try:
+            values, native, mode, beyond = tiffs.of_values(strips.read(file, page), page)
+        except strips.UnfitError as error:
+            raise RefusedError(f"{name}: {error}") from error
         stored, info = _tiff_stored(page, order, big, [*left_out, *beyond] if not made else beyond)
         orientation = int(page.first(exif.ORIENTATION, 1))
         if native is None:
@@ -302,9 +320,25 @@ def _stored(file: Any, kind: str) -> tuple[Stored, dict[str, Any]]:
         return _tiff_stored(pages[0], order, big, [])
     if kind == "WEBP":
         return _webp_stored(file)
+    if kind == "AVIF":
+        return _avif_stored(file)
+    if kind == "JPEG2000":
+        return Stored(kind, left_out=_beyond_eight(boxes.bits_of_jpeg2000(whole(file.fp)), file.mode)), {}
     if kind == "TGA":
         return Stored(kind, {"compression": file.info.get("compression")}), {}
     return Stored(kind), {}
+
+
+def _beyond_eight(bits: int, mode: str) -> tuple[str, ...]:
+    """What is lost where Pillow makes 8 bits of more, which it does in all modes but deep grey."""
+    return (f"all but 8 of {bits} bits",) if bits > 8 and not mode.startswith("I") else ()
+
+
+def _avif_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
+    facts = boxes.read(whole(file.fp))
+    left_out = (*facts.beside, *_beyond_eight(facts.bits, file.mode))
+    info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
+    return Stored("AVIF", {"subsampling": facts.subsampling}, left_out=left_out), info
 
 
 def _jpeg_stored(file: Any) -> tuple[Stored, dict[str, Any]]:

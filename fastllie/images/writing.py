@@ -154,17 +154,21 @@ def _encoded(
 ) -> tuple[Iterable[bytes], list[str]]:
     """The pieces of the file, and what is too large for it."""
     described = photo.described()
-    exif_data = described.get("exif", b"")
     if kind == "JPEG":
         return _jpeg(photo, quality, described)
     if kind == "PNG":
         return _png(photo, png_level, described), []
     if kind in ("HEIF", "JXL"):
-        return [extras.encode(photo, kind, quality or NEW_QUALITY[kind], exif_data, described)], []
+        coding = photo.stored.coding if photo.stored.format == kind else {}
+        lossless = quality == 100 or (quality is None and coding.get("lossless", False))
+        chosen = quality or NEW_QUALITY[kind]
+        return [extras.encode(photo, kind, chosen, lossless, coding, described)], []
     settings: dict[str, Any] = {}
     if kind in ("WEBP", "AVIF"):
         settings = {key: described[key] for key in ("exif", "icc_profile", "xmp") if described.get(key)}
         settings["quality"] = quality or NEW_QUALITY[kind]
+    if kind == "AVIF" and photo.stored.format == "AVIF" and photo.stored.coding.get("subsampling"):
+        settings["subsampling"] = photo.stored.coding["subsampling"]
     if kind == "WEBP" and photo.stored.format == "WEBP" and quality is None:
         settings |= {
             key: photo.stored.coding[key] for key in ("lossless", "exact") if key in photo.stored.coding
