@@ -239,9 +239,9 @@ def _method_of(weights: str | None) -> str:
         for name in fastllie.list_methods()
         if any(variant.name == weights for variant in fastllie.info(name).weights)
     ]
-    if not having and os.path.isfile(weights):
-        from fastllie.checkpoint import methods_of
+    from fastllie.checkpoint import methods_of, parted
 
+    if not having and parted(weights)[0].is_file():
         having = methods_of(Path(weights))
     return having[0] if len(having) == 1 else METHOD
 

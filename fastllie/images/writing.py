@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastllie.defaults import QUALITY
-from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs
+from fastllie.images import animations, exif, extras, jpeg, photoshop, png, tiffs
 from fastllie.images.files import replacing
 from fastllie.images.formats import FORMATS, KINDS, format_of
 
@@ -99,6 +99,9 @@ def _without_a_place(photo: "Photograph", kind: str) -> list[str]:
     if photo.stored.format != kind:
         missing = _kinds_in(photo) - set(FORMATS[kind].holds)
         left_out = [name for name in KINDS if name in missing]
+    if kind == "TIFF" and exif.pointing_notes(photo.info.get("exif", b"")):
+        # the tags of a TIFF are all anew, and the notes move
+        left_out.append("the places that the notes of the camera's maker point to")
     if photo.later and FORMATS[kind].many != FORMATS[photo.stored.format].many:
         pages = FORMATS[kind].many == "pages"
         left_out.append(
