@@ -162,7 +162,8 @@ class Reader:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # PyAV raises an IndexError behind the last packet, where streams have appeared meanwhile
                 break
             except av.FFmpegError as error:
                 self._damaged(error.strerror)
