@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastllie.images.photograph import Photograph
 
 PHOTOMETRIC, COMPRESSION, PREDICTOR, MAX_SAMPLE = 262, 259, 317, 281
-WHITE_IS_ZERO, RGB, CMYK, YCBCR = 0, 2, 5, 6
+WHITE_IS_ZERO, RGB, CMYK = 0, 2, 5
 _DEPTHS, _CHANNELS, _ROWS, _PLANES, _EXTRA, _FORMAT, _SUBFILE = 258, 277, 278, 284, 338, 339, 254
 _XMP, _IPTC, _ICC, _PHOTOSHOP, _ARTIST_LAYERS = 700, 33723, 34675, 34377, 37724
 _RESOLUTION, _UNIT, _DESCRIPTION = (282, 283), 296, 270
@@ -205,7 +205,7 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     height, width, channels = values.shape
     photometric = {1: 1, 2: 1}.get(channels, RGB)
     if photo.native is not None:
-        photometric = CMYK if photo.mode == "CMYK" else YCBCR
+        photometric = CMYK
     if channels == 1 and coding.get("photometric") == WHITE_IS_ZERO:
         photometric = WHITE_IS_ZERO
         values = photo.top - values if photo.top else 1 - values
@@ -226,8 +226,6 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     put(_CHANNELS, tiff.SHORT, channels)
     put(_ROWS, tiff.LONG, min(rows, height))
     put(_PLANES, tiff.SHORT, 1)
-    if photometric == YCBCR:
-        put(530, tiff.SHORT, 1, 1)
     if channels in (2, 4) and photo.native is None:
         put(_EXTRA, tiff.SHORT, 0 if photo.mode == "RGBX" else 2)
     if values.dtype.kind in "fi":
