@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,10 @@ def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, st
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     try:
-        return checkpoint if _shapes(checkpoint.state) == _wanted(method, checkpoint) else None
+        wanted = _wanted(method, checkpoint)
+        # counters of steps that are no part of a network
+        state = {key: value for key, value in checkpoint.state.items() if key in wanted or value.dim()}
+        return replace(checkpoint, state=state) if _shapes(state) == wanted else None
     except ValueError:
         # sizes that make no network of this method: said where nothing else fits
         return None

@@ -47,6 +47,7 @@ WRAPPED = {
         "hyper_parameters": {"lr": 0.1},
     },
     "twice the same": lambda state: {"params": state, "params_ema": {k: v.clone() for k, v in state.items()}},
+    "with counters": lambda state: {"step": torch.tensor(3), "initted": torch.tensor(True), **state},
     "a scaler of the average": lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.", state)},
 }
 
