@@ -24,7 +24,7 @@ _PILLOWS_MOST = 89_478_485  # as long as nobody has set PIL.Image.MAX_IMAGE_PIXE
 # Seconds after which nobody is writing to a temporary file any more
 ABANDONED = 3600
 _REMAINS = re.compile(r"\..+\.\d+\.part")
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def is_complete(path: str | os.PathLike[str]) -> bool:
             file.seek(max(0, size - 12))
             tail = file.read()
             if start.startswith(b"\x89PNG\r\n\x1a\n"):
-                return tail == _PNG_END
+                return tail == PNG_END
             if start.startswith(b"\xff\xd8\xff"):
                 return tail.endswith(b"\xff\xd9")
             if start.startswith(b"RIFF"):

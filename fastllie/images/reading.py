@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from fastllie.images import boxes, depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
 from fastllie.images.files import (
+    PNG_END,
     RefusedError,
     Source,
     allowed_pixels,
@@ -27,6 +28,7 @@ from fastllie.images.photograph import TOP, Photograph, Stored, turned, upright
 # Pixels of all pictures of one file together: 1.6 GB as bytes
 MOST_TOGETHER = 2**29
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names of what is another format with a different head
+_BEHIND = "what lies behind the picture"
 _WHITES = (1023, 4095, 16383, TOP)  # of 10, 12, 14 and 16 bits
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -367,7 +369,9 @@ def _png_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     for key, value in (("comment", came.comment), ("iptc", came.iptc)):
         if value:
             info[key] = value
-    return Stored("PNG", {}, came, tuple(came.left_out)), info
+    content = whole(file.fp)
+    behind = len(content) - content.rfind(PNG_END) > len(PNG_END) and PNG_END in content
+    return Stored("PNG", {}, came, (*came.left_out, *([_BEHIND] if behind else []))), info
 
 
 def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
@@ -381,4 +385,7 @@ def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     lossless = b"VP8L" in kinds and b"VP8 " not in kinds
     coding = {"lossless": True, "exact": True} if lossless else {}
     info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
-    return Stored("WEBP", coding, None, ("C2PA",) if b"C2PA" in kinds else ()), info
+    left_out = ("C2PA",) if b"C2PA" in kinds else ()
+    if len(content) > 8 + int.from_bytes(content[4:8], "little") + 1:
+        left_out += (_BEHIND,)
+    return Stored("WEBP", coding, None, left_out), info

@@ -147,6 +147,15 @@ def test_numbers_that_nobody_knows_the_white_of(tmp_path):
         read(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_what_lies_behind_a_picture_is_named(tmp_path, suffix):
+    Image.fromarray(RGB8).save(tmp_path / f"a.{suffix}")
+    assert through(tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}") == []
+    with open(tmp_path / f"a.{suffix}", "ab") as file:
+        file.write(b"a film, say" * 9)
+    assert through(tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}") == ["what lies behind the picture"]
+
+
 # --- notes of the camera's maker
 
 
