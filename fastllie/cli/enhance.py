@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from fastllie.cli.common import (
     add_json,
     add_options,
     add_weights,
+    check_method,
     complain,
     given,
     options,
@@ -52,7 +53,6 @@ def register(verbs: Any) -> None:
     add("--compare", action="store_true", help="write the input and the result side by side")
     add("--overwrite", action="store_true", help="write also what is there already")
     workers = "threads that decode and write (default: one for each core)"
-    add("-q", "--quiet", action="store_true", help="say what failed, and nothing else")
     add("--workers", type=int, metavar="N", help=workers)
     ray = "spread the files over a Ray cluster, or over Ray's workers here"
     add("--ray", action="store_true", help=ray)
@@ -106,14 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before PyTorch is loaded, which takes a second."""
-    try:
-        options_known = {option.name for option in fastllie.info(arguments.method or METHOD).options}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    unknown = options(arguments).keys() - options_known
-    if arguments.method and unknown:
-        has = f"its options are: {', '.join(sorted(options_known))}" if options_known else "it has no options"
-        raise UsageError(f"{arguments.method} has no option {min(unknown)!r}; {has}")
+    if arguments.method:
+        check_method(arguments.method, options(arguments))
     if "-" in arguments.inputs and arguments.inputs != ["-"]:
         raise UsageError("- is stdin, and goes alone")
     pattern = glob.has_magic(arguments.inputs[0]) and not os.path.exists(arguments.inputs[0])
@@ -191,7 +185,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
         fastllie.video.Steady(arguments.smooth)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    bar = Progress()
+    bar = Progress(quiet=arguments.quiet)
 
     def advance(finished: int, total: int, failure: "Failure | None") -> None:
         if failure is not None:
@@ -199,7 +193,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
             complain("enhance", failure)
         bar.advance(total)
 
-    video = partial(_enhance_video, arguments, settings)
+    video = _Video(arguments, settings)
     try:
         with bar:
             result = function(
@@ -268,23 +262,34 @@ def _function(arguments: argparse.Namespace) -> Callable[..., "FolderResult"]:
     return partial(fastllie.cluster.enhance_folder, address=address, workers=workers, gpus=gpus)
 
 
-def _enhance_video(
-    arguments: argparse.Namespace, settings: dict[str, Any], source: Path, target: Path
-) -> None:
-    """Brighten one video; what could not be kept as it was is named on stderr."""
-    if arguments.compare:
-        raise ValueError("--compare is for images")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with Progress() as bar:
-        result = fastllie.enhance_video(
-            source,
-            target,
-            arguments.method,
-            strength=arguments.strength,
-            smooth=arguments.smooth,
-            crf=arguments.crf,
-            progress=lambda done, total: bar.advance(total),
-            **settings,
-        )
-    for line in () if arguments.quiet else (*(f"dropped {line}" for line in result.dropped), *result.notes):
-        complain("enhance", f"{source}: {line}")
+@dataclass(frozen=True)
+class _Video:
+    """Brightens one video; what could not be kept as it was is named on stderr."""
+
+    arguments: argparse.Namespace
+    settings: dict[str, Any]
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What its results depend on besides what those of images do."""
+        return {"smooth": self.arguments.smooth, "crf": self.arguments.crf}
+
+    def __call__(self, source: Path, target: Path) -> None:
+        arguments = self.arguments
+        if arguments.compare:
+            raise ValueError("--compare is for images")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(quiet=arguments.quiet) as bar:
+            result = fastllie.enhance_video(
+                source,
+                target,
+                arguments.method,
+                strength=arguments.strength,
+                smooth=arguments.smooth,
+                crf=arguments.crf,
+                progress=lambda done, total: bar.advance(total),
+                **self.settings,
+            )
+        notes = (*(f"dropped {line}" for line in result.dropped), *result.notes)
+        for line in () if arguments.quiet else notes:
+            complain("enhance", f"{source}: {line}")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images.extras import require
 from fastllie.images.formats import DEVELOPED, FORMATS, READ, SUFFIXES, format_of, suffix_of
 from fastllie.images.reading import kind_of
@@ -71,7 +72,7 @@ def plan(
         raise ValueError("no inputs: wanted image files, folders or globs")
     out = Path(output)
     suffix = _suffix(format)
-    walk = Walk((*READ, *others), follow=follow, hidden=hidden, results=out)
+    walk = Walk((*READ, *others), follow=follow, hidden=hidden, results=out, ours=(RECORD,))
     found: list[Job] = []  # an input, and where below OUT its result goes
     for given in inputs:
         found += _found(given, walk)

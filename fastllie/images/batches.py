@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.images.files import is_source, name_of
-from fastllie.images.photograph import LUMA, TOP, Photograph, upright
+from fastllie.images.photograph import TOP, Photograph, upright
 from fastllie.images.reading import read, white_of, with_white
 
 CHANNELS = ("rgb", "bgr")
@@ -98,6 +99,8 @@ def _from_tensor(
         )
     if image.layout != torch.strided:
         raise TypeError(f"image is a tensor of layout {image.layout}; wanted a dense one")
+    if image.is_meta:
+        raise ValueError("image is a tensor on the device 'meta', which holds no values")
     given = image.detach()
     shape = tuple(given.shape)
     if given.dim() not in (3, 4) or shape[-3] != 3:

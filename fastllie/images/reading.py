@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from fastllie.images import boxes, depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import boxes, depths, exif, extras, jpeg, png, strips, tiff, tiffs, turbo, xmp
 from fastllie.images.files import (
     PNG_END,
     RefusedError,
@@ -175,6 +175,7 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
     kinds = [strips.kind_of(page) for page in pages]
     # of 8 bits Pillow reads nearly all, but not every BigTIFF, and channels beyond the fourth in silence
     plain = set(kinds) == {"u1"} and all(page.first(277, 1) <= 4 for page in pages)
+    plain = plain and not any(page.first(262, 1) == 0 and page.first(277, 1) > 1 for page in pages)
     if not all(kinds) or (plain and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
@@ -265,6 +266,10 @@ def _frames(file: Any, kind: str, name: str, only_first: bool) -> Iterator[Photo
         stored = replace(stored, left_out=(*stored.left_out, further(len(kept))))
         kept = kept[:1]
     _refuse_together(len(kept) * file.width * file.height, len(kept), name)
+    if kind == "JPEG" and (fast := turbo.photograph(file, stored, name)):
+        fast.info.update(info)
+        yield fast
+        return
     for place in kept:
         if place or len(kept) > 1:
             file.seek(place)

@@ -17,6 +17,7 @@ class Walk:
         follow: Look also into folders that are links, each once.
         hidden: Take also what begins with a dot.
         results: A folder that is not looked into where the walk begins above it.
+        ours: Names of files that are none of anybody's, and are not counted.
 
     Attributes:
         passed_over: What was not read, by kind: a suffix, "hidden", "link to a folder", ...
@@ -30,12 +31,13 @@ class Walk:
         follow: bool = True,
         hidden: bool = False,
         results: Path | None = None,
+        ours: Sequence[str] = (),
     ) -> None:
         self.suffixes = suffixes
         self.passed_over: dict[str, list[Path]] = {}
         self.unreadable: list[tuple[Path, OSError]] = []
         self._results = None if results is None else results.resolve()
-        self._follow, self._hidden = follow, hidden
+        self._follow, self._hidden, self._ours = follow, hidden, ours
 
     def below(self, folder: Path) -> Iterator[Path]:
         """Files in a folder and its folders, by suffix."""
@@ -57,6 +59,8 @@ class Walk:
                 continue
             for entry in entries:
                 path = place / entry.name
+                if entry.name in self._ours:
+                    continue
                 if entry.name.startswith(".") and not self._hidden:
                     self._pass_over(HIDDEN, path)
                 elif entry.is_dir(follow_symlinks=False):

@@ -6,29 +6,26 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, dng, ship_random_weights, write_weights
+from helpers import RGB, dng, write_weights
 from PIL import Image
 from serving import HOME
 
 import fastllie
 from fastllie import cli
 from fastllie.cli.common import Progress
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
 from fastllie.images.reading import read
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 @pytest.fixture
@@ -44,8 +41,15 @@ def photos(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """The kernels of the CPU alone are compared; tests/ops compare them all, Triton's interpreter too."""
+    monkeypatch.setattr(fastllie.ops, "self_test", partial(fastllie.ops.self_test, "cpu"))
+
+
 def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def pixels(path):
@@ -247,7 +251,7 @@ def test_the_method_is_that_of_the_variant(photos):
     assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, "sci", weights="mild"))
 
 
-def test_json(photos, capsys):
+def test_json(photos, capsys, quick):
     Path("broken.jpg").write_bytes(b"no image")
     assert cli.main(["enhance", "photos/a.png", "broken.jpg", "-o", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -466,7 +470,7 @@ def test_methods(capsys):
     assert "unknown method 'zero'" in capsys.readouterr().err
 
 
-def test_doctor(capsys):
+def test_doctor(capsys, quick):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     for part in ("torch", "numpy", "pillow", "triton", "CUDA", fastllie.__version__):
@@ -486,7 +490,7 @@ def test_doctor_fails_on_a_wrong_kernel(monkeypatch, capsys):
     assert out.endswith("problems: 1\n")
 
 
-def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys):
+def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys, quick):
     monkeypatch.setenv("FASTLLIE_BACKEND", "nonsense")
     assert cli.main(["doctor"]) == 1
     assert "on cpu: none: FASTLLIE_BACKEND must be" in capsys.readouterr().out
