@@ -15,9 +15,8 @@ from fastllie import markup
 from fastllie.api import Enhancer
 from fastllie.images.batches import to_batch
 from fastllie.images.files import replacing
-from fastllie.images.formats import READ
 from fastllie.images.pairs import Key, naming
-from fastllie.images.walk import Walk, counted
+from fastllie.images.walk import images_below
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.planes import FilePath
@@ -357,7 +356,7 @@ def _jobs(
     first = next(iter(given.values()))
     if not first.is_dir():
         return {first.stem: dict(given)}, []
-    found = {role: _images(folder, passed_over) for role, folder in given.items()}
+    found = {role: images_below(folder, passed_over) for role, folder in given.items()}
     key = naming([list(images) for images in found.values()], names)
     sides = {role: _keyed(images, key) for role, images in found.items()}
     jobs, unmatched = {}, []
@@ -393,14 +392,3 @@ def _keyed(images: Mapping[str, Path], key: Key) -> dict[str, Path]:
 
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _images(folder: Path, passed_over: list[str]) -> dict[str, Path]:
-    """The image files of a folder and its folders: path below it -> file, in order."""
-    walk = Walk()
-    paths = sorted(walk.below(folder))
-    passed_over += [f"{folder}: left alone: {counted(walk.passed_over)}"] if walk.passed_over else []
-    passed_over += [f"{place}: {error}" for place, error in walk.unreadable]
-    if not paths:
-        raise ValueError(f"the folder {os.fspath(folder)!r} holds no images ({', '.join(READ)})")
-    return {path.relative_to(folder).as_posix(): path for path in paths}

@@ -40,7 +40,9 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of a JP
 def kind_of(file: BinaryIO, source: Source) -> str:
     """The format of a file that Pillow does not read; "" for others."""
     reader = reader_of(file, source)
-    return "" if reader is None else {_heif: "HEIF", _jxl: "JXL"}.get(reader, "RAW")
+    if reader is None:
+        return ""
+    return "HEIF" if reader is _heif else "JXL" if reader is _jxl else "RAW"
 
 
 def reader_of(file: BinaryIO, source: Source) -> "Callable[[bytes, str, int | None], Photograph] | None":

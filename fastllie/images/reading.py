@@ -390,7 +390,7 @@ def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     lossless = b"VP8L" in kinds and b"VP8 " not in kinds
     coding = {"lossless": True, "exact": True} if lossless else {}
     info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
-    left_out = ("C2PA",) if b"C2PA" in kinds else ()
+    left_out = ["C2PA"] if b"C2PA" in kinds else []
     if len(content) > 8 + int.from_bytes(content[4:8], "little") + 1:
-        left_out += (_BEHIND,)
-    return Stored("WEBP", coding, None, left_out), info
+        left_out.append(_BEHIND)
+    return Stored("WEBP", coding, None, tuple(left_out)), info

@@ -89,3 +89,21 @@ class Walk:
 def counted(passed_over: Mapping[str, Iterable[Path]]) -> str:
     """How many of each kind were passed over, in words."""
     return ", ".join(f"{len(list(paths))} {kind}" for kind, paths in sorted(passed_over.items()))
+
+
+def images_below(folder: Path, passed_over: list[str]) -> dict[str, Path]:
+    """The image files of a folder and its folders: path below it -> file, in order.
+
+    Args:
+        passed_over: Gets a line on what was not read.
+
+    Raises:
+        ValueError: none.
+    """
+    walk = Walk()
+    paths = sorted(walk.below(folder))
+    passed_over += [f"{folder}: left alone: {counted(walk.passed_over)}"] if walk.passed_over else []
+    passed_over += [f"{place}: {error}" for place, error in walk.unreadable]
+    if not paths:
+        raise ValueError(f"the folder {os.fspath(folder)!r} holds no images ({', '.join(READ)})")
+    return {path.relative_to(folder).as_posix(): path for path in paths}

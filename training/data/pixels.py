@@ -63,7 +63,7 @@ def read(content: bytes, path: Path, max_pixels: int | None = None) -> tuple[Ima
     if not content:
         raise ValueError("is empty")
     file = io.BytesIO(content)
-    file.name = os.fspath(path)  # type: ignore[attr-defined]
+    file.name = os.fspath(path)
     try:
         if content.startswith(_JPEG) and (image := _plain_jpeg(file, max_pixels)) is not None:
             return image, ""
