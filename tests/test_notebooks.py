@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -126,6 +127,8 @@ def test_the_tutorial_runs():
         pytest.skip("examples/ is not here")
     notebook = nbformat.read(TUTORIAL, as_version=4)
     nbformat.validate(notebook)
+    found = os.pathsep.join([str(Path(fastllie.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": found}
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in codes)
     nbclient.NotebookClient(
@@ -133,7 +136,7 @@ def test_the_tutorial_runs():
         timeout=120,
         kernel_name="python3",
         resources={"metadata": {"path": str(TUTORIAL.parent)}},
-    ).execute()
+    ).execute(env=environment)
     shown = [output for cell in codes for output in cell.outputs if "data" in output]
     pages = [output.data["text/html"] for output in shown if "text/html" in output.data]
     assert any('type="range"' in page for page in pages)

@@ -157,7 +157,8 @@ def test_a_server_under_load(served):
     refused = httpx.post(f"{served}/brighten", files={"request": ("a.txt", b"no picture")}, timeout=60)
     assert refused.status_code == 400
     assert "not an image" in refused.text
-    assert httpx.post(f"{served}/brighten", content=bytes(20_000_001), timeout=60).status_code == 413
+    large = {"request": ("large.png", bytes(20_000_001), "image/png")}
+    assert httpx.post(f"{served}/brighten", files=large, timeout=60).status_code == 413
     # one refused request leaves the next one alone
     assert ask(0).status_code == 200
 

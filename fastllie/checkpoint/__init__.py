@@ -1,6 +1,6 @@
 """Weights: found, recognised by content, converted; written in our layout or in the published one."""
 
-from fastllie.checkpoint.file import SUFFIXES, Checkpoint, write
+from fastllie.checkpoint.file import SUFFIXES, Checkpoint, parted, write
 from fastllie.checkpoint.loading import build, export_official, find, from_state, methods_of, read
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "find",
     "from_state",
     "methods_of",
+    "parted",
     "read",
     "write",
 ]

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from fastllie.checkpoint import enlightengan, hub, nerco, sci, zerodce
-from fastllie.checkpoint.candidates import candidates, is_averaged, same, tensors_of
+from fastllie.checkpoint.candidates import average_of, candidates, same, tensors_of
 from fastllie.checkpoint.file import (
     SUFFIXES,
     Checkpoint,
     listed,
+    parted,
     read_safetensors,
     read_torch,
     write_published,
@@ -39,6 +41,8 @@ _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Check
 def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
     """The file that `weights` means: None (the default variant), a variant's name, a path, or hf://owner/name.
 
+    Behind a path and a colon may stand which of several weights in the file is meant: model.pth:params.
+
     Raises:
         TypeError: neither a string nor a path.
         ValueError: an unknown variant, or a file of a suffix that holds no weights.
@@ -59,7 +63,8 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
         return path
     if isinstance(weights, str) and weights.startswith(hub.SCHEME):
         return hub.fetch(weights)
-    path = Path(weights)
+    whole = Path(weights)
+    path, _ = parted(whole)
     if path.is_dir() and method == "nerco":
         return nerco.file_in(path)
     if path.is_dir():
@@ -73,17 +78,25 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
         raise ValueError(f"weights {os.fspath(path)!r}: wanted a file that ends in {', '.join(SUFFIXES)}")
     if not path.exists():
         raise FileNotFoundError(f"no such weight file: {os.fspath(path)!r}")
-    return path
+    return whole
 
 
 def read(path: Path, method: str) -> Checkpoint:
     """Read weights for `method`: our layout, or the one of the published repository.
 
+    Args:
+        path: As `find` gives it, perhaps with a place in the file.
+
     Raises:
-        ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
+        ValueError: a file that cannot be read, or whose keys or shapes are not those of the method; several
+            weights that differ, and no word which of them is meant.
     """
+    path, place = parted(path)
     tensors, metadata = _tensors(path, method)
-    checkpoint = _fitting(path, method, candidates(tensors, LEAST), metadata)
+    content = candidates(tensors, LEAST)
+    if place and place not in content:
+        raise ValueError(f"{path} holds no weights called {place!r}; it holds: {listed(list(content)[1:])}")
+    checkpoint = _fitting(path, method, {place: content[place]} if place else content, metadata)
     for key, tensor in checkpoint.state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
@@ -97,10 +110,13 @@ def methods_of(path: Path) -> list[str]:
     Raises:
         ValueError: a file that cannot be read.
     """
+    path, place = parted(path)
     found = []
     for method in METHODS:
         tensors, metadata = _tensors(path, method)
-        if any(_read_as(method, part, metadata) for part in candidates(tensors, LEAST).values()):
+        content = candidates(tensors, LEAST)
+        parts = [content[place]] if place in content else []
+        if any(_read_as(method, part, metadata) for part in (parts if place else content.values())):
             found.append(method)
     return found
 
@@ -125,7 +141,7 @@ def _fitting(
 ) -> Checkpoint:
     """What of the content, by its place in the file, is a state dict of the method.
 
-    Of several that differ the moving average is taken, if one is.
+    Of NAME and NAME_ema that differ the average is taken, and named.
 
     Raises:
         ValueError: none is, or which of several is meant cannot be known.
@@ -141,16 +157,20 @@ def _fitting(
         fitting[place] = checkpoint
     if not fitting:
         raise ValueError(_why(path, method, content, metadata))
-    averaged = [place for place in fitting if is_averaged(place)]
-    if len(fitting) > 1 and len(averaged) != 1:
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    average = average_of(fitting)
+    if not average:
         raise ValueError(
-            f"{path} holds several weights of {method!r} that differ: {', '.join(fitting)}; save the one"
-            f" that is meant by itself: torch.save(torch.load(...)[...], ...)"
+            f"{path} holds several weights of {method!r} that differ: {', '.join(fitting)}; say which is"
+            f" meant behind its name, as in {os.fspath(path) + ':' + next(iter(fitting))!r}"
         )
-    if len(fitting) > 1:
-        others = ", ".join(place for place in fitting if place != averaged[0])
-        warnings.warn(f"{path}: the weights are the average {averaged[0]!r}, not {others}", stacklevel=2)
-    return fitting[averaged[0]] if averaged else next(iter(fitting.values()))
+    other = next(place for place in fitting if place != average)
+    warnings.warn(
+        f"{path}: the weights are the average {average!r}; the others are {os.fspath(path) + ':' + other!r}",
+        stacklevel=2,
+    )
+    return fitting[average]
 
 
 def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint | None:
@@ -159,7 +179,10 @@ def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, st
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     try:
-        return checkpoint if _shapes(checkpoint.state) == _wanted(method, checkpoint) else None
+        wanted = _wanted(method, checkpoint)
+        # counters of steps that are no part of a network
+        state = {key: value for key, value in checkpoint.state.items() if key in wanted or value.dim()}
+        return replace(checkpoint, state=state) if _shapes(state) == wanted else None
     except ValueError:
         # sizes that make no network of this method: said where nothing else fits
         return None

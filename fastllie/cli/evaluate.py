@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    for line in (*result.unmatched, *result.failures):
+    for line in (*result.unmatched, *result.failures, *result.passed_over):
         complain("evaluate", line)
     print(result.table())
     try:

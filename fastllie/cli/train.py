@@ -7,6 +7,7 @@ from typing import Any
 
 import fastllie
 from fastllie.cli.common import FAILED, OK, UsageError, check_method, complain, say
+from fastllie.defaults import MOST_PIXELS
 from fastllie.terminal import on_terminal
 
 _NO_SETTINGS = ("verb", "run", "config", "quiet", "verbose")
@@ -57,6 +58,7 @@ def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
     add("--log-every", type=int, help="steps between entries of the logs (default: 10)")
     add("--validate-every", type=int, help="steps between validations (default: as --every)")
     add("--cache", metavar="FOLDER", help="for decoded photographs, shared by all runs")
+    add("--max-pixels", type=int, metavar="N", help=f"of one photograph (default: {MOST_PIXELS})")
     add("--tensorboard", action="store_true", help="also write for TensorBoard")
 
 

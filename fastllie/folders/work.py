@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from fastllie.images.files import is_complete, remove_remains
 from fastllie.images.formats import FORMATS, READ, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
+from fastllie.images.walk import counted
 
 logger = logging.getLogger("fastllie")
 
@@ -60,8 +61,8 @@ class FolderResult:
     def __str__(self) -> str:
         again = f" ({len(self.remade)} had other settings)" if self.remade else ""
         counts = f"{len(self.done)} done{again}, {len(self.skipped)} skipped, {len(self.failed)} failed"
-        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(self.passed_over.items()))
-        return f"{counts}, {self.seconds:.1f} s" + (f"; left alone: {kinds}" if kinds else "")
+        left_alone = f"; left alone: {counted(self.passed_over)}" if self.passed_over else ""
+        return f"{counts}, {self.seconds:.1f} s{left_alone}"
 
 
 Progress = Callable[[int, int, Failure | None], None]

@@ -232,9 +232,11 @@ def _read(source: Any, white_level: int | str | None, max_pixels: int | None) ->
     photo = read(source, white_level=white_level, max_pixels=max_pixels, only_first=True)
     name = name_of(source)
     if photo.deep:
+        floats = photo.values.dtype == np.float32
         warnings.warn(
-            f"{name} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept"
-            " by fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
+            f"{name} has {'floats' if floats else '16 bits a channel'}; the PIL image that comes back has 8"
+            " bits. All are kept by fastllie.enhance_folder, by `fastllie enhance`, and in"
+            f" {'float' if floats else 'uint16'} arrays",
             stacklevel=2,
         )
     if photo.stored.left_out:

@@ -41,8 +41,18 @@ def shared_network(
 
     Nobody changes it: it packs its weights once, and looks at them no more.
     """
-    state = path.stat()
-    key = (method, path.resolve(), state.st_mtime_ns, state.st_size, device, dtype, tuple(options.items()))
+    file, place = checkpoint.parted(path)
+    state = file.stat()
+    key = (
+        method,
+        file.resolve(),
+        place,
+        state.st_mtime_ns,
+        state.st_size,
+        device,
+        dtype,
+        tuple(options.items()),
+    )
     with _lock:
         if key in _models:
             _models.move_to_end(key)

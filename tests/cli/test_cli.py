@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, write_weights
+from helpers import RGB, dng, write_weights
 from PIL import Image
 from serving import HOME
 
 import fastllie
-from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.cli.common import Progress
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
+from fastllie.images.reading import read
 
 pytestmark = pytest.mark.usefixtures("random_weights")
 
@@ -176,6 +177,28 @@ class Pipe:
 
     def __init__(self, content=b""):
         self.buffer = io.BytesIO(content)
+
+
+def test_what_is_read_only_becomes_something_else(photos, capsys, monkeypatch):
+    pytest.importorskip("rawpy")
+    dng(Path("x.dng"), np.full((64, 96), 1000, np.uint16), 4000)
+    Path("renamed.tif").write_bytes(Path("x.dng").read_bytes())
+    assert cli.main(["enhance", "x.dng"]) == 0
+    assert capsys.readouterr().err == "fastllie enhance: wrote x-bright.tif (.dng is read only)\n"
+    assert read("x-bright.tif").values.dtype == np.uint16
+    assert cli.main(["enhance", "renamed.tif"]) == 0
+    assert read("renamed-bright.tif").size == read("x-bright.tif").size
+    assert cli.main(["enhance", "-q", "x.dng", "--format", "png"]) == 0
+    assert np.array_equal(read("x-bright.png").values, read("x-bright.tif").values)
+    out = Pipe()
+    monkeypatch.setattr(sys, "stdin", Pipe(Path("x.dng").read_bytes()))
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["enhance", "-q", "-"]) == 0
+    assert out.buffer.getvalue() == Path("x-bright.tif").read_bytes()
+    assert cli.main(["enhance", "x.dng", "-o", "x.png", "--format", "jpg"]) == 2
+    assert "'x.png' is no file of the format 'jpg'" in capsys.readouterr().err
+    assert cli.main(["enhance", "*.dng"]) == 2
+    assert "several inputs want a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
