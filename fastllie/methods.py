@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, get_args
+
+# for type checkers, which find a misspelt name before it runs; METHODS has the same
+Method = Literal["dawn", "enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,9 @@ METHODS: Mapping[str, MethodInfo] = {
 }
 
 
-def list_methods() -> list[str]:
+def list_methods() -> list[Method]:
     """The names of all methods, sorted."""
-    return sorted(METHODS)
+    return list(get_args(Method))
 
 
 def info(method: str) -> MethodInfo:
