@@ -21,7 +21,7 @@ from fastllie.inference.loading import Device, Weights
 from fastllie.inference.overlapping import AHEAD as AHEAD
 from fastllie.inference.overlapping import overlapped
 from fastllie.inference.runner import Runner
-from fastllie.methods import Method
+from fastllie.methods import Method as Method
 
 # what comes back as it came, and what becomes a PIL image
 Kind = TypeVar("Kind", bound="Tensor | np.ndarray[Any, Any] | Photograph")
@@ -58,36 +58,18 @@ def load(
 
 @overload
 def enhance(
-    image: Kind,
-    method: Method = ...,
-    *,
-    weights: Weights = ...,
-    device: Device = ...,
-    dtype: torch.dtype | None = ...,
-    strength: float = ...,
-    tile: int | str | None = ...,
-    channels: str = ...,
-    white_level: int | str | None = ...,
-    max_pixels: int | None = ...,
-    **options: Any,
-) -> Kind: ...
+    image: Kind, method: Method = ..., *, weights: Weights = ..., device: Device = ...,
+    dtype: torch.dtype | None = ..., strength: float = ..., tile: int | str | None = ..., channels: str = ...,
+    white_level: int | str | None = ..., max_pixels: int | None = ..., **options: Any,
+) -> Kind: ...  # fmt: skip
 
 
 @overload
 def enhance(
-    image: Picture,
-    method: Method = ...,
-    *,
-    weights: Weights = ...,
-    device: Device = ...,
-    dtype: torch.dtype | None = ...,
-    strength: float = ...,
-    tile: int | str | None = ...,
-    channels: str = ...,
-    white_level: int | str | None = ...,
-    max_pixels: int | None = ...,
-    **options: Any,
-) -> Image.Image: ...
+    image: Picture, method: Method = ..., *, weights: Weights = ..., device: Device = ...,
+    dtype: torch.dtype | None = ..., strength: float = ..., tile: int | str | None = ..., channels: str = ...,
+    white_level: int | str | None = ..., max_pixels: int | None = ..., **options: Any,
+) -> Image.Image: ...  # fmt: skip
 
 
 def enhance(

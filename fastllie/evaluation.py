@@ -15,7 +15,7 @@ from fastllie.api import Enhancer
 from fastllie.images.batches import to_batch
 from fastllie.images.files import SUFFIXES, replacing
 from fastllie.images.pairs import Key, naming
-from fastllie.methods import list_methods
+from fastllie.methods import info, list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.planes import FilePath
 from fastllie.terminal import Count, Counting, aligned, on_terminal
@@ -307,7 +307,10 @@ def _makers(
             if label in makers:
                 raise ValueError(f"the method {name!r} was given twice")
             makers[label] = Enhancer(
-                stem if named else name, weights=variant if named else weights, device=device, **options
+                info(stem if named else name).name,
+                weights=variant if named else weights,
+                device=device,
+                **options,
             )
     if not makers:
         raise ValueError("no methods were given")

@@ -50,7 +50,7 @@ class MethodInfo:
         training: What training the method takes.
     """
 
-    name: str
+    name: Method
     title: str
     paper: str
     model: str

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastllie.api import AHEAD, Device, Enhancer, Weights
+from fastllie.api import AHEAD, Device, Enhancer, Method, Weights
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
 from fastllie.video.containers import USUAL, containers
@@ -60,7 +60,7 @@ class VideoResult:
 def enhance_video(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    method: str = "zerodce",
+    method: Method = "zerodce",
     *,
     weights: Weights = None,
     device: Device = None,

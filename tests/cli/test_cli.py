@@ -16,9 +16,9 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
-from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.cli.common import Progress
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
 
 # the copy of fastllie that these tests run on, for processes of their own

@@ -20,10 +20,10 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
-from fastllie.folders.record import NAME as RECORD
 from fastllie import cli, cluster
 from fastllie.cluster import EnhanceBatch, LazyEnhancer
 from fastllie.folders import work
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import files
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
-from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.folders import threads, work
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import files
 
 
