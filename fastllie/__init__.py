@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from fastllie.api import load as load
     from fastllie.benchmarking import Benchmark as Benchmark
     from fastllie.benchmarking import benchmark as benchmark
+    from fastllie.comparing import Comparison as Comparison
+    from fastllie.comparing import compare as compare
     from fastllie.evaluation import Evaluation as Evaluation
     from fastllie.evaluation import evaluate as evaluate
     from fastllie.exporting import Export as Export
@@ -73,6 +75,8 @@ _WHERE = {
     "load": "fastllie.api",
     "benchmark": "fastllie.benchmarking",
     "Benchmark": "fastllie.benchmarking",
+    "compare": "fastllie.comparing",
+    "Comparison": "fastllie.comparing",
     "evaluate": "fastllie.evaluation",
     "Evaluation": "fastllie.evaluation",
     "export": "fastllie.exporting",
@@ -87,7 +91,7 @@ _WHERE = {
     "finetune": "fastllie.training.run",
     "TrainResult": "fastllie.training.run",
 }
-_ROOMS = ("cluster", "metrics", "models", "ops", "training", "video")
+_ROOMS = ("cluster", "metrics", "models", "ops", "training", "transforms", "video")
 
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 

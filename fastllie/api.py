@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastllie import methods
+from fastllie.checks import check_flag, check_share
 from fastllie.images.batches import CHANNELS, Source, from_batch, to_batch
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import check_white
@@ -192,12 +193,11 @@ class Enhancer:
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
         for name, value in (("compile", compile), ("cuda_graph", cuda_graph)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
+            check_flag(name, value)
         self._method, self._options = method, methods.options_of(method, options)
         self._device, self._dtype = loading.device_of(device), loading.dtype_of(dtype)
-        self._strength = _share("strength", strength)
-        self._skip_bright = None if skip_bright is None else _share("skip_bright", skip_bright)
+        self._strength = check_share("strength", strength)
+        self._skip_bright = None if skip_bright is None else check_share("skip_bright", skip_bright)
         self._bgr = channels == "bgr"
         check_white(white_level)
         self._white_level, self._max_pixels = white_level, max_pixels
@@ -387,11 +387,3 @@ class Enhancer:
             self._run(x, out, bgr=self._bgr)
         else:
             out.copy_(self._run(x, bgr=self._bgr))
-
-
-def _share(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return float(value)

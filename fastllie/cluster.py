@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
+from fastllie.checks import check_within, is_number
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
@@ -28,7 +29,6 @@ from fastllie.folders.work import (
     Work,
     bare,
     carry_out,
-    checked,
     quiet_pillow,
 )
 from fastllie.images.files import remove_remains_of
@@ -212,7 +212,7 @@ def enhance_folder(
     """
     ray = _ray()
     if workers is not None:
-        checked("workers", workers, 1, 65536)
+        check_within("workers", workers, 1, 65536)
     _check_gpus(gpus)
     if address is not None and ray.is_initialized():
         raise ValueError(f"this process has a Ray already: leave address {address!r} out, or shut it down")
@@ -393,7 +393,7 @@ def _portable(error: Exception) -> Exception:
 def _check_gpus(gpus: float | None) -> None:
     if gpus is None:
         return
-    if isinstance(gpus, bool) or not isinstance(gpus, (int, float)):
+    if not is_number(gpus):
         raise TypeError(f"gpus must be a number, got {gpus!r}")
     if not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
         raise ValueError(f"gpus must be a share of one in [0, 1], or a whole number of them, got {gpus}")

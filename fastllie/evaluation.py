@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllie import markup
 from fastllie.api import Enhancer
 from fastllie.images.batches import to_batch
 from fastllie.images.files import SUFFIXES, replacing
@@ -83,14 +84,21 @@ class Evaluation:
 
     def table(self) -> str:
         """The means, a row for each method, and below them what each column means."""
+        meanings = aligned([(metric.name, metric.protocol) for metric in self.metrics])
+        return "\n".join([*aligned(self._cells(), numbers=True), "", *meanings])
+
+    def _repr_html_(self) -> str:
+        meanings = [f"{metric.name}: {metric.protocol}" for metric in self.metrics]
+        return markup.table(self._cells(), notes=[*meanings, *self.unmatched, *self.failures])
+
+    def _cells(self) -> list[list[str]]:
         lines = [["method", "images", *(metric.name for metric in self.metrics)]]
         counts = self.counts
         for method, means in self.means.items():
             cells = [f"{means[m.name]:.{m.decimals}f}" if m.name in means else "-" for m in self.metrics]
             least, most = min(counts[method].values()), max(counts[method].values())
             lines.append([method, str(most) if least == most else f"{least} to {most}", *cells])
-        meanings = aligned([(metric.name, metric.protocol) for metric in self.metrics])
-        return "\n".join([*aligned(lines, numbers=True), "", *meanings])
+        return lines
 
     def write_csv(self, path: FilePath) -> None:
         """Write a line for each image, then the means (image "mean"); the labels head the columns. Atomic."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastllie import checkpoint
+from fastllie.checks import is_number
 from fastllie.terminal import Counting, Say, on_terminal
 from fastllie.training.data import Collection, Item, Source, collect
 from fastllie.training.losses.clip import Reader
@@ -258,7 +259,7 @@ def collected(
         share = AUTO_SHARE if len(collection.low) >= AUTO_FROM else 0.0
     if share is None:
         return collection, None
-    if isinstance(share, (int, float)) and not isinstance(share, bool):
+    if is_number(share):
         if not 0 <= share < 1:
             raise ValueError(f"validation must be a share in [0, 1), or photographs; got {share}")
         return collection.split(share, settings.seed) if share else (collection, None)

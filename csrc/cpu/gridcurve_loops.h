@@ -182,7 +182,7 @@ template <class T>
 static void grid_forward_piece(const GridCurveTask& task, const GridStripes<T>& stripes, int64_t gap,
                                const GridShares<T>& shares, GridPiece<T>& piece, int64_t count) {
   using V = Vector<T>;
-  const V one = V{} + 1;
+  const V one = broadcast<V>(1);
   const int64_t lumas = task.curve.cells[0], steps = task.curve.steps;
   for (int64_t at = 0; at < count; at += LANES<T>) {
     const GridPixels<T> pixels(load<V>(piece.guide() + at), shares.at(at), lumas, one);
@@ -199,7 +199,7 @@ static void grid_backward_piece(const GridCurveTask& task, const GridStripes<T>&
                                 const GridShares<T>& shares, GridPiece<T>& piece, int64_t count,
                                 GridSums<T>& sums) {
   using V = Vector<T>;
-  const V zero{}, one = V{} + 1;
+  const V zero{}, one = broadcast<V>(1);
   const int64_t lumas = task.curve.cells[0], steps = task.curve.steps;
   for (int64_t at = 0; at < count; at += LANES<T>) {
     const V guide = load<V>(piece.guide() + at);

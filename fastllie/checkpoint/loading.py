@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.checkpoint import enlightengan, nerco, sci, zerodce
+from fastllie.checkpoint import enlightengan, hub, nerco, sci, zerodce
 from fastllie.checkpoint.candidates import candidates, is_averaged, same, tensors_of
 from fastllie.checkpoint.file import (
     SUFFIXES,
@@ -37,7 +37,7 @@ _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Check
 
 
 def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
-    """The file that `weights` means: None (the default variant), a variant's name, or a path.
+    """The file that `weights` means: None (the default variant), a variant's name, a path, or hf://owner/name.
 
     Raises:
         TypeError: neither a string nor a path.
@@ -57,6 +57,8 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
                 f"the weights {weights!r} of {method} are missing from this installation: {path}"
             )
         return path
+    if isinstance(weights, str) and weights.startswith(hub.SCHEME):
+        return hub.fetch(weights)
     path = Path(weights)
     if path.is_dir() and method == "nerco":
         return nerco.file_in(path)
@@ -101,6 +103,11 @@ def methods_of(path: Path) -> list[str]:
         if any(_read_as(method, part, metadata) for part in candidates(tensors, LEAST).values()):
             found.append(method)
     return found
+
+
+def fits(method: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether tensors and metadata in our layout are a network of the method."""
+    return _read_as(method, state, metadata) is not None
 
 
 def _tensors(path: Path, method: str) -> tuple[dict[tuple[str, ...], Tensor], dict[str, str]]:
@@ -210,13 +217,23 @@ def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     Of `options` those that are None leave the choice to the file.
     """
     checkpoint = read(path, method)
-    given = {name: value for name, value in options.items() if value is not None}
     try:
-        # without memory: drawing initial weights would cost time and move the caller's random state
-        with torch.device("meta"):
-            model = model_class(method)(**{**checkpoint.options, **given})
+        return _made(method, checkpoint, options)
     except ValueError as error:
         raise ValueError(f"{method} with weights {path}: {error}") from error
+
+
+def from_state(method: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Network | None:
+    """The network of a state dict in our layout or the published one; None where it is not the method's."""
+    checkpoint = _read_as(method, state, metadata)
+    return None if checkpoint is None else _made(method, checkpoint, {})
+
+
+def _made(method: str, checkpoint: Checkpoint, options: Mapping[str, Any]) -> Network:
+    given = {name: value for name, value in options.items() if value is not None}
+    # without memory: drawing initial weights would cost time and move the caller's random state
+    with torch.device("meta"):
+        model = model_class(method)(**{**checkpoint.options, **given})
     model.load_state_dict(checkpoint.state, assign=True)
     return model.eval()
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from fastllie.api import Enhancer, Method
+from fastllie.checks import check_within
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
-from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out, checked
+from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out
 
 # Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
 MOST_PIXELS = 2**28
@@ -83,7 +84,9 @@ def enhance_folder(
     """
     if not isinstance(method, str) and settings:
         raise TypeError(f"{', '.join(settings)}: settings go with the name of a method, not with a callable")
-    threads = checked("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    threads = (
+        check_within("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    )
     enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
     if not isinstance(enhancer, Enhancer):
         enhancer = OfArrays(enhancer)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastllie.checks import check_within
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Failure, Job, PathLike, plan
 from fastllie.folders.record import Record
@@ -173,10 +174,10 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.quality is not None:
-            checked("quality", self.quality, 1, 100)
-        checked("png_level", self.png_level, 0, 9)
+            check_within("quality", self.quality, 1, 100)
+        check_within("png_level", self.png_level, 0, 9)
         if self.max_pixels is not None:
-            checked("max_pixels", self.max_pixels, 1, 2**62)
+            check_within("max_pixels", self.max_pixels, 1, 2**62)
 
     def __call__(self, source: Path, target: Path) -> Sequence[str]:
         """All of it, one step after the other; what of the source is not in the result, in words."""
@@ -260,11 +261,3 @@ def _is_done(source: Path, target: Path, other: bool) -> bool:
     except OSError:
         return False
     return found.st_size > 0 if other else is_complete(target)
-
-
-def checked(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
-    return value

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.images.files import is_source, name_of
-from fastllie.images.photograph import LUMA, TOP, Photograph, upright
+from fastllie.images.photograph import TOP, Photograph, upright
 from fastllie.images.reading import read, white_of, with_white
 
 CHANNELS = ("rgb", "bgr")

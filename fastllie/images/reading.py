@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import JpegImagePlugin
 
-from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, turbo, xmp
 from fastllie.images.files import (
     RefusedError,
     Source,
@@ -227,6 +227,10 @@ def _frames(file: Any, kind: str, name: str, only_first: bool) -> Iterator[Photo
         stored = replace(stored, left_out=(*stored.left_out, further(len(kept))))
         kept = kept[:1]
     _refuse_together(len(kept) * file.width * file.height, len(kept), name)
+    if kind == "JPEG" and (fast := turbo.photograph(file, stored, name)):
+        fast.info.update(info)
+        yield fast
+        return
     for place in kept:
         if place or len(kept) > 1:
             file.seek(place)

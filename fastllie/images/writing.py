@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastllie.defaults import QUALITY
-from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs
+from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs, turbo
 from fastllie.images.files import replacing
 from fastllie.images.formats import FORMATS, KINDS, format_of
 
@@ -217,7 +217,7 @@ def _jpeg(
         if described.get("dpi"):
             density = jpeg.density_of(described["dpi"])
     return jpeg.joined(
-        _by_pillow(photo, "JPEG", **settings),
+        turbo.encoded(photo, settings) or _by_pillow(photo, "JPEG", **settings),
         exif_data=described.get("exif", b""),
         xmp=described.get("xmp", b""),
         icc_profile=described.get("icc_profile", b""),

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, ship_random_weights, write_weights
+from helpers import RGB, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -21,14 +22,9 @@ from fastllie.cli.common import Progress
 from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 @pytest.fixture
@@ -42,6 +38,12 @@ def photos(tmp_path, monkeypatch):
     Image.fromarray(RGB[:, ::-1].copy()).save(folder / "below" / "c.PNG")
     (folder / "notes.txt").write_text("no image")
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The kernels of the CPU alone are compared; tests/ops compare them all, Triton's interpreter too."""
+    monkeypatch.setattr(fastllie.ops, "self_test", partial(fastllie.ops.self_test, "cpu"))
 
 
 def tree(folder):
@@ -226,7 +228,7 @@ def test_the_method_is_that_of_the_variant(photos):
     assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, "sci", weights="mild"))
 
 
-def test_json(photos, capsys):
+def test_json(photos, capsys, quick):
     Path("broken.jpg").write_bytes(b"no image")
     assert cli.main(["enhance", "photos/a.png", "broken.jpg", "-o", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -445,7 +447,7 @@ def test_methods(capsys):
     assert "unknown method 'zero'" in capsys.readouterr().err
 
 
-def test_doctor(capsys):
+def test_doctor(capsys, quick):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     for part in ("torch", "numpy", "pillow", "triton", "CUDA", fastllie.__version__):
@@ -465,7 +467,7 @@ def test_doctor_fails_on_a_wrong_kernel(monkeypatch, capsys):
     assert out.endswith("problems: 1\n")
 
 
-def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys):
+def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys, quick):
     monkeypatch.setenv("FASTLLIE_BACKEND", "nonsense")
     assert cli.main(["doctor"]) == 1
     assert "on cpu: none: FASTLLIE_BACKEND must be" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers import RGB, refused, same_levels, ship_random_weights, unit, write_weights
+from helpers import RGB, refused, same_levels, unit, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -18,14 +18,9 @@ from fastllie.inference import loading
 from fastllie.inference.tiles import tiled
 from fastllie.ops.backend import choose
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 # --- strength, options, devices
