@@ -314,12 +314,8 @@ def _makers(
             label = name if weights is None else f"{name} ({Path(weights).name})"
             if label in makers:
                 raise ValueError(f"the method {name!r} was given twice")
-            makers[label] = Enhancer(
-                info(stem if named else name).name,
-                weights=variant if named else weights,
-                device=device,
-                **options,
-            )
+            row, chosen = info(stem if named else name), variant if named else weights
+            makers[label] = Enhancer(row.name, weights=chosen, device=device, **options)
     if not makers:
         raise ValueError("no methods were given")
     if INPUT in makers:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, get_args
 
+from fastllie import markup
+
 # for type checkers, which find a misspelt name before it runs; METHODS has the same
 Method = Literal["dawn", "enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
-
-from fastllie import markup
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""For mkdocs: links of the pages that leave docs/ go to the repository, where a site does not have what they name."""
+"""For mkdocs: links of the pages that leave docs/ go to the repository, for the site ends there."""
 
 import re
 from typing import Any

@@ -5,12 +5,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import fastllie
+from fastllie import methods
 
 HERE = Path(__file__).resolve().parent / "typing"
+
+
+def test_the_type_of_a_method_has_every_method():
+    assert list(get_args(methods.Method)) == sorted(methods.METHODS)
 
 
 def test_mypy_knows_what_comes_back_and_which_names_there_are(tmp_path):
