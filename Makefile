@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in \
     $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
-.PHONY: demo test lint gpu cuda-on-cpu clean
+.PHONY: demo test lint gpu cuda-on-cpu wheels docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
@@ -37,6 +37,16 @@ cuda-on-cpu: $(VENV)/installed-for-development
 # with PYTHON itself, whose torch is the one for this machine's GPU
 gpu:
 	$(PYTHON) benchmarks/gpu.py
+
+# for five platforms, by zig; see release/wheels.py. Some ten minutes on two cores
+wheels: $(VENV)/installed-for-development
+	$(BIN)/pip install --quiet ziglang auditwheel wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python release/wheels.py
+
+# the documentation as a site, in site/
+docs: $(VENV)/installed-for-development
+	$(BIN)/pip install --quiet ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 # pip builds a local project anew whenever it is named, so each stamp names it once
 $(VENV)/installed: $(VENV)/torch $(SOURCES)

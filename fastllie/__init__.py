@@ -23,8 +23,8 @@ def _warn_unless_built() -> None:
         else ""
     )
     warnings.warn(
-        f"fastllie is imported from a checkout without its compiled module, {root}: all works, several times slower."
-        f"{hidden} Run Python elsewhere, or build it here: pip install -e {root}",
+        f"fastllie is imported from a checkout without its compiled module, {root}: all works, but several"
+        f" times slower.{hidden} Run Python elsewhere, or build it here: pip install -e {root}",
         stacklevel=3,
     )
 
@@ -35,6 +35,12 @@ if not (_here / "kernels").is_dir():
     _warn_unless_built()
 
 if TYPE_CHECKING:
+    from fastllie import cluster as cluster
+    from fastllie import metrics as metrics
+    from fastllie import models as models
+    from fastllie import ops as ops
+    from fastllie import training as training
+    from fastllie import video as video
     from fastllie.api import Enhancer as Enhancer
     from fastllie.api import enhance as enhance
     from fastllie.api import load as load
@@ -90,15 +96,18 @@ _ROOMS = ("cluster", "metrics", "models", "ops", "training", "transforms", "vide
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        value = getattr(import_module(_WHERE[name]), name)
-    elif name in _ROOMS:
-        value = import_module(f"fastllie.{name}")
-    else:
-        raise AttributeError(f"module 'fastllie' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+# type checkers know the names from above, and find misspelt ones
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _WHERE:
+            value = getattr(import_module(_WHERE[name]), name)
+        elif name in _ROOMS:
+            value = import_module(f"fastllie.{name}")
+        else:
+            raise AttributeError(f"module 'fastllie' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

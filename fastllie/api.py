@@ -4,15 +4,17 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fastllie import methods
 from fastllie.checks import check_flag, check_share
 from fastllie.images.batches import CHANNELS, Source, from_batch, to_batch
+from fastllie.images.photograph import Photograph
 from fastllie.images.reading import check_white
 from fastllie.inference import frames, loading
 from fastllie.inference.levels import mean_luma
@@ -20,10 +22,15 @@ from fastllie.inference.loading import Device, Weights
 from fastllie.inference.overlapping import AHEAD as AHEAD
 from fastllie.inference.overlapping import overlapped
 from fastllie.inference.runner import Runner
+from fastllie.methods import Method as Method
+
+# what comes back as it came, and what becomes a PIL image
+Kind = TypeVar("Kind", bound="Tensor | np.ndarray[Any, Any] | Photograph")
+Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | bytes | IO[bytes]"
 
 
 def load(
-    method: str,
+    method: Method,
     weights: Weights = None,
     *,
     device: Device = None,
@@ -50,9 +57,25 @@ def load(
     return loading.open_network(method, weights, device, dtype, options)
 
 
+@overload
+def enhance(
+    image: Kind, method: Method = ..., *, weights: Weights = ..., device: Device = ...,
+    dtype: torch.dtype | None = ..., strength: float = ..., tile: int | str | None = ..., channels: str = ...,
+    white_level: int | str | None = ..., max_pixels: int | None = ..., **options: Any,
+) -> Kind: ...  # fmt: skip
+
+
+@overload
+def enhance(
+    image: Picture, method: Method = ..., *, weights: Weights = ..., device: Device = ...,
+    dtype: torch.dtype | None = ..., strength: float = ..., tile: int | str | None = ..., channels: str = ...,
+    white_level: int | str | None = ..., max_pixels: int | None = ..., **options: Any,
+) -> Image.Image: ...  # fmt: skip
+
+
 def enhance(
     image: Any,
-    method: str = "zerodce",
+    method: Method = "zerodce",
     *,
     weights: Weights = None,
     device: Device = None,
@@ -137,7 +160,7 @@ class Enhancer:
 
     def __init__(
         self,
-        method: str = "zerodce",
+        method: Method = "zerodce",
         *,
         weights: Weights = None,
         device: Device = None,
@@ -213,6 +236,12 @@ class Enhancer:
             "white_level": self._white_level,
             "dtype": str(self._dtype).removeprefix("torch."),
         }
+
+    @overload
+    def __call__(self, image: Kind) -> Kind: ...
+
+    @overload
+    def __call__(self, image: Picture) -> Image.Image: ...
 
     def __call__(self, image: Any) -> Any:
         """Brighten one image (or one batch in a tensor or array), as `enhance` does."""

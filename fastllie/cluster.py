@@ -32,7 +32,7 @@ from fastllie.folders.work import (
     quiet_pillow,
 )
 from fastllie.images.files import remove_remains_of
-from fastllie.methods import info
+from fastllie.methods import Method, info
 
 # A file that ends its worker this often is named, and not tried again
 ATTEMPTS = 3
@@ -53,7 +53,7 @@ class LazyEnhancer:
         TypeError, ValueError, FileNotFoundError: as `Enhancer`.
     """
 
-    def __init__(self, method: str = "zerodce", **settings: Any):
+    def __init__(self, method: Method = "zerodce", **settings: Any):
         device, weights = settings.get("device"), settings.get("weights")
         self._on_cuda = str(device).split(":")[0] == "cuda"
         first = Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
@@ -110,7 +110,7 @@ class EnhanceBatch:
         TypeError, ValueError, FileNotFoundError: as `Enhancer`.
     """
 
-    def __init__(self, method: str = "zerodce", *, column: str = "image", **settings: Any):
+    def __init__(self, method: Method = "zerodce", *, column: str = "image", **settings: Any):
         if not isinstance(column, str):
             raise TypeError(f"column must be a name, got {column!r}")
         self._column = column
@@ -168,7 +168,7 @@ class EnhanceBatch:
 def enhance_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
-    method: str | Callable[[Any], Any] = "zerodce",
+    method: Method | Callable[[Any], Any] = "zerodce",
     *,
     address: str | None = None,
     workers: int | None = None,

@@ -17,7 +17,7 @@ from fastllie.images.batches import to_batch
 from fastllie.images.files import replacing
 from fastllie.images.pairs import Key, naming
 from fastllie.images.walk import images_below
-from fastllie.methods import list_methods
+from fastllie.methods import info, list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.planes import FilePath
 from fastllie.terminal import Count, Counting, aligned, on_terminal
@@ -317,9 +317,8 @@ def _makers(
             label = name if weights is None else f"{name} ({Path(weights).name})"
             if label in makers:
                 raise ValueError(f"the method {name!r} was given twice")
-            makers[label] = Enhancer(
-                stem if named else name, weights=variant if named else weights, device=device, **options
-            )
+            row, chosen = info(stem if named else name), variant if named else weights
+            makers[label] = Enhancer(row.name, weights=chosen, device=device, **options)
     if not makers:
         raise ValueError("no methods were given")
     if INPUT in makers:

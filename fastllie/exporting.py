@@ -53,7 +53,7 @@ class Export:
 
 
 def export(
-    method: str,
+    method: methods.Method,
     path: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,

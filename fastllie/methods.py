@@ -4,9 +4,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fastllie import markup
+
+# for type checkers, which find a misspelt name before it runs; METHODS has the same
+Method = Literal["dawn", "enlightengan", "nerco", "sci", "zerodce", "zerodce++"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class MethodInfo:
         denoises: Whether it takes noise out.
     """
 
-    name: str
+    name: Method
     title: str
     paper: str
     model: str
@@ -202,9 +205,9 @@ METHODS: Mapping[str, MethodInfo] = {
 }
 
 
-def list_methods() -> list[str]:
+def list_methods() -> list[Method]:
     """The names of all methods, sorted."""
-    return sorted(METHODS)
+    return list(get_args(Method))
 
 
 def info(method: str) -> MethodInfo:

@@ -1,4 +1,4 @@
-"""Check the C++ kernels of an unpacked wheel without torch, numpy or anything else: also where an emulator runs.
+"""Check the C++ kernels of an unpacked wheel without torch or anything else: in an emulator too.
 
     PYTHONPATH=unpacked python release/selftest.py
 

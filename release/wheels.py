@@ -2,10 +2,10 @@
 
     python release/wheels.py [--only linux-aarch64 ...] [--quick] [--out DIST]
 
-Each is compiled and linked for its platform from this Python's headers. The two for Linux are whole wheels of
-glibc 2.28, which `auditwheel` looks at; x86-64's is tested where it stands, arm64's under qemu-user where that
-is, with an arm64 Python below FASTLLIE_AARCH64_ROOT. Those for macOS and Windows show that the sources compile
-and link there: what is published is built on the platforms themselves (.github/workflows/release.yml).
+Each is compiled and linked for its platform from this Python's headers. The two for Linux are whole wheels
+of glibc 2.28, which `auditwheel` looks at; x86-64's is tested where it stands, arm64's under qemu-user where
+that is, with an arm64 Python below FASTLLIE_AARCH64_ROOT. Those for macOS and Windows show that the sources
+compile and link there: what is published is built on the platforms themselves, by release.yml.
 """
 
 import argparse

@@ -308,7 +308,7 @@ def test_a_checkout_that_is_not_built_says_so_once(installed, tmp_path):
     (elsewhere / "fastllie").mkdir(parents=True)
     if installed:
         (elsewhere / "fastllie" / "__init__.py").write_text("")
-    code = "import fastllie, importlib; importlib.import_module('fastllie.defaults'); print(fastllie.__version__)"
+    code = "import fastllie, fastllie.defaults; print(fastllie.__version__)"
     # as where Python is started in the checkout
     path = os.pathsep.join(["", str(elsewhere)])
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is published, and where: the build list, the workflows, the package's face. The wheels: `make wheels`."""
+"""What is published, and where: the build list, the workflows, the package's face. `make wheels` builds."""
 
 import fnmatch
 import importlib.util

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fastllie import checkpoint
-from fastllie.methods import info, unknown
+from fastllie.methods import Method, info, unknown
 from fastllie.terminal import Say
 from fastllie.training.losses.clip import Reader
 from fastllie.training.parallel import join
@@ -24,7 +24,7 @@ __all__ = ["TrainResult", "finetune", "train"]
 
 
 def train(
-    method: str,
+    method: Method,
     data: Any = None,
     *,
     output: str | os.PathLike[str],
@@ -96,7 +96,7 @@ def train(
 
 
 def finetune(
-    method: str,
+    method: Method,
     data: Any = None,
     *,
     weights: str | os.PathLike[str],

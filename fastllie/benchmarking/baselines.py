@@ -53,7 +53,7 @@ class Subject:
 
     def __init__(
         self,
-        method: str,
+        method: methods.Method,
         weights: Any,
         options: Mapping[str, Any],
         *,

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def benchmark(
-    method: str | Sequence[str] = "zerodce",
+    method: methods.Method | Literal["all"] | Sequence[methods.Method] = "zerodce",
     *,
     sizes: Sequence[str] = SIZES,
     batches: Sequence[int] = (1,),
@@ -104,7 +104,7 @@ def benchmark(
 
 
 def time_method(
-    method: str,
+    method: methods.Method,
     wanted: Sequence[tuple[int, int, int]],
     *,
     dtype: str,
@@ -166,7 +166,7 @@ def absent(device: torch.device, dtype: str) -> dict[str, str]:
     return {label: reason for label, reason in reasons.items() if reason}
 
 
-def _methods(method: str | Sequence[str]) -> list[str]:
+def _methods(method: methods.Method | Literal["all"] | Sequence[methods.Method]) -> list[methods.Method]:
     names = [method] if isinstance(method, str) else list(_listed("method", method))
     if "all" in names:
         return methods.list_methods()

@@ -228,7 +228,7 @@ def _method_of(weights: str | None) -> str:
     """The method of weights, by the name of a variant that one method has or by what is in a file."""
     if weights is None:
         return METHOD
-    having = [
+    having: list[str] = [
         name
         for name in fastllie.list_methods()
         if any(variant.name == weights for variant in fastllie.info(name).weights)

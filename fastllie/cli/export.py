@@ -4,7 +4,16 @@ import argparse
 from typing import Any
 
 import fastllie
-from fastllie.cli.common import FAILED, OK, UsageError, add_options, add_weights, check_method, complain, options
+from fastllie.cli.common import (
+    FAILED,
+    OK,
+    UsageError,
+    add_options,
+    add_weights,
+    check_method,
+    complain,
+    options,
+)
 
 
 def register(verbs: Any) -> None:

@@ -108,7 +108,7 @@ def brighten(path: Path, method: str, variant: str, strength: float, folder: Pat
     if variant not in variants(method):
         raise ValueError(f"{method} has no weights {variant!r}; known: {', '.join(variants(method))}")
     suffix = checked(path)
-    enhancer = Enhancer(method, weights=variant, strength=strength)
+    enhancer = Enhancer(info(method).name, weights=variant, strength=strength)
     before = read(path)
     begin = time.perf_counter()
     after = before.each(enhancer)
@@ -143,7 +143,7 @@ def compare(path: Path, strength: float, folder: Path) -> Iterator[tuple[Path, s
     width, height = small.size
     yield _written(small, place / "photograph"), f"photograph, {width} × {height}"
     for method, variant in everything():
-        enhancer = Enhancer(method, weights=variant, strength=strength)
+        enhancer = Enhancer(info(method).name, weights=variant, strength=strength)
         begin = time.perf_counter()
         after = enhancer(small)
         seconds = time.perf_counter() - begin

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fastllie.api import Enhancer
+from fastllie.api import Enhancer, Method
 from fastllie.checks import check_within
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
@@ -28,7 +28,7 @@ MOST_WORKERS = 16
 def enhance_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
-    method: str | Callable[[Any], Any] = "zerodce",
+    method: Method | Callable[[Any], Any] = "zerodce",
     *,
     compare: bool = False,
     overwrite: bool = False,

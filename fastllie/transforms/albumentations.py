@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastllie.api import Enhancer
+from fastllie.api import Enhancer, Method
 
 try:
     from albumentations import ImageOnlyTransform
@@ -42,7 +42,7 @@ class Brighten(ImageOnlyTransform):
 
     def __init__(
         self,
-        method: str = "zerodce",
+        method: Method = "zerodce",
         weights: str | None = None,
         device: str | None = None,
         strength: float | tuple[float, float] = 1.0,

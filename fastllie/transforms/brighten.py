@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fastllie.api import Enhancer
+from fastllie.api import Enhancer, Method
 from fastllie.inference.loading import Device, Weights
 
 
@@ -36,7 +36,7 @@ class Brighten(nn.Module):
 
     def __init__(
         self,
-        method: str = "zerodce",
+        method: Method = "zerodce",
         *,
         weights: Weights = None,
         device: Device = None,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fastllie import methods
-from fastllie.api import AHEAD, Device, Enhancer, Weights
+from fastllie.api import AHEAD, Device, Enhancer, Method, Weights
 from fastllie.checks import is_int, is_number
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
@@ -63,7 +63,7 @@ class VideoResult:
 def enhance_video(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    method: str = "zerodce",
+    method: Method = "zerodce",
     *,
     weights: Weights = None,
     device: Device = None,

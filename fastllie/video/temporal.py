@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.images.batches import from_batch, to_batch
 from fastllie.checks import is_number
+from fastllie.images.batches import from_batch, to_batch
 
 LUMA = (0.299, 0.587, 0.114)
 CELL = 4  # pixels, along rows and columns, that are judged together

@@ -16,9 +16,9 @@ from PIL import Image
 from serving import HOME
 
 import fastllie
-from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.folders import threads, work
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import files
 
 pytestmark = pytest.mark.usefixtures("random_weights")
@@ -157,7 +157,7 @@ def test_a_palette_with_transparency_keeps_its_alpha(tmp_path):
 def test_what_is_done_is_skipped(photos):
     fastllie.enhance_folder("photos", "out", brighter)
     Path("out/00.png").unlink()
-    times = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
+    times = {path: path.stat().st_mtime_ns for path in Path("out").rglob("[!.]*.*")}
     result = fastllie.enhance_folder("photos", "out", brighter)
     assert (result.done, len(result.skipped), result.failed) == ([Path("out/00.png")], 11, [])
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -382,7 +382,7 @@ def test_an_interrupt_leaves_nothing_half_done(photos):
     written = tree("out")
     assert 1 <= len(written) <= 5
     assert all(files.is_complete(f"out/{name}") for name in written)
-    result = fastllie.enhance_folder("photos", "out", brighter)
+    result = fastllie.enhance_folder("photos", "out", enhance)
     assert len(result.skipped) == len(written)
     assert len(result.done) == 12 - len(written)
 
@@ -409,7 +409,7 @@ def test_the_command_can_be_stopped_and_started_again(photos, stop):
         assert run.returncode == 130
         assert err.splitlines() == ["fastllie enhance: stopped; the same command does the rest"]
         assert written == tree("out")
-    result = fastllie.enhance_folder("photos", "out", brighter)
+    result = fastllie.enhance_folder("photos", "out", weights=given)
     assert len(result.skipped) == len(written)
     assert len(result.done) == 72 - len(written)
 
