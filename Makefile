@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo "before | after: $(CURDIR)/demo/$(notdir $(PHOTO))"
 
 test: $(VENV)/installed-for-development
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed-for-development
 	$(BIN)/ruff check

@@ -129,16 +129,36 @@ def compiled(source: Path, architecture: int) -> Path:
 
 
 def kernels(architecture: int) -> list[Kernel]:
-    """All instantiations, compiled two files at a time."""
-    sources = sorted((CSRC / "cuda").glob("*.cu"))
-    with ThreadPoolExecutor(2) as pool:
-        cubins = list(pool.map(lambda source: compiled(source, architecture), sources))
+    """All instantiations: of the module that setup.py has built here, or compiled, two files at a time."""
+    cubins = _of_module(architecture)
+    if not cubins:
+        sources = sorted((CSRC / "cuda").glob("*.cu"))
+        with ThreadPoolExecutor(2) as pool:
+            cubins = list(pool.map(lambda source: compiled(source, architecture), sources))
     return [kernel for cubin in cubins for kernel in _kernels_of(cubin)]
+
+
+def _of_module(architecture: int) -> list[Path]:
+    """The machine code in build/, where it is younger than every source and of this architecture too."""
+    sources = [ROOT / "setup.py", *CSRC.glob("*.h"), *CSRC.glob("cuda/*")]
+    changed = max(path.stat().st_mtime for path in sources)
+    for module in (ROOT / "build").glob("lib.*/fastllie/_cuda.*.so"):
+        if module.stat().st_mtime < changed:
+            continue
+        folder = ROOT / "build" / "gpu_budget" / f"{architecture}-{module.stat().st_mtime_ns}"
+        folder.mkdir(parents=True, exist_ok=True)
+        extract = ["-xelf", f"sm_{architecture}.cubin", str(module)]
+        subprocess.run([str(tool("cuobjdump")), *extract], cwd=folder, capture_output=True, check=True)
+        if cubins := sorted(folder.glob("*.cubin")):
+            return cubins
+    return []
 
 
 def _kernels_of(cubin: Path) -> list[Kernel]:
     usage = _run("cuobjdump", "-res-usage", str(cubin))
     found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
+    if not found:  # of a source without kernels, in a whole module
+        return []
     names = subprocess.run(
         ["c++filt", *(f[0] for f in found)], capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -62,6 +62,10 @@ def flicker(results: Path) -> str:
         for clip, rows in found["clips"].items()
         for method, row in rows.items()
     ]
+    lines += [
+        ["steady light: noise", f"`{method}`", *(f"{value['noise']:.2f}" for value in row.values())]
+        for method, row in found["clips"]["steady light"].items()
+    ]
     first = next(iter(next(iter(found["clips"].values())).values()))
     smooth = [f"`smooth={found['smooth']}`" if name == "smooth" else name for name in first]
     return table(["clip", "method", *smooth], lines)

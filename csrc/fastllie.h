@@ -67,19 +67,20 @@ void gridcurve_backward_cuda(const View& grad, const View& x, const void* grid, 
 // r = clamp(x / illum, 0, 1), and illum = clamp(sigmoid(raw) + v, 1e-4, 1) with r = clamp(y / illum, 0, 1):
 // all tensors of one shape and dtype.
 
-void divide_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes, int threads);
-void divide_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
-                         const View& grad_illum, const Sizes& sizes, int threads);
+void illumination_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes,
+                              int threads);
+void illumination_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
+                               const View& grad_illum, const Sizes& sizes, int threads);
 void illuminate_forward_cpu(const View& raw, const View& v, const View& y, const View& illum, const View& out,
                             const Sizes& sizes, int threads);
 void illuminate_backward_cpu(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
                              const View& y, const View& grad_raw, const View& grad_v, const View& grad_y,
                              const Sizes& sizes, int threads);
 
-void divide_forward_cuda(const View& x, const View& illum, const View& out, const Sizes& sizes, int device,
-                         void* stream);
-void divide_backward_cuda(const View& grad, const View& x, const View& illum, const View& grad_x,
-                          const View& grad_illum, const Sizes& sizes, int device, void* stream);
+void illumination_forward_cuda(const View& x, const View& illum, const View& out, const Sizes& sizes,
+                               int device, void* stream);
+void illumination_backward_cuda(const View& grad, const View& x, const View& illum, const View& grad_x,
+                                const View& grad_illum, const Sizes& sizes, int device, void* stream);
 void illuminate_forward_cuda(const View& raw, const View& v, const View& y, const View& illum,
                              const View& out, const Sizes& sizes, int device, void* stream);
 void illuminate_backward_cuda(const View& grad_illum, const View& grad_out, const View& raw, const View& v,
@@ -231,6 +232,18 @@ struct DawnThumbnail {
 };
 
 void dawn_thumbnail_cpu(const DawnThumbnail& thumbnail, int threads);
+
+// How much noise there is in v, measured at 48 x 64 places.
+struct DawnNoise {
+  View x;
+  Sizes sizes;
+  const float* means;  // [B]
+  bool bgr;
+  float* magnitudes;  // [B, 6, 48 * 64], of the coefficients at each place
+  float* out;         // [B, 6]
+};
+
+void dawn_noise_cpu(const DawnNoise& noise, int threads);
 
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners

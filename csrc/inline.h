@@ -4,7 +4,7 @@
 
 #if defined(__CUDACC__)
 #define FASTLLIE_INLINE static __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) || defined(__clang__)
 // always: a copy of a template that is not inlined would be shared between instruction sets by the linker
 #define FASTLLIE_INLINE static inline __attribute__((always_inline))
 #else

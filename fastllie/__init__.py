@@ -1,13 +1,38 @@
 """Brighten dark photographs and video, and train the networks that do it."""
 
+import sys
+import warnings
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 _here = Path(__file__).resolve().parent
+
+
+def _warn_unless_built() -> None:
+    """Say once that this checkout has no compiled module, and whether it hides an installation that has."""
+    if any((_here / f"_cpu{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+        return
+    root = _here.parent
+    others = [place for place in sys.path if Path(place).resolve() != root]
+    installed = PathFinder.find_spec("fastllie", others)
+    hidden = (
+        f" It hides the one that is installed in {Path(installed.origin).parent}."
+        if installed and installed.origin
+        else ""
+    )
+    warnings.warn(
+        f"fastllie is imported from a checkout without its compiled module, {root}: all works, several times slower."
+        f"{hidden} Run Python elsewhere, or build it here: pip install -e {root}",
+        stacklevel=3,
+    )
+
+
 # setup.py installs kernels/ and training/ inside this package; in a checkout they stand beside it
 if not (_here / "kernels").is_dir():
     __path__.append(str(_here.parent))
+    _warn_unless_built()
 
 if TYPE_CHECKING:
     from fastllie.api import Enhancer as Enhancer
@@ -15,6 +40,8 @@ if TYPE_CHECKING:
     from fastllie.api import load as load
     from fastllie.benchmarking import Benchmark as Benchmark
     from fastllie.benchmarking import benchmark as benchmark
+    from fastllie.comparing import Comparison as Comparison
+    from fastllie.comparing import compare as compare
     from fastllie.evaluation import Evaluation as Evaluation
     from fastllie.evaluation import evaluate as evaluate
     from fastllie.exporting import Export as Export
@@ -42,6 +69,8 @@ _WHERE = {
     "load": "fastllie.api",
     "benchmark": "fastllie.benchmarking",
     "Benchmark": "fastllie.benchmarking",
+    "compare": "fastllie.comparing",
+    "Comparison": "fastllie.comparing",
     "evaluate": "fastllie.evaluation",
     "Evaluation": "fastllie.evaluation",
     "export": "fastllie.exporting",
@@ -56,7 +85,7 @@ _WHERE = {
     "finetune": "fastllie.training.run",
     "TrainResult": "fastllie.training.run",
 }
-_ROOMS = ("cluster", "metrics", "models", "ops", "training", "video")
+_ROOMS = ("cluster", "metrics", "models", "ops", "training", "transforms", "video")
 
 __all__ = [*_WHERE, *_ROOMS, "__version__"]
 

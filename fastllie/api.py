@@ -1,5 +1,6 @@
 """`enhance`, `load` and `Enhancer`: any image in, the same kind out, with models that are loaded once."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllie import methods
+from fastllie.checks import check_flag, check_share
 from fastllie.images.batches import CHANNELS, Source, from_batch, to_batch
 from fastllie.images.reading import check_white
 from fastllie.inference import frames, loading
@@ -168,12 +170,11 @@ class Enhancer:
         if channels not in CHANNELS:
             raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}")
         for name, value in (("compile", compile), ("cuda_graph", cuda_graph)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
+            check_flag(name, value)
         self._method, self._options = method, methods.options_of(method, options)
         self._device, self._dtype = loading.device_of(device), loading.dtype_of(dtype)
-        self._strength = _share("strength", strength)
-        self._skip_bright = None if skip_bright is None else _share("skip_bright", skip_bright)
+        self._strength = check_share("strength", strength)
+        self._skip_bright = None if skip_bright is None else check_share("skip_bright", skip_bright)
         self._bgr = channels == "bgr"
         check_white(white_level)
         self._white_level, self._max_pixels = white_level, max_pixels
@@ -196,6 +197,22 @@ class Enhancer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self._arguments), ()
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What its results depend on, in plain values: what the record of a folder keeps."""
+        path = self._run.path
+        return {
+            "method": self._method,
+            "weights": path.name,
+            # by what is in it: another machine has it elsewhere, and a training writes over its own
+            "digest": hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(),
+            "options": dict(self._options),
+            "strength": self._strength,
+            "skip_bright": self._skip_bright,
+            "white_level": self._white_level,
+            "dtype": str(self._dtype).removeprefix("torch."),
+        }
 
     def __call__(self, image: Any) -> Any:
         """Brighten one image (or one batch in a tensor or array), as `enhance` does."""
@@ -341,11 +358,3 @@ class Enhancer:
             self._run(x, out, bgr=self._bgr)
         else:
             out.copy_(self._run(x, bgr=self._bgr))
-
-
-def _share(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return float(value)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastllie.api import Enhancer
+from fastllie.checks import check_within, is_number
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
 from fastllie.folders.work import (
@@ -28,7 +29,6 @@ from fastllie.folders.work import (
     Work,
     bare,
     carry_out,
-    checked,
     quiet_pillow,
 )
 from fastllie.images.files import remove_remains_of
@@ -56,7 +56,8 @@ class LazyEnhancer:
     def __init__(self, method: str = "zerodce", **settings: Any):
         device, weights = settings.get("device"), settings.get("weights")
         self._on_cuda = str(device).split(":")[0] == "cuda"
-        Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
+        first = Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
+        self._made_by = first.made_by
         self._settings = {"method": method, **settings}
         if weights is not None and weights not in [variant.name for variant in info(method).weights]:
             self._settings["weights"] = os.path.abspath(weights)
@@ -75,6 +76,11 @@ class LazyEnhancer:
     def batch(self, images: Sequence[Any]) -> list[Any]:
         """As of an `Enhancer`."""
         return self._loaded().batch(images)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """As of an `Enhancer`."""
+        return self._made_by
 
     @property
     def needs_no_gpu(self) -> bool:
@@ -206,7 +212,7 @@ def enhance_folder(
     """
     ray = _ray()
     if workers is not None:
-        checked("workers", workers, 1, 65536)
+        check_within("workers", workers, 1, 65536)
     _check_gpus(gpus)
     if address is not None and ray.is_initialized():
         raise ValueError(f"this process has a Ray already: leave address {address!r} out, or shut it down")
@@ -228,9 +234,9 @@ def enhance_folder(
         inputs,
         output,
         lambda jobs: _outcomes(ray, jobs, packed, address, workers, gpus),
+        work,
         overwrite=overwrite,
         progress=progress,
-        others=work.others,
         format=format,
         follow=follow,
         hidden=hidden,
@@ -387,7 +393,7 @@ def _portable(error: Exception) -> Exception:
 def _check_gpus(gpus: float | None) -> None:
     if gpus is None:
         return
-    if isinstance(gpus, bool) or not isinstance(gpus, (int, float)):
+    if not is_number(gpus):
         raise TypeError(f"gpus must be a number, got {gpus!r}")
     if not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
         raise ValueError(f"gpus must be a share of one in [0, 1], or a whole number of them, got {gpus}")

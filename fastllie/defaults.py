@@ -1,4 +1,4 @@
-"""Defaults that functions and the command line share; they cost no import of PyTorch."""
+"""Defaults and constants that several rooms share; they cost no import of PyTorch."""
 
 METHOD = "zerodce"
 # of the demo: this machine alone
@@ -12,3 +12,4 @@ QUALITY = 95
 PNG_LEVEL = 1
 # of a picture that is taken without being asked for: a telephone's 200 megapixels, and a tenth
 MOST_PIXELS = 220_000_000
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 of red, green and blue, as Pillow converts to grey

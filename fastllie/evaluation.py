@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllie import markup
 from fastllie.api import Enhancer
 from fastllie.images.batches import to_batch
-from fastllie.images.files import SUFFIXES, replacing
+from fastllie.images.files import replacing
 from fastllie.images.pairs import Key, naming
+from fastllie.images.walk import images_below
 from fastllie.methods import list_methods
 from fastllie.metrics import METRICS, Metric, choose
 from fastllie.metrics.planes import FilePath
@@ -48,12 +50,14 @@ class Evaluation:
         rows: One for each image and method, in order of the images.
         unmatched: Files that had no partner of the same name, each with what is missing; they are in no mean.
         failures: What could not be read or computed, each with the file and the reason.
+        passed_over: What folders hold and was not read (unknown kinds, hidden files), counted by kind.
     """
 
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
     unmatched: tuple[str, ...]
     failures: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -83,21 +87,25 @@ class Evaluation:
 
     def table(self) -> str:
         """The means, a row for each method, and below them what each column means."""
+        meanings = aligned([(metric.name, metric.protocol) for metric in self.metrics])
+        return "\n".join([*aligned(self._cells(), numbers=True), "", *meanings])
+
+    def _repr_html_(self) -> str:
+        meanings = [f"{metric.name}: {metric.protocol}" for metric in self.metrics]
+        return markup.table(self._cells(), notes=[*meanings, *self.unmatched, *self.failures])
+
+    def _cells(self) -> list[list[str]]:
         lines = [["method", "images", *(metric.name for metric in self.metrics)]]
         counts = self.counts
         for method, means in self.means.items():
             cells = [f"{means[m.name]:.{m.decimals}f}" if m.name in means else "-" for m in self.metrics]
             least, most = min(counts[method].values()), max(counts[method].values())
             lines.append([method, str(most) if least == most else f"{least} to {most}", *cells])
-        meanings = aligned([(metric.name, metric.protocol) for metric in self.metrics])
-        return "\n".join([*aligned(lines, numbers=True), "", *meanings])
+        return lines
 
     def write_csv(self, path: FilePath) -> None:
         """Write a line for each image, then the means (image "mean"); the labels head the columns. Atomic."""
-        with (
-            replacing(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
+        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["method", "image", *(f"{m.name}: {m.protocol}" for m in self.metrics)])
             means = [Row(method, "mean", values) for method, values in self.means.items()]
@@ -118,6 +126,7 @@ class Evaluation:
                 {"method": row.method, "image": row.image, "values": _plain(row.values)} for row in self.rows
             ],
             "unmatched": self.unmatched,
+            "passed_over": self.passed_over,
             "failures": self.failures,
         }
         with replacing(path) as temporary:
@@ -196,7 +205,9 @@ def evaluate(
         raise ValueError(f"no metrics: name some of {', '.join(METRICS)}")
     makers = _makers(method, weights, device, options) if method is not None else {}
     folders = {"output": output, "input": data, "reference": reference}
-    jobs, unmatched = _jobs({role: Path(path) for role, path in folders.items() if path is not None}, names)
+    there = {role: Path(path) for role, path in folders.items() if path is not None}
+    passed_over: list[str] = []
+    jobs, unmatched = _jobs(there, names, passed_over)
     rows: list[Row] = []
     failures: list[str] = []
     with Counting("evaluating images", bar=progress is None and on_terminal()) as bar:
@@ -205,7 +216,7 @@ def evaluate(
         for done, (image, paths) in enumerate(jobs.items(), 1):
             rows += _scored(image, paths, chosen, makers, str(output), device, failures)
             count(done, len(jobs))
-    return Evaluation(tuple(chosen), tuple(rows), tuple(unmatched), tuple(failures))
+    return Evaluation(tuple(chosen), tuple(rows), tuple(unmatched), tuple(failures), tuple(passed_over))
 
 
 def _scored(
@@ -221,7 +232,7 @@ def _scored(
     try:
         planes = {role: _read(path, device) for role, path in paths.items()}
         _check_sizes(planes, paths)
-    except (OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+    except (ImportError, OSError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         failures.append(f"{image}: {error}")
         return []
     outputs = _outputs(planes, makers, given, image, device, failures)
@@ -330,7 +341,9 @@ def _check_sizes(planes: Mapping[str, Tensor], paths: Mapping[str, Path]) -> Non
         )
 
 
-def _jobs(given: Mapping[str, Path], names: str | None) -> tuple[dict[str, dict[str, Path]], list[str]]:
+def _jobs(
+    given: Mapping[str, Path], names: str | None, passed_over: list[str]
+) -> tuple[dict[str, dict[str, Path]], list[str]]:
     """Name of each image that every folder has -> role -> file; and the files that have no partner."""
     for path in given.values():
         if not path.exists():
@@ -343,7 +356,7 @@ def _jobs(given: Mapping[str, Path], names: str | None) -> tuple[dict[str, dict[
     first = next(iter(given.values()))
     if not first.is_dir():
         return {first.stem: dict(given)}, []
-    found = {role: _images(folder) for role, folder in given.items()}
+    found = {role: images_below(folder, passed_over) for role, folder in given.items()}
     key = naming([list(images) for images in found.values()], names)
     sides = {role: _keyed(images, key) for role, images in found.items()}
     jobs, unmatched = {}, []
@@ -379,12 +392,3 @@ def _keyed(images: Mapping[str, Path], key: Key) -> dict[str, Path]:
 
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    """The image files of a folder and its folders: path below it -> file, in order."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
-    images = {path.relative_to(folder).as_posix(): path for path in paths}
-    if not images:
-        raise ValueError(f"the folder {os.fspath(folder)!r} holds no images ({', '.join(SUFFIXES)})")
-    return images

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from fastllie import markup
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -45,6 +47,7 @@ class MethodInfo:
             where that is the whole image. Of `dawn` beside what it sees of the whole, see its class.
         weights: The variants that ship; the first one is the default. None: a path has to be given.
         training: What training the method takes.
+        denoises: Whether it takes noise out.
     """
 
     name: str
@@ -56,8 +59,16 @@ class MethodInfo:
     weights: tuple[Variant, ...]
     options: tuple[Option, ...]
     training: str
+    denoises: bool = False
 
     def __str__(self) -> str:
+        rows = [f"  {label:<12}{text}" for label, text in self._rows()]
+        return "\n".join([f"{self.name}: {self.title}", *rows])
+
+    def _repr_html_(self) -> str:
+        return markup.table(self._rows(), title=f"{self.name}: {self.title}", head=False)
+
+    def _rows(self) -> list[tuple[str, str]]:
         rows = [("paper", self.paper), ("parameters", f"{self.parameters:,}")]
         for place, variant in enumerate(self.weights):
             default = " (default)" if place == 0 else ""
@@ -66,7 +77,7 @@ class MethodInfo:
             rows.append(("weights", told))
         rows += [("option", f"{o.name} = {o.default!r}: {o.meaning}") for o in self.options]
         rows.append(("training", self.training))
-        return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<12}{text}" for label, text in rows)])
+        return rows
 
 
 _OURS = "trained from scratch by fastllie on freely licensed photographs; the card beside the file lists them"
@@ -185,6 +196,7 @@ METHODS: Mapping[str, MethodInfo] = {
                 ),
             ),
             training="well-exposed photographs alone; no pairs, no labels",
+            denoises=True,
         ),
     )
 }

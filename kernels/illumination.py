@@ -33,12 +33,12 @@ def illumination_kernel(
     b, c, p, mask = locate(channels, pixels, blocks, BLOCK)
     first = load(pointers[0], _at(b, c, p, width, strides[0], ADJOIN), mask, 1)
     second = load(pointers[1], _at(b, c, p, width, strides[1], ADJOIN), mask, 1)
-    if OP == "divide_forward":
+    if OP == "illumination_forward":
         out = clamp(first / second, 0.0, 1.0)
         tl.store(pointers[2] + _at(b, c, p, width, strides[2], ADJOIN), out, mask=mask)
     else:
         third = load(pointers[2], _at(b, c, p, width, strides[2], ADJOIN), mask, 1)
-        if OP == "divide_backward":
+        if OP == "illumination_backward":
             grad_x, grad_illum = _divide_backward(first, second, third)
             if NEED_0:
                 tl.store(pointers[3] + _at(b, c, p, width, strides[3], ADJOIN), grad_x, mask=mask)
@@ -80,17 +80,17 @@ def _run(op: str, inputs: Sequence[Tensor], outs: Sequence[Tensor], needs: Seque
         )  # fmt: skip
 
 
-def divide_forward(x: Tensor, illum: Tensor, out: Tensor, sizes: Sequence[int]) -> None:
+def illumination_forward(x: Tensor, illum: Tensor, out: Tensor, sizes: Sequence[int]) -> None:
     """Fill `out`; shapes and meanings as for `fastllie.ops.divide_illumination`."""
-    _run("divide_forward", (x, illum), (out,), (True,))
+    _run("illumination_forward", (x, illum), (out,), (True,))
 
 
-def divide_backward(
+def illumination_backward(
     grad: Tensor, x: Tensor, illum: Tensor, grad_x: Tensor, grad_illum: Tensor, sizes: Sequence[int],
     needs: Sequence[bool],
 ) -> None:  # fmt: skip
     """Fill the gradients that are needed."""
-    _run("divide_backward", (grad, x, illum), (grad_x, grad_illum), needs)
+    _run("illumination_backward", (grad, x, illum), (grad_x, grad_illum), needs)
 
 
 def illuminate_forward(

@@ -2,6 +2,10 @@
 
 import os
 
+# Before OpenMP is loaded: threads that wait for the next operator would spin, and take the processor from the
+# other processes of pytest-xdist, whose tests took several times as long
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
@@ -10,6 +14,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from cuda_on_cpu import emulated
+from helpers import ship_random_weights
 
 import fastllie
 
@@ -18,6 +23,14 @@ import fastllie
 def own_cache(monkeypatch, tmp_path):
     """No photograph of a test belongs into the user's cache."""
     monkeypatch.setenv("FASTLLIE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """Random weights stand in for those of the package in all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What several test files share: random weights that never ship, and errors with their whole message."""
 
+import struct
 from contextlib import contextmanager
 
 import numpy as np
@@ -132,3 +133,38 @@ def same_levels(got, want, off=1):
     """Equal but for a rounding that falls the other way: at most one level, in at most 1 % of the values."""
     difference = np.abs(np.asarray(got, np.int64) - want)
     return difference.max() <= off and (difference > 0).mean() <= 0.01
+
+
+def dng(path, values, white):
+    """A linear DNG of grey, by hand."""
+    height, width = values.shape
+    data = values.astype("<u2").tobytes()
+    rows = [(254, 4, 1, 0), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1)]
+    rows += [
+        (262, 3, 1, 32803),
+        (271, 2, 4, b"Cam\0"),
+        (272, 2, 4, b"One\0"),
+        (273, 4, 1, None),
+        (277, 3, 1, 1),
+    ]
+    rows += [(278, 4, 1, height), (279, 4, 1, len(data)), (284, 3, 1, 1)]
+    rows += [(33421, 3, 2, struct.pack("<HH", 2, 2)), (33422, 1, 4, bytes((0, 1, 1, 2)))]
+    rows += [(50706, 1, 4, bytes((1, 4, 0, 0))), (50707, 1, 4, bytes((1, 1, 0, 0)))]
+    rows += [(50714, 3, 1, 0), (50717, 4, 1, white)]
+    matrix = struct.pack(
+        "<18i", *(part for value in np.eye(3).ravel() for part in (int(value * 10000), 10000))
+    )
+    neutral = struct.pack("<6I", *(1, 1) * 3)
+    rows += [(50721, 10, 9, matrix), (50728, 5, 3, neutral), (50778, 3, 1, 21)]
+    place = 8 + 2 + 12 * len(rows) + 4
+    body, extra = struct.pack("<H", len(rows)), b""
+    for tag, kind, count, value in rows:
+        if isinstance(value, bytes) and len(value) > 4:
+            extra += value
+            value = place + len(extra) - len(value)
+        elif value is None:
+            value = place + len(matrix) + len(neutral)
+        body += struct.pack("<HHI", tag, kind, count) + (
+            value.ljust(4, b"\0") if isinstance(value, bytes) else struct.pack("<I", value)
+        )
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", 0) + extra + data)

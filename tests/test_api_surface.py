@@ -18,6 +18,7 @@ MODULES = (
     "fastllie.ops",
     "fastllie.training.losses",
     "fastllie.training.recipes",
+    "fastllie.transforms",
     "fastllie.video",
 )
 # what README, docs and docstrings name besides

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import random_network, refused, same_levels, ship_random_weights, write_weights
+from helpers import random_network, refused, same_levels, write_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -15,12 +15,7 @@ from fastllie import checkpoint, exporting
 from fastllie.cli import main
 from fastllie.models import SCI
 
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 
 @pytest.fixture
@@ -123,6 +118,73 @@ def test_dawn_looks_at_whole_images(tmp_path, onnxruntime, suffix, settings):
     assert min(min(size[1:]) for size in result.checks) >= 17
 
 
+def test_channels_behind_at_one_size(tmp_path, onnxruntime):
+    settings = {"layout": "nhwc", "size": (37, 53), "uint8": True}
+    result = fastllie.export("zerodce++", tmp_path / "m.onnx", **settings, scale=3)
+    assert list(result.checks) == [(1, 37, 53)]
+    session = onnxruntime.InferenceSession(result.path)
+    assert session.get_inputs()[0].shape == session.get_outputs()[0].shape == [1, 37, 53, 3]
+    x = np.random.default_rng(0).integers(0, 140, (1, 37, 53, 3), dtype=np.uint8)
+    (got,) = session.run(None, {"image": x})
+    assert np.abs(got.astype(int) - fastllie.enhance(x, "zerodce++", scale=3)).max() <= 1
+    x = torch.rand(2, 40, 30, 3)
+    path = fastllie.export("sci", tmp_path / "m.pt2", layout="nhwc").path
+    got = torch.export.load(path).module()(x).movedim(-1, 1)
+    torch.testing.assert_close(got, fastllie.enhance(x.movedim(-1, 1), "sci"), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "uint8"), [("zerodce", True), ("sci", False)])
+def test_older_opsets(tmp_path, onnxruntime, method, uint8):
+    onnx = pytest.importorskip("onnx")
+    result = fastllie.export(method, tmp_path / "m.onnx", opset=13, uint8=uint8)
+    model = onnx.load(result.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.version for entry in model.opset_import if not entry.domain} == {13}
+    assert len(result.checks) == 3
+    assert max(result.checks.values()) <= result.tolerance
+    assert {entry.key: entry.value for entry in model.metadata_props}["fastllie.method"] == method
+
+
+def test_parts_of_a_shape_and_of_axes_in_older_words(onnxruntime):
+    """What the exporter writes in opset 18 for larger networks, against the same in 13."""
+    onnx = pytest.importorskip("onnx")
+    from fastllie import opsets
+
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor
+    nodes = [
+        node("Shape", ["x"], ["last"], start=2),
+        node("ReduceMax", ["x", "axes"], ["most"], keepdims=1),
+        node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+    ]
+    kinds = onnx.TensorProto
+    outputs = [
+        ("last", kinds.INT64, [2]),
+        ("most", kinds.FLOAT, [1, 4, 1, 1]),
+        ("a", kinds.FLOAT, [1, 2, 5, 6]),
+        ("b", kinds.FLOAT, [1, 2, 5, 6]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("x", kinds.FLOAT, [1, 4, 5, 6])],
+        [onnx.helper.make_tensor_value_info(*output) for output in outputs],
+        [value("axes", kinds.INT64, [2], [2, 3])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    x = {"x": np.random.default_rng(0).random((1, 4, 5, 6), np.float32)}
+    results = [
+        onnxruntime.InferenceSession(made.SerializeToString()).run(None, x)
+        for made in (model, opsets.lowered(model, 13))
+    ]
+    for want, got in zip(*results, strict=True):
+        assert np.array_equal(want, got)
+    # the one that was given stays as it is
+    assert model.opset_import[0].version == 18
+    model.graph.node.append(node("Reshape", ["x", "axes"], ["c"], allowzero=1))
+    with refused(ValueError, "opset 13 cannot hold this network: Reshape with allowzero=1", "can is 14"):
+        opsets.lowered(model, 13)
+
+
 RUN = """
 import sys, torch
 sys.modules["fastllie"] = None  # nothing may ask for it
@@ -182,8 +244,14 @@ def test_wrong_arguments(tmp_path, monkeypatch):
         fastllie.export("sci", tmp_path / "m.onnx", dtype="int8")
     with refused(TypeError, "uint8 must be True or False, got 1"):
         fastllie.export("sci", tmp_path / "m.onnx", uint8=1)
-    with refused(ValueError, "opset must lie in 18..23, got 9"):
+    with refused(ValueError, "opset must lie in 13..23, got 9"):
         fastllie.export("sci", tmp_path / "m.onnx", opset=9)
+    with refused(ValueError, "layout must be one of ('nchw', 'nhwc'), got 'hwc'"):
+        fastllie.export("sci", tmp_path / "m.onnx", layout="hwc")
+    with refused(ValueError, "size must be at least 5 a side for this network, got (4, 9)"):
+        fastllie.export("zerodce++", tmp_path / "m.onnx", size=(4, 9), scale=4)
+    with refused(TypeError, "size must be a height and a width, or None, got (4.5, 9)"):
+        fastllie.export("sci", tmp_path / "m.onnx", size=(4.5, 9))
     with refused(TypeError, "opset must be an integer or None, got '18'"):
         fastllie.export("sci", tmp_path / "m.onnx", opset="18")
     with refused(ValueError, "opset is for .onnx alone"):

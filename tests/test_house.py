@@ -1,9 +1,11 @@
 """The rooms of the house keep to themselves, and nothing comes in that was not asked."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -19,10 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "kernels": ("fastllie.kernels",),
     "fastllie/_native.py": ("fastllie._cpu", "fastllie._cuda"),
-    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native"),
-    "fastllie/models": ("fastllie.models", "fastllie.ops"),
-    "fastllie/methods.py": ("fastllie.models",),
+    "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native", "fastllie.checks"),
+    # the one arrow that turns, inside functions: from_pretrained and push_to_hub are asked of a network
+    "fastllie/models/sharing.py": ("fastllie.checkpoint.pretrained",),
+    "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.defaults"),
+    "fastllie/methods.py": ("fastllie.markup", "fastllie.models"),
+    "fastllie/markup.py": (),
+    "fastllie/comparing.py": ("fastllie.images",),
     "fastllie/defaults.py": (),
+    "fastllie/checks.py": (),
     "fastllie/terminal.py": (),
     "fastllie/images": ("fastllie.images", "fastllie.defaults"),
     # names that stood there before the wings
@@ -35,6 +42,8 @@ MAY_IMPORT = {
         "fastllie.images.files",
     ),
     "fastllie/inference": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.inference",
         "fastllie.checkpoint",
         "fastllie.methods",
@@ -43,9 +52,16 @@ MAY_IMPORT = {
         "fastllie.models.network",
         "fastllie.ops.backend",
     ),
-    "fastllie/api.py": ("fastllie.methods", "fastllie.inference", "fastllie.images"),
-    "fastllie/folders": ("fastllie.defaults", "fastllie.folders", "fastllie.api", "fastllie.images"),
+    "fastllie/api.py": ("fastllie.checks", "fastllie.methods", "fastllie.inference", "fastllie.images"),
+    "fastllie/folders": (
+        "fastllie.checks",
+        "fastllie.defaults",
+        "fastllie.folders",
+        "fastllie.api",
+        "fastllie.images",
+    ),
     "fastllie/cluster.py": (
+        "fastllie.checks",
         "fastllie.defaults",
         "fastllie.folders",
         "fastllie.api",
@@ -53,11 +69,15 @@ MAY_IMPORT = {
         "fastllie.methods",
     ),
     "fastllie/exporting.py": (
+        "fastllie.checks",
         "fastllie.checkpoint",
         "fastllie.images.files",
         "fastllie.methods",
+        "fastllie.opsets",
     ),
+    "fastllie/opsets.py": (),
     "fastllie/benchmarking": (
+        "fastllie.checks",
         "fastllie.benchmarking",
         "fastllie.__version__",
         "fastllie.api",
@@ -67,11 +87,14 @@ MAY_IMPORT = {
         "fastllie.images.files",
         "fastllie.inference.loading",
         "fastllie.methods",
+        "fastllie.markup",
         "fastllie.models",
         "fastllie.ops",
         "fastllie.terminal",
     ),
     "fastllie/metrics": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.metrics",
         "fastllie.images.batches",
         "fastllie.images.photograph",
@@ -80,11 +103,19 @@ MAY_IMPORT = {
     "fastllie/evaluation.py": (
         "fastllie.api",
         "fastllie.images",
+        "fastllie.markup",
         "fastllie.methods",
         "fastllie.metrics",
         "fastllie.terminal",
     ),
-    "fastllie/video": ("fastllie.video", "fastllie.api", "fastllie.images", "fastllie.ops"),
+    "fastllie/video": (
+        "fastllie.checks",
+        "fastllie.video",
+        "fastllie.api",
+        "fastllie.images",
+        "fastllie.methods",
+        "fastllie.ops",
+    ),
     "fastllie/demo": (
         "fastllie.demo",
         "fastllie.api",
@@ -92,8 +123,13 @@ MAY_IMPORT = {
         "fastllie.images",
         "fastllie.methods",
     ),
+    # steps of other libraries' pipelines
+    "fastllie/transforms": ("fastllie.transforms", "fastllie.api", "fastllie.inference.loading"),
+    "fastllie/spandrel.py": ("fastllie.checkpoint", "fastllie.methods"),
     "fastllie/cli": ("fastllie",),
     "training": (
+        "fastllie.defaults",
+        "fastllie.checks",
         "fastllie.training",
         "fastllie.terminal",
         "fastllie.ops",
@@ -117,8 +153,13 @@ LONGEST_MODULE, LONGEST_FUNCTION = 400, 80  # lines
 PRIVATE = ("fastllie._native", "fastllie.kernels")
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -140,6 +181,9 @@ def within(name, room):
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_room_imports_only_what_it_may(room):
     for path in python_files(room):
+        if path.relative_to(ROOT).as_posix() in MAY_IMPORT.keys() - {room}:
+            # a file with arrows of its own
+            continue
         for name in imports(path):
             top = name.split(".")[0]
             assert top not in ("kernels", "training"), f"{path}: import it as fastllie.{name}"
@@ -159,7 +203,7 @@ def test_the_command_line_uses_public_names_only():
             module, _, public = name.rpartition(".")
             assert public in import_module(module).__all__, f"{path}: {name}"
         # `fastllie.WING.NAME` of the package itself
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fastllie":
                 assert node.attr in fastllie.__all__, f"{path}: fastllie.{node.attr}"
 
@@ -168,10 +212,15 @@ def test_training_is_imported_when_it_is_asked_for():
     for path in python_files("fastllie"):
         if path.is_relative_to(ROOT / "fastllie" / "training"):
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 module = getattr(node, "module", None) or node.names[0].name
                 assert not within(module, "fastllie.training"), f"{path}: import it inside the function"
+
+
+def test_networks_know_of_files_when_they_are_asked_for_one():
+    for node in ast.parse((ROOT / "fastllie/models/sharing.py").read_text(encoding="utf-8")).body:
+        assert not isinstance(node, (ast.Import, ast.ImportFrom)) or node.module == "typing"
 
 
 def test_every_module_has_a_room():
@@ -194,7 +243,7 @@ def test_modules_are_short_or_say_why():
 def test_functions_fit_on_a_screen_or_two():
     for room in ("fastllie", "kernels", "training", "benchmarks"):
         for path in python_files(room):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.FunctionDef):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
                     assert lines <= LONGEST_FUNCTION, f"{path}: {node.name} has {lines} lines"
@@ -248,6 +297,38 @@ def test_import_is_lean():
     assert not {"PIL", "safetensors", "triton", "skimage", "numpy"} & {name.split(".")[0] for name in brought}
     assert ours == ["fastllie"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_checkout_that_is_not_built_says_so_once(installed, tmp_path):
+    package = Path(fastllie.__file__).parent
+    checkout, elsewhere = tmp_path / "checkout" / "fastllie", tmp_path / "site"
+    checkout.mkdir(parents=True)
+    for path in package.iterdir():
+        if not path.name.startswith("_cpu") and path.name not in ("__pycache__", "kernels", "training"):
+            (checkout / path.name).symlink_to(path)
+    # a link would lead back to what is built
+    (checkout / "__init__.py").unlink()
+    (checkout / "__init__.py").write_bytes((package / "__init__.py").read_bytes())
+    (elsewhere / "fastllie").mkdir(parents=True)
+    if installed:
+        (elsewhere / "fastllie" / "__init__.py").write_text("")
+    code = "import fastllie, importlib; importlib.import_module('fastllie.defaults'); print(fastllie.__version__)"
+    # as where Python is started in the checkout
+    path = os.pathsep.join(["", str(elsewhere)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=checkout.parent,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout.strip() == fastllie.__version__
+    assert done.stderr.count("UserWarning") == 1
+    for said in (f"without its compiled module, {checkout.parent}", f"pip install -e {checkout.parent}"):
+        assert said in done.stderr
+    assert (f"It hides the one that is installed in {elsewhere / 'fastllie'}." in done.stderr) == installed
 
 
 def test_public_names():

@@ -36,6 +36,7 @@ def train(
     log_every: int = Pace.log_every,
     validate_every: int | None = None,
     cache: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
     paired: bool | None = None,
     low: Any = None,
     normal: Any = None,
@@ -70,6 +71,7 @@ def train(
         validate_every: Steps between validations; None is `every`.
         cache: The folder for the decoded photographs, shared by all runs; None is `FASTLLIE_CACHE`, or
             fastllie in the user's cache folder.
+        max_pixels: Of one photograph; None is the usual limit, as for `fastllie.enhance_folder`.
         paired: Whether two sides of `data` are pairs; None finds out from their names.
         low, normal: Instead of `data`: dark photographs, and others in normal light that are not pairs of
             them, each in one of its forms.
@@ -107,6 +109,7 @@ def finetune(
     log_every: int = Pace.log_every,
     validate_every: int | None = None,
     cache: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = None,
     paired: bool | None = None,
     low: Any = None,
     normal: Any = None,

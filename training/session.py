@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fastllie import checkpoint
+from fastllie.checks import is_number
 from fastllie.terminal import Counting, Say, on_terminal
 from fastllie.training.data import Collection, Item, Source, collect
 from fastllie.training.losses.clip import Reader
@@ -64,6 +65,7 @@ class Settings:
     log_every: int = Pace.log_every
     validate_every: int | None = Pace.validate_every
     cache: str | os.PathLike[str] | None = None
+    max_pixels: int | None = None
     paired: bool | None = None
     tensorboard: bool = False
     bar: bool | None = None
@@ -250,19 +252,24 @@ def collected(
     data: Any, settings: Settings, parallel: Parallel = ALONE
 ) -> tuple[Collection, Collection | None]:
     """The photographs to train on, and those that are held out."""
-    cache, paired, share = settings.cache_folder(), settings.paired, settings.validation
+    share = settings.validation
+    how: dict[str, Any] = {
+        "paired": settings.paired,
+        "cache": settings.cache_folder(),
+        "max_pixels": settings.max_pixels,
+    }
     with settings.counting("reading photographs", parallel) as count:
-        found = collect(data, paired=paired, cache=cache, progress=count)
+        found = collect(data, progress=count, **how)
     collection = _without(found, settings.output)
     if isinstance(share, str) and share == "auto":
         share = AUTO_SHARE if len(collection.low) >= AUTO_FROM else 0.0
     if share is None:
         return collection, None
-    if isinstance(share, (int, float)) and not isinstance(share, bool):
+    if is_number(share):
         if not 0 <= share < 1:
             raise ValueError(f"validation must be a share in [0, 1), or photographs; got {share}")
         return collection.split(share, settings.seed) if share else (collection, None)
-    return collection, collect(share, paired=paired, cache=cache)
+    return collection, collect(share, **how)
 
 
 def _without(collection: Collection, output: Path) -> Collection:
@@ -292,6 +299,7 @@ def config_of(recipe: AnyRecipe, data: Any, settings: Settings, begun: Mapping[s
         "log_every": settings.log_every,
         "validate_every": settings.validate_every,
         "cache": None if settings.cache is None else os.fspath(settings.cache),
+        "max_pixels": settings.max_pixels,
         "paired": settings.paired,
         "tensorboard": settings.tensorboard,
         **{name: value for name, value in asdict(recipe).items() if name != "method"},

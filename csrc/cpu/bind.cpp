@@ -144,13 +144,13 @@ void bind_curve(py::module_& m) {
 }
 
 void bind_illumination(py::module_& m) {
-  m.def("divide_forward", divide_forward_cpu, NoGil());
+  m.def("illumination_forward", illumination_forward_cpu, NoGil());
   m.def(
-      "divide_backward",
+      "illumination_backward",
       [](View grad, View x, View illum, View grad_x, View grad_illum, Sizes sizes, std::array<bool, 2> needs,
          int threads) {
-        divide_backward_cpu(grad, x, illum, wanted(needs[0], grad_x), wanted(needs[1], grad_illum), sizes,
-                            threads);
+        illumination_backward_cpu(grad, x, illum, wanted(needs[0], grad_x), wanted(needs[1], grad_illum),
+                                  sizes, threads);
       },
       NoGil());
   m.def("illuminate_forward", illuminate_forward_cpu, NoGil());
@@ -191,6 +191,13 @@ void bind_dawn(py::module_& m) {
       "dawn_thumbnail",
       [](View x, Sizes sizes, uintptr_t out, int threads) {
         dawn_thumbnail_cpu({x, sizes, at<float>(out)}, threads);
+      },
+      NoGil());
+  m.def(
+      "dawn_noise",
+      [](View x, Sizes sizes, uintptr_t means, bool bgr, uintptr_t magnitudes, uintptr_t out, int threads) {
+        dawn_noise_cpu({x, sizes, at<const float>(means), bgr, at<float>(magnitudes), at<float>(out)},
+                       threads);
       },
       NoGil());
 }
@@ -272,7 +279,8 @@ void bind_zero_reference(py::module_& m) {
 
 }  // namespace
 
-PYBIND11_MODULE(_cpu, m) {
+// Nothing is shared that has no lock of its own: a Python without the GIL may keep it off.
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "fastllie's CPU kernels. They trust their pointers: only fastllie.ops calls them.";
   bind_isa(m);
   bind_convolution(m);

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -34,8 +33,11 @@ int64_t tile_of(Arithmetic arithmetic) {
   }
 }
 
+// C++17's own way to aligned memory: Windows has no std::aligned_alloc, nor has macOS before 10.15.
+constexpr std::align_val_t LINE{64};
+
 struct Free {
-  void operator()(void* memory) const { std::free(memory); }
+  void operator()(void* memory) const { ::operator delete(memory, LINE); }
 };
 
 }  // namespace
@@ -46,8 +48,7 @@ void* scratch(int64_t bytes) {
   if (bytes > size) {
     memory.reset();
     size = 0;
-    memory.reset(std::aligned_alloc(64, parts(bytes, 64) * 64));
-    if (!memory) throw std::bad_alloc();
+    memory.reset(::operator new(size_t(bytes), LINE));
     size = bytes;
   }
   return memory.get();

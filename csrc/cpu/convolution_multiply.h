@@ -42,7 +42,7 @@ FASTLLIE_INLINE void multiply(Rows<float> rows, const float* weights, int64_t de
     f32v w[N];
     for (int n = 0; n < N; ++n) w[n] = held(load<f32v>(weights + k * OUTPUT_BLOCK + n * LANES<float>));
     for (int r = 0; r < ROWS; ++r) {
-      const f32v v = held(f32v{} + Rows<float>::at(base, pitch, pitch3, r, k));
+      const f32v v = held(broadcast<f32v>(Rows<float>::at(base, pitch, pitch3, r, k)));
       for (int n = 0; n < N; ++n) sums[r][n] += v * w[n];
     }
   }
@@ -60,7 +60,7 @@ FASTLLIE_INLINE void multiply(Rows<uint32_t> rows, const uint32_t* weights, int6
     for (int n = 0; n < N; ++n)
       w[n] = (u32v)held((f32v)load<u32v>(weights + k * OUTPUT_BLOCK + n * LANES<float>));
     for (int r = 0; r < ROWS; ++r) {
-      const u32v v = (u32v)held((f32v)(u32v{} + Rows<uint32_t>::at(base, pitch, pitch3, r, k)));
+      const u32v v = (u32v)held((f32v)(broadcast<u32v>(Rows<uint32_t>::at(base, pitch, pitch3, r, k))));
       for (int n = 0; n < N; ++n) {
 #if defined(FASTLLIE_BF16)
         sums[r][n] = (f32v)_mm512_dpbf16_ps((__m512)sums[r][n], (__m512bh)v, (__m512bh)w[n]);

@@ -170,7 +170,7 @@ static __attribute__((noinline)) void sum_tiles(const float* x, const float* gra
     const f32v high = held(load<f32v>(grad + t * OUTPUT_BLOCK + LANES<float>));
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
-      const f32v v = held(f32v{} + x[t * INPUT_BLOCK + r]);
+      const f32v v = held(broadcast<f32v>(x[t * INPUT_BLOCK + r]));
       sums[r][0] += v * low;
       sums[r][1] += v * high;
     }

@@ -29,7 +29,7 @@ FASTLLIE_INLINE Vector<T> read_map(const Row<T>& row, int64_t step, int64_t at, 
 
 template <class T, bool SHARED, bool TANH>
 FASTLLIE_INLINE void forward_at(const Row<T>& row, int64_t at) {
-  const Vector<T> one = Vector<T>{} + 1;
+  const Vector<T> one = broadcast<Vector<T>>(1);
   auto x = load<Vector<T>>(row.x + at);
   if constexpr (SHARED) {
     const auto a = read_map<T, TANH>(row, 0, at, one);
@@ -50,7 +50,7 @@ FASTLLIE_INLINE void forward_at(const Row<T>& row, int64_t at) {
 template <class T, bool SHARED, bool TANH>
 FASTLLIE_INLINE void backward_chunk(const Row<T>& row, int64_t at, int64_t first, int count, Vector<T> x,
                                     Vector<T> shared, Vector<T>& grad, Vector<T>& grad_shared) {
-  const Vector<T> one = Vector<T>{} + 1;
+  const Vector<T> one = broadcast<Vector<T>>(1);
   Vector<T> state[CHUNK], a[CHUNK];
   for (int k = 0; k < count; ++k) {
     a[k] = SHARED ? shared : read_map<T, TANH>(row, first + k, at, one);
@@ -70,7 +70,7 @@ FASTLLIE_INLINE void backward_chunk(const Row<T>& row, int64_t at, int64_t first
 
 template <class T, bool SHARED, bool TANH>
 FASTLLIE_INLINE void backward_at(const Row<T>& row, int64_t at) {
-  const Vector<T> one = Vector<T>{} + 1;
+  const Vector<T> one = broadcast<Vector<T>>(1);
   const auto x = load<Vector<T>>(row.x + at);
   auto grad = load<Vector<T>>(row.grad + at);
   Vector<T> grad_shared = {}, shared = {};

@@ -53,4 +53,11 @@ void dawn_thumbnail_cpu(const DawnThumbnail& thumbnail, int threads) {
            [&](int64_t from, int64_t to) { run(thumbnail, from, to); });
 }
 
+void dawn_noise_cpu(const DawnNoise& noise, int threads) {
+  const DawnLoops run = FASTLLIE_CHOOSE(dawn_loops)();
+  parallel(noise.sizes[0] * DAWN_NOISE_ROWS, threads,
+           [&](int64_t from, int64_t to) { run.measure(noise, from, to); });
+  run.level(noise, 0, noise.sizes[0] * DAWN_NOISES);
+}
+
 }  // namespace fastllie

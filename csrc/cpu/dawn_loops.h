@@ -43,17 +43,27 @@ struct DawnEvery {
   static constexpr int at(int i) { return 2 * i + ODD; }
 };
 
+// The lanes of two vectors from SKIP on.
+template <int SKIP>
+struct DawnFrom {
+  static constexpr int at(int i) { return SKIP + i; }
+};
+
 // `count` pixels of a row at half size, from `from` on, enlarged to twice as many: three quarters of the
-// nearer row and pixel, a quarter of the other. Writes whole vectors.
+// nearer row and pixel, a quarter of the other. Writes whole vectors, and reads one more on both sides.
 static void dawn_enlarge(const float* near, const float* far, int64_t from, int64_t count, float* to) {
   constexpr int N = LANES<float>;
   constexpr std::make_index_sequence<N> lanes{};
   const auto down = [&](int64_t w) { return load<f32v>(near + w) * 0.75f + load<f32v>(far + w) * 0.25f; };
+  f32v last = down(from - N), here = down(from);
   for (int64_t at = 0; at < count; at += N) {
-    const f32v before = down(from + at - 1), here = down(from + at) * 0.75f, after = down(from + at + 1);
-    const f32v even = before * 0.25f + here, odd = here + after * 0.25f;
+    const f32v next = down(from + at + N), most = here * 0.75f;
+    const f32v even = shuffle<DawnFrom<N - 1>>(last, here, lanes) * 0.25f + most;
+    const f32v odd = most + shuffle<DawnFrom<1>>(here, next, lanes) * 0.25f;
     store(to + 2 * at, shuffle<DawnTurns<N, 0>>(even, odd, lanes), false);
     store(to + 2 * at + N, shuffle<DawnTurns<N, 1>>(even, odd, lanes), false);
+    last = here;
+    here = next;
   }
 }
 
@@ -80,7 +90,7 @@ static int64_t dawn_far(int64_t r, int64_t height) {
 // What remains of a row when the next level is taken off, and its magnitude beside the noise.
 static void dawn_band(const float* row, const float* coarser, int64_t count, float gain, float* band,
                       float* magnitudes) {
-  const f32v most = f32v{} + DAWN_LARGEST;
+  const f32v most = broadcast<f32v>(DAWN_LARGEST);
   for (int64_t at = 0; at < count; at += LANES<float>) {
     const f32v v = load<f32v>(row + at) - load<f32v>(coarser + at);
     if (band) store(band + at, v, false);
@@ -88,10 +98,10 @@ static void dawn_band(const float* row, const float* coarser, int64_t count, flo
   }
 }
 
-// SUMS outputs of a 3 x 3 convolution at VECTORS vectors of pixels. `rows` are three rows of each of `inputs`
-// planes. Not inlined: beside other code GCC would keep the sums in memory.
-template <int SUMS, int VECTORS>
-static __attribute__((noinline)) void dawn_products(const float* const* rows, int64_t inputs, int64_t w,
+// SUMS outputs of a convolution at VECTORS vectors of pixels, TAPS wide, over `lines` rows of its inputs:
+// three of each for a 3 x 3 convolution. Not inlined: beside other code GCC would keep the sums in memory.
+template <int SUMS, int VECTORS, int TAPS>
+static __attribute__((noinline)) void dawn_products(const float* const* rows, int64_t lines, int64_t w,
                                                     const float* weights, int64_t outputs,
                                                     f32v (&sums)[SUMS][VECTORS]) {
   f32v own[SUMS][VECTORS];
@@ -99,17 +109,17 @@ static __attribute__((noinline)) void dawn_products(const float* const* rows, in
   for (int s = 0; s < SUMS; ++s)
 #pragma GCC unroll 4
     for (int n = 0; n < VECTORS; ++n) own[s][n] = sums[s][n];
-  for (int64_t line = 0; line < 3 * inputs; ++line) {
-    const float* const row = rows[line] + w - 1;
-    const float* const line_weights = weights + 3 * line * outputs;
+  for (int64_t line = 0; line < lines; ++line) {
+    const float* const row = rows[line] + w - TAPS / 2;
+    const float* const line_weights = weights + TAPS * line * outputs;
 #pragma GCC unroll 3
-    for (int kx = 0; kx < 3; ++kx) {
+    for (int kx = 0; kx < TAPS; ++kx) {
       f32v v[VECTORS];
 #pragma GCC unroll 4
       for (int n = 0; n < VECTORS; ++n) v[n] = load<f32v>(row + kx + n * LANES<float>);
 #pragma GCC unroll 12
       for (int s = 0; s < SUMS; ++s) {
-        const f32v weight = f32v{} + line_weights[kx * outputs + s];
+        const f32v weight = held(broadcast<f32v>(line_weights[kx * outputs + s]));
 #pragma GCC unroll 4
         for (int n = 0; n < VECTORS; ++n) own[s][n] += v[n] * weight;
       }
@@ -121,10 +131,10 @@ static __attribute__((noinline)) void dawn_products(const float* const* rows, in
     for (int n = 0; n < VECTORS; ++n) sums[s][n] = own[s][n];
 }
 
-// A row of a 3 x 3 convolution with OUTPUTS outputs. begin(output, w) is a vector to begin with, and
+// A row of a convolution with OUTPUTS outputs. begin(output, w) is a vector to begin with, and
 // end(output, w, sum) takes the result.
-template <int OUTPUTS, class Begin, class End>
-FASTLLIE_INLINE void dawn_convolution(const float* const* rows, int64_t inputs, const float* weights,
+template <int OUTPUTS, int TAPS, class Begin, class End>
+FASTLLIE_INLINE void dawn_convolution(const float* const* rows, int64_t lines, const float* weights,
                                       int64_t width, const Begin& begin, const End& end) {
 #if defined(FASTLLIE_AVX512)
   constexpr int SUMS = OUTPUTS, VECTORS = OUTPUTS == 12 ? 2 : 4;  // 24 of 32 registers, or 12
@@ -139,7 +149,7 @@ FASTLLIE_INLINE void dawn_convolution(const float* const* rows, int64_t inputs, 
       for (int s = 0; s < SUMS; ++s)
 #pragma GCC unroll 4
         for (int n = 0; n < VECTORS; ++n) sums[s][n] = begin(o + s, w + n * LANES<float>);
-      dawn_products<SUMS, VECTORS>(rows, inputs, w, weights + o, OUTPUTS, sums);
+      dawn_products<SUMS, VECTORS, TAPS>(rows, lines, w, weights + o, OUTPUTS, sums);
 #pragma GCC unroll 12
       for (int s = 0; s < SUMS; ++s)
 #pragma GCC unroll 4
@@ -231,10 +241,10 @@ struct DawnLevel {
       }
     }
     if constexpr (BELOW) repeat(r);
-    dawn_convolution<WIDTH>(
-        rows, INPUTS, first_weights, width,
+    dawn_convolution<WIDTH, 3>(
+        rows, 3 * INPUTS, first_weights, width,
         [&](int o, int64_t w) {
-          f32v v = f32v{} + biases[o];
+          f32v v = broadcast<f32v>(biases[o]);
           if constexpr (BELOW) v += load<f32v>(below.row(o, r) + w);
           return v;
         },
@@ -245,8 +255,9 @@ struct DawnLevel {
   void second_row(int64_t r) const {
     const float* rows[3 * WIDTH];
     neighbours(first, r, rows);
-    dawn_convolution<WIDTH>(
-        rows, WIDTH, second_weights, width, [&](int o, int64_t) { return f32v{} + biases[WIDTH + o]; },
+    dawn_convolution<WIDTH, 3>(
+        rows, 3 * WIDTH, second_weights, width,
+        [&](int o, int64_t) { return broadcast<f32v>(biases[WIDTH + o]); },
         [&](int o, int64_t w, f32v v) {
           store(second.row(o, r) + w, load<f32v>(first.row(o, r) + w) + dawn_leaky(v), false);
         });
@@ -256,10 +267,11 @@ struct DawnLevel {
   void last_row(int64_t r) const {
     const float* rows[3 * WIDTH];
     neighbours(second, r, rows);
-    const f32v one = f32v{} + 1.0f;
+    const f32v one = broadcast<f32v>(1.0f);
     const float amount = task.network.denoise;
-    dawn_convolution<OUTPUTS>(
-        rows, WIDTH, last_weights, width, [&](int o, int64_t) { return f32v{} + biases[2 * WIDTH + o]; },
+    dawn_convolution<OUTPUTS, 3>(
+        rows, 3 * WIDTH, last_weights, width,
+        [&](int o, int64_t) { return broadcast<f32v>(biases[2 * WIDTH + o]); },
         [&](int o, int64_t w, f32v v) {
           // 1 - amount (1 - sigmoid(v))
           store(weights.row(o, r) + w, one - amount / (one + exp_of(v, one)), false);
@@ -313,15 +325,11 @@ static void dawn_weigh_rows(const DawnTask& task, int64_t from, int64_t to) {
   for (int other = 1; other < LEVEL - 1; ++other) above += dawn_weights(other);
   level.run(from, to, [&](int64_t r) {
     for (int c = 0; c < 3; ++c) level.weigh(clean, r, c, task.clean[LEVEL - 2].row(c, r));
-    for (int o = 0; o < DAWN_WIDTH; ++o) {
-      float* const found = task.found[LEVEL - 2].row(o, r);
-      for (int64_t at = 0; at < level.width; at += LANES<float>) {
-        f32v sum{};
-        for (int i = 0; i < DAWN_WIDTH; ++i)
-          sum += load<f32v>(level.second.row(i, r) + at) * above[i * DAWN_WIDTH + o];
-        store(found + at, sum, false);
-      }
-    }
+    const float* rows[DAWN_WIDTH];
+    for (int i = 0; i < DAWN_WIDTH; ++i) rows[i] = level.second.row(i, r);
+    dawn_convolution<DAWN_WIDTH, 1>(
+        rows, DAWN_WIDTH, above, level.width, [](int, int64_t) { return f32v{}; },
+        [&](int o, int64_t w, f32v v) { store(task.found[LEVEL - 2].row(o, r) + w, v, false); });
   });
 }
 

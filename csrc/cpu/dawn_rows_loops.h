@@ -7,6 +7,13 @@ struct DawnColour {
   f32v v[3];
 };
 
+// One over each: one division, which takes as long as sixteen products, in the place of three.
+FASTLLIE_INLINE DawnColour dawn_reciprocals(const DawnColour& of) {
+  const f32v* const v = of.v;
+  const f32v two = v[0] * v[1], all = broadcast<f32v>(1.0f) / (two * v[2]), last = all * v[2];
+  return {{last * v[1], last * v[0], all * two}};
+}
+
 // Luma, blueness and redness, and back.
 FASTLLIE_INLINE DawnColour dawn_to_ycc(const DawnColour& rgb) {
   const f32v* const v = rgb.v;
@@ -44,11 +51,13 @@ struct DawnPixels {
     unpack_rgb(colours, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
   }
   FASTLLIE_INLINE DawnColour scaled(float* const (&x)[3], int64_t at, float mean) {
-    DawnColour colour;
+    DawnColour colour, sums;
     for (int c = 0; c < 3; ++c) {
-      const f32v v = load<f32v>(x[c] + at);
-      colour.v[c] = v / (v + mean);
+      colour.v[c] = load<f32v>(x[c] + at);
+      sums.v[c] = colour.v[c] + mean;
     }
+    const DawnColour shares = dawn_reciprocals(sums);
+    for (int c = 0; c < 3; ++c) colour.v[c] *= shares.v[c];
     return colour;
   }
 };
@@ -100,14 +109,33 @@ static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
   }
 }
 
+// Of the sixteen floats at `table` in each lane that of its index.
+FASTLLIE_INLINE f32v dawn_chosen(const float* table, i32v index) {
+#if defined(FASTLLIE_AVX512)
+  return (f32v)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, (__m512)load<f32v>(table));
+#else
+  f32v v;
+  for (int i = 0; i < LANES<float>; ++i) v[i] = table[index[i] & 15];
+  return v;
+#endif
+}
+
 // Looks up the grid along a row of the picture, and brightens.
 struct DawnCurves {
-  static constexpr int64_t CELLS = DAWN_LUMAS * DAWN_COLUMNS;
+  static constexpr int64_t CELLS = DAWN_PLANES * DAWN_COLUMNS * DAWN_LUMAS;
   const DawnTask& task;
   float mean;
-  float stripes[DAWN_PLANES][DAWN_COLUMNS][DAWN_LUMAS];  // of the grid at this row
+  float grid[DAWN_ROWS][CELLS];  // of each row the planes, their columns and their lumas
+  // of the grid at this row: the lumas of a column, and how much more they are at the next
+  float stripes[DAWN_PLANES][DAWN_COLUMNS][2 * DAWN_LUMAS];
 
-  explicit DawnCurves(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {}
+  explicit DawnCurves(const DawnTask& task) : task(task), mean(task.network.means[task.image]) {
+    const float* from = task.network.grid + task.image * DAWN_ROWS * CELLS;
+    for (int p = 0; p < DAWN_PLANES; ++p)
+      for (int l = 0; l < DAWN_LUMAS; ++l)
+        for (int r = 0; r < DAWN_ROWS; ++r)
+          for (int w = 0; w < DAWN_COLUMNS; ++w) grid[r][(p * DAWN_COLUMNS + w) * DAWN_LUMAS + l] = *from++;
+  }
 
   // Of the row `r` of the image.
   void look_up(int64_t r) {
@@ -117,14 +145,16 @@ struct DawnCurves {
     const float place = at < 0 ? 0 : at > DAWN_ROWS - 1 ? float(DAWN_ROWS - 1) : at;
     const int64_t row = smaller(int64_t(place), DAWN_ROWS - 2);
     const float share = place - float(row);
-    const float* const grid = network.grid + task.image * DAWN_PLANES * DAWN_LUMAS * DAWN_ROWS * DAWN_COLUMNS;
-    for (int p = 0; p < DAWN_PLANES; ++p) {
-      for (int l = 0; l < DAWN_LUMAS; ++l) {
-        const float* const upper = grid + ((p * DAWN_LUMAS + l) * DAWN_ROWS + row) * DAWN_COLUMNS;
-        for (int w = 0; w < DAWN_COLUMNS; ++w)
-          stripes[p][w][l] = upper[w] * (1 - share) + upper[DAWN_COLUMNS + w] * share;
+    float between[CELLS + DAWN_LUMAS] = {};
+    for (int64_t i = 0; i < CELLS; ++i) between[i] = grid[row][i] * (1 - share) + grid[row + 1][i] * share;
+    for (int p = 0; p < DAWN_PLANES; ++p)
+      for (int w = 0; w < DAWN_COLUMNS; ++w) {
+        const float* const here = between + (p * DAWN_COLUMNS + w) * DAWN_LUMAS;
+        for (int l = 0; l < DAWN_LUMAS; ++l) {
+          stripes[p][w][l] = here[l];
+          stripes[p][w][DAWN_LUMAS + l] = here[DAWN_LUMAS + l] - here[l];
+        }
       }
-    }
   }
 
   // The first column of the image, from `from` on, whose place lies beyond the middle of `cell`.
@@ -139,35 +169,39 @@ struct DawnCurves {
   FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell,
                                         int64_t w) {
     const Dawn& network = curves.task.network;
-    const f32v zero{}, one = zero + 1.0f;
+    const f32v zero{}, one = broadcast<f32v>(1.0f);
     f32v columns;
     for (int i = 0; i < LANES<float>; ++i) columns[i] = float(i);
     f32v share =
         (columns + (float(network.place[1] + w) + 0.5f)) * (float(DAWN_COLUMNS) / float(network.whole[1])) -
         0.5f;
-    share = Bounds::at_most(Bounds::at_least(share, zero), zero + float(DAWN_COLUMNS - 1)) - float(cell);
+    share = Bounds::at_most(Bounds::at_least(share, zero), broadcast<f32v>(float(DAWN_COLUMNS - 1))) -
+            float(cell);
     const f32v luma = v.v[0] * 0.299f + v.v[1] * 0.587f + v.v[2] * 0.114f;
     const f32v height = Bounds::at_most(Bounds::at_least(luma, zero), one) * float(DAWN_LUMAS - 1);
-    f32v values[DAWN_PLANES] = {};
-#pragma GCC unroll 8
-    for (int l = 0; l < DAWN_LUMAS; ++l) {
-      const f32v weight = Bounds::at_least(one - magnitude(height - float(l)), zero);
-      const f32v right = weight * share, left = weight - right;
+    const i32v below =
+        __builtin_convertvector(Bounds::at_most(height, broadcast<f32v>(float(DAWN_LUMAS - 2))), i32v);
+    const f32v above = height - __builtin_convertvector(below, f32v);
+    f32v values[DAWN_PLANES];
 #pragma GCC unroll 6
-      for (int p = 0; p < DAWN_PLANES; ++p) {
-        values[p] += left * curves.stripes[p][cell][l];
-        values[p] += right * curves.stripes[p][cell + 1][l];
-      }
+    for (int p = 0; p < DAWN_PLANES; ++p) {
+      const float* const table = curves.stripes[p][cell];
+      f32v ends[2];
+      for (int k = 0; k < 2; ++k)
+        ends[k] = dawn_chosen(table, below + k) + share * dawn_chosen(table, below + k + int(DAWN_LUMAS));
+      values[p] = ends[0] + above * (ends[1] - ends[0]);
     }
-    DawnColour y;
+    // (light - black) / (1 - black) of light = v mean / (1 - v): light beyond one ends at one as well
+    DawnColour y, rests;
     f32v alpha[3];
     for (int c = 0; c < 3; ++c) {
-      const f32v black = values[3 + c];
-      f32v light = v.v[c] * curves.mean / (one - v.v[c]);
-      light = Bounds::at_most(Bounds::at_least(light, zero), one);
-      y.v[c] = Bounds::at_most(Bounds::at_least((light - black) / (one - black), zero), one);
+      const f32v black = values[3 + c], rest = one - v.v[c];
+      y.v[c] = v.v[c] * curves.mean - black * rest;
+      rests.v[c] = rest * (one - black);
       alpha[c] = values[c];
     }
+    const DawnColour scales = dawn_reciprocals(rests);
+    for (int c = 0; c < 3; ++c) y.v[c] = Bounds::at_most(Bounds::at_least(y.v[c] * scales.v[c], zero), one);
     brighten(y.v, alpha);
     return y;
   }
@@ -258,7 +292,7 @@ struct DawnFinish {
     }
     reader.read(line, w, count, x);
     const float* const parts = enlarged + w % 2;
-    const f32v zero{}, most = zero + DAWN_BRIGHTEST;
+    const f32v zero{}, most = broadcast<f32v>(DAWN_BRIGHTEST);
     for (int64_t at = 0; at < count; at += LANES<float>) {
       DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
       for (int c = 0; c < 3; ++c) {
@@ -285,48 +319,4 @@ static void dawn_finish_rows(const DawnTask& task, int64_t from, int64_t to) {
     if (r > from) rows.finish(r - 1);
   });
   if (to > last) rows.finish(last);
-}
-
-// Rows of the thumbnail of all images: each the mean of its share of the rows and columns.
-static void dawn_thumbnail_rows(const DawnThumbnail& thumbnail, int64_t from, int64_t to) {
-  constexpr int64_t ROWS = DAWN_THUMB_ROWS, COLUMNS = DAWN_THUMB_COLUMNS;
-  const int64_t height = thumbnail.sizes[2], width = thumbnail.sizes[3];
-  const int64_t pitch = rounded_up(width, 2 * LANES<float>);
-  float* const start = static_cast<float*>(scratch(6 * pitch * sizeof(float)));
-  float* const x[3] = {start, start + pitch, start + 2 * pitch};
-  float* const sums = start + 3 * pitch;
-  // how much of pixel p lies in the part of `size` pixels that begins at cell * size / cells
-  const auto share = [](int64_t p, int64_t cell, int64_t size, int64_t cells) {
-    const int64_t begin = std::max(cell * size, p * cells), end = smaller((cell + 1) * size, (p + 1) * cells);
-    return float(end - begin) / float(cells);
-  };
-  for (int64_t unit = from; unit < to; ++unit) {
-    const int64_t b = unit / ROWS, cell = unit % ROWS;
-    __builtin_memset(sums, 0, 3 * pitch * sizeof(float));
-    for (int64_t r = cell * height / ROWS; r < parts((cell + 1) * height, ROWS); ++r) {
-      const int64_t* const strides = thumbnail.x.strides;
-      pack_rgb(thumbnail.x, b * strides[0] + r * strides[2], width, x);
-      const float weight = share(r, cell, height, ROWS);
-      for (int c = 0; c < 3; ++c)
-        for (int64_t w = 0; w < width; w += LANES<float>)
-          store(sums + c * pitch + w, load<f32v>(sums + c * pitch + w) + load<f32v>(x[c] + w) * weight,
-                false);
-    }
-    const float scale = float(ROWS * COLUMNS) / (float(height) * float(width));
-    for (int c = 0; c < 3; ++c) {
-      for (int64_t column = 0; column < COLUMNS; ++column) {
-        float sum = 0;
-        for (int64_t w = column * width / COLUMNS; w < parts((column + 1) * width, COLUMNS); ++w)
-          sum += sums[c * pitch + w] * share(w, column, width, COLUMNS);
-        thumbnail.out[((b * 3 + c) * ROWS + cell) * COLUMNS + column] = sum * scale;
-      }
-    }
-  }
-}
-
-DawnLoops dawn_loops() {
-  return {dawn_halve_rows,    {dawn_coarser_rows<1>, dawn_coarser_rows<2>, dawn_coarser_rows<3>},
-          dawn_weigh_rows<2>, dawn_weigh_rows<3>,
-          dawn_finish_rows,   dawn_brighten_rows,
-          dawn_thumbnail_rows};
 }

@@ -13,11 +13,12 @@ constexpr int64_t DAWN_WIDTH = 12;  // channels of the denoiser's networks
 constexpr int64_t DAWN_LEVELS = 4;  // of the pyramid
 constexpr int64_t DAWN_LUMAS = 8, DAWN_ROWS = 8, DAWN_COLUMNS = 12, DAWN_PLANES = 6;  // of the grid
 constexpr int64_t DAWN_THUMB_ROWS = 64, DAWN_THUMB_COLUMNS = 96;
+constexpr int64_t DAWN_NOISE_ROWS = 48, DAWN_NOISE_COLUMNS = 64, DAWN_NOISES = 6;
 
 // Planes of one level, with room on both sides of each row for the pixels that go on with its ends, and for
 // whole vectors.
 struct DawnPlanes {
-  static constexpr int64_t BEFORE = 16, WHOLE = 64, AFTER = 16;
+  static constexpr int64_t BEFORE = 16, WHOLE = 64, AFTER = 32;
   float* start;
   int64_t height, width, pitch;
 
@@ -78,6 +79,9 @@ struct DawnLoops {
   DawnLoop brighten;         // rows of the image, where nothing is denoised
   // rows of the thumbnail
   void (*thumbnail)(const DawnThumbnail& thumbnail, int64_t from, int64_t to);
+  // rows of places where noise is measured, and what all of an image's say
+  void (*measure)(const DawnNoise& noise, int64_t from, int64_t to);
+  void (*level)(const DawnNoise& noise, int64_t from, int64_t to);
 };
 
 FASTLLIE_DECLARE(DawnLoops dawn_loops())

@@ -182,7 +182,7 @@ template <class T>
 static void grid_forward_piece(const GridCurveTask& task, const GridStripes<T>& stripes, int64_t gap,
                                const GridShares<T>& shares, GridPiece<T>& piece, int64_t count) {
   using V = Vector<T>;
-  const V one = V{} + 1;
+  const V one = broadcast<V>(1);
   const int64_t lumas = task.curve.cells[0], steps = task.curve.steps;
   for (int64_t at = 0; at < count; at += LANES<T>) {
     const GridPixels<T> pixels(load<V>(piece.guide() + at), shares.at(at), lumas, one);
@@ -199,7 +199,7 @@ static void grid_backward_piece(const GridCurveTask& task, const GridStripes<T>&
                                 const GridShares<T>& shares, GridPiece<T>& piece, int64_t count,
                                 GridSums<T>& sums) {
   using V = Vector<T>;
-  const V zero{}, one = V{} + 1;
+  const V zero{}, one = broadcast<V>(1);
   const int64_t lumas = task.curve.cells[0], steps = task.curve.steps;
   for (int64_t at = 0; at < count; at += LANES<T>) {
     const V guide = load<V>(piece.guide() + at);
@@ -226,7 +226,8 @@ static void grid_backward_piece(const GridCurveTask& task, const GridStripes<T>&
 template <class T, bool BACKWARD>
 static void run_gridcurve(const GridCurveTask& task, int64_t from, int64_t to) {
   const GridCurve& curve = task.curve;
-  const auto [lumas, rows, columns] = curve.cells;
+  // one by one: C++17 lets no lambda use the names of a structured binding, and clang holds to it
+  const int64_t lumas = curve.cells[0], rows = curve.cells[1], columns = curve.cells[2];
   const int64_t height = curve.sizes[2], width = curve.sizes[3], column = lumas * GRID_PLANES;
   const int64_t row_gaps = grid_gaps(rows), column_gaps = grid_gaps(columns);
   GridStripes<T> stripes(curve);

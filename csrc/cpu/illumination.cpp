@@ -32,13 +32,14 @@ void execute(Illumination op, std::initializer_list<View> views, int inputs, Siz
 
 }  // namespace
 
-void divide_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes, int threads) {
-  execute(Illumination::divide_forward, {x, illum, out}, 2, sizes, threads);
+void illumination_forward_cpu(const View& x, const View& illum, const View& out, const Sizes& sizes,
+                              int threads) {
+  execute(Illumination::illumination_forward, {x, illum, out}, 2, sizes, threads);
 }
 
-void divide_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
-                         const View& grad_illum, const Sizes& sizes, int threads) {
-  execute(Illumination::divide_backward, {grad, x, illum, grad_x, grad_illum}, 3, sizes, threads);
+void illumination_backward_cpu(const View& grad, const View& x, const View& illum, const View& grad_x,
+                               const View& grad_illum, const Sizes& sizes, int threads) {
+  execute(Illumination::illumination_backward, {grad, x, illum, grad_x, grad_illum}, 3, sizes, threads);
 }
 
 void illuminate_forward_cpu(const View& raw, const View& v, const View& y, const View& illum, const View& out,

@@ -43,7 +43,7 @@ struct IlluminateBackward {
 // Contiguous pixels in the arithmetic's type: `pixels` of them, to whole vectors.
 template <class T, class F>
 FASTLLIE_INLINE void illumination_row(T* const* rows, const bool* stream, int64_t pixels) {
-  const Vector<T> one = Vector<T>{} + 1;
+  const Vector<T> one = broadcast<Vector<T>>(1);
   for (int64_t at = 0; at < pixels; at += LANES<T>) {
     Vector<T> in[F::INPUTS], out[F::OUTPUTS];
     for (int i = 0; i < F::INPUTS; ++i) in[i] = load<Vector<T>>(rows[i] + at);
@@ -94,9 +94,9 @@ static void run_illumination(const IlluminationTask& task, int64_t from, int64_t
 template <class T>
 static IlluminationLoop pick_illumination(Illumination op) {
   switch (op) {
-    case Illumination::divide_forward:
+    case Illumination::illumination_forward:
       return run_illumination<T, DivideForward>;
-    case Illumination::divide_backward:
+    case Illumination::illumination_backward:
       return run_illumination<T, DivideBackward>;
     case Illumination::illuminate_forward:
       return run_illumination<T, IlluminateForward>;

@@ -22,7 +22,12 @@ struct IlluminationTask {
 // Does units `from` to `to` of the task.
 using IlluminationLoop = void (*)(const IlluminationTask& task, int64_t from, int64_t to);
 
-enum class Illumination { divide_forward, divide_backward, illuminate_forward, illuminate_backward };
+enum class Illumination {
+  illumination_forward,
+  illumination_backward,
+  illuminate_forward,
+  illuminate_backward
+};
 
 FASTLLIE_DECLARE(IlluminationLoop illumination_loop(Illumination op, bool wide))
 

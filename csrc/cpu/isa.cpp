@@ -1,5 +1,9 @@
 #include "cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <stdexcept>
 
@@ -8,20 +12,36 @@ namespace {
 
 const char* const NAMES[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
 
-int widest() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (!avx2) return 0;
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (!avx512) return 1;
-  return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
-#else
-  return 0;
-#endif
+bool bit(unsigned word, int place) { return word >> place & 1; }
+
+// Which vectors the system keeps when it changes threads: 2 the halves of AVX, 5 to 7 what AVX-512 adds.
+unsigned kept() {
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
 }
+
+// By cpuid itself: __builtin_cpu_supports has other names in each compiler (clang 14 knows no "f16c"), and
+// needs a library that Windows does not link.
+int widest() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const bool fma = bit(c, 12), osxsave = bit(c, 27), avx = bit(c, 28), f16c = bit(c, 29);
+  if (!osxsave || !avx || !fma || !f16c || (kept() & 6) != 6) return 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !bit(b, 5)) return 0;
+  const bool foundation = bit(b, 16), dq = bit(b, 17), bw = bit(b, 30), vl = bit(b, 31);
+#if defined(__APPLE__)
+  const bool saved = true;  // macOS keeps them from the first use on, and does not show it before
+#else
+  const bool saved = (kept() & 0xe0) == 0xe0;
+#endif
+  if (!foundation || !dq || !bw || !vl || !saved) return 1;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5) ? 3 : 2;
+}
+#else
+int widest() { return 0; }
+#endif
 
 std::atomic<int>& chosen() {
   static std::atomic<int> value{widest()};

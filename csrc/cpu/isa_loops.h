@@ -22,6 +22,8 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/zerodce_loops.h"
 
 #if !defined(FASTLLIE_BF16)
+#include "cpu/smoothness_rows_loops.h"
+
 #include "cpu/convolution_training_loops.h"
 #include "cpu/curve_loops.h"
 #include "cpu/gridcurve_loops.h"
@@ -36,5 +38,7 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/dawn_loops.h"
 
 #include "cpu/dawn_rows_loops.h"
+
+#include "cpu/dawn_look_loops.h"
 #endif
 }  // namespace fastllie::FASTLLIE_SET

@@ -139,7 +139,7 @@ struct SciTile {
   }
 
   void write(int64_t h) const {
-    const Vector<T> one = Vector<T>{} + 1;
+    const Vector<T> one = broadcast<Vector<T>>(1);
     const T* rows[SCI_TAPS];
     inputs(2, h, rows);
     T* to[SCI_CHANNELS];

@@ -75,6 +75,12 @@ FASTLLIE_INLINE V load(const S* from) {
   return v;
 }
 
+// A value in all lanes, in one instruction. V{} + value would be an addition more: 0 + -0 is not -0.
+template <class V, class S>
+FASTLLIE_INLINE V broadcast(S value) {
+  return std::decay_t<decltype(V{}[0])>(value) - V{};
+}
+
 // Past the caches where asked: the lines of a large output would be read first and push out what is still
 // needed. The backward at 1920x1080 takes 5.5 ms instead of 8.4 (AVX-512 on an EPYC, 2 threads).
 template <class V, class S>
@@ -146,7 +152,7 @@ FASTLLIE_INLINE f32v exp2_of_minus(f32v z) {
   const f32v k =
       (f32v)_mm512_maskz_roundscale_ps(0xffff, (__m512)z, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-  z = Bounds::at_most(z, f32v{} + 127.0f);
+  z = Bounds::at_most(z, broadcast<f32v>(127.0f));
   // adding 1.5 * 2^23 leaves the nearest integer in the low bits
   const f32v shifted = z + 12582912.0f;
   const f32v k = shifted - 12582912.0f;

@@ -86,7 +86,7 @@ class MapRows {
   }
 
   static void take_tanh(T* values, int64_t count) {
-    const Vector<T> one = Vector<T>{} + 1;
+    const Vector<T> one = broadcast<Vector<T>>(1);
     for (int64_t i = 0; i < count; i += LANES<T>)
       store(values + i, tanh_of(load<Vector<T>>(values + i), one), false);
   }
@@ -207,7 +207,7 @@ FASTLLIE_INLINE Vector<T> zero_reference_pixels(const ZeroReferenceTask& task, c
                                                 Vector<T> grad) {
   using V = Vector<T>;
   constexpr int64_t PITCH = MapRows<T>::PITCH;
-  const V one = V{} + 1;
+  const V one = broadcast<V>(1);
   const auto place = [=](int64_t k) { return ((SHARED ? 0 : 3 * k) + c) * PITCH + i; };
   const auto finish = [&](int64_t k, V a, V grad_a) __attribute__((always_inline)) {
     const T *const here = around.maps + place(k), *const up = around.above + place(k),
@@ -276,8 +276,8 @@ static void zero_reference_backward(const ZeroReferenceTask& task, int64_t from,
                              rows.row(row > 0 ? row - 1 : 0),
                              rows.row(row + 1 < height ? row + 1 : row),
                              task.grad_alpha.data ? rows.grads() : nullptr,
-                             V{} + T(task.vertical),
-                             V{} + T(task.horizontal)};
+                             broadcast<V>(T(task.vertical)),
+                             broadcast<V>(T(task.horizontal))};
       for (int c = 0; c < 3; ++c) {
         for (int64_t i = 0; i < count; i += LANES<T>) {
           const V grad = zero_reference_pixels<T, SHARED, TANH>(

@@ -231,7 +231,7 @@ struct ZeroDceStrip {
   void curve(int64_t band) const {
     const ZeroDce& network = task.network;
     const int64_t count = right - left, pitch = planes_pitch();
-    const f32v one = f32v{} + 1.0f;
+    const f32v one = broadcast<f32v>(1.0f);
     float* x[3];
     for (int c = 0; c < 3; ++c) x[c] = planes + (ZERODCE_CHANNELS + c) * pitch;
     for (int64_t i = 0; i < ZERODCE_BAND && top + band * ZERODCE_BAND + i < bottom; ++i) {

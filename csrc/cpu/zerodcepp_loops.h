@@ -244,7 +244,7 @@ struct ZeroDcePPStrip {
   // tanh before the maps are enlarged, as published: the two do not commute.
   void finish(int64_t r) const {
     const ZeroDcePP& network = task.network;
-    const f32v one = f32v{} + 1.0f;
+    const f32v one = broadcast<f32v>(1.0f);
     const int64_t count = right - left, h = top + r;
     if (network.scale > 1) {
       for (int c = 0; c < 3; ++c) {

@@ -3,7 +3,8 @@
 namespace py = pybind11;
 using namespace fastllie;
 
-PYBIND11_MODULE(_cuda, m) {
+// Nothing is shared that has no lock of its own: a Python without the GIL may keep it off.
+PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
   m.doc() = "fastllie's CUDA kernels. They trust their pointers: only fastllie.ops calls them.";
   m.def("curve_forward",
         [](const Handle& x, const Handle& alpha, const Handle& out, std::array<int64_t, 4> sizes, bool shared,
@@ -19,16 +20,17 @@ PYBIND11_MODULE(_cuda, m) {
         curve_backward_cuda(view(grad), view(x), view(alpha), view_if(need_x, grad_x),
                             view_if(need_alpha, grad_alpha), curve, device, reinterpret_cast<void*>(stream));
       });
-  m.def("divide_forward", [](const Handle& x, const Handle& illum, const Handle& out, Sizes sizes, int device,
-                             uintptr_t stream) {
-    divide_forward_cuda(view(x), view(illum), view(out), sizes, device, reinterpret_cast<void*>(stream));
+  m.def("illumination_forward", [](const Handle& x, const Handle& illum, const Handle& out, Sizes sizes,
+                                   int device, uintptr_t stream) {
+    illumination_forward_cuda(view(x), view(illum), view(out), sizes, device,
+                              reinterpret_cast<void*>(stream));
   });
-  m.def("divide_backward",
-        [](const Handle& grad, const Handle& x, const Handle& illum, const Handle& grad_x,
-           const Handle& grad_illum, Sizes sizes, std::array<bool, 2> needs, int device, uintptr_t stream) {
-          divide_backward_cuda(view(grad), view(x), view(illum), view_if(needs[0], grad_x),
+  m.def("illumination_backward", [](const Handle& grad, const Handle& x, const Handle& illum,
+                                    const Handle& grad_x, const Handle& grad_illum, Sizes sizes,
+                                    std::array<bool, 2> needs, int device, uintptr_t stream) {
+    illumination_backward_cuda(view(grad), view(x), view(illum), view_if(needs[0], grad_x),
                                view_if(needs[1], grad_illum), sizes, device, reinterpret_cast<void*>(stream));
-        });
+  });
   m.def("illuminate_forward", [](const Handle& raw, const Handle& v, const Handle& y, const Handle& illum,
                                  const Handle& out, Sizes sizes, int device, uintptr_t stream) {
     illuminate_forward_cuda(view(raw), view(v), view(y), view(illum), view(out), sizes, device,

@@ -137,13 +137,13 @@ void dispatch(std::initializer_list<View> views, const Sizes& sizes, int device,
 
 }  // namespace
 
-void divide_forward_cuda(const View& x, const View& illum, const View& out, const Sizes& sizes, int device,
-                         void* stream) {
+void illumination_forward_cuda(const View& x, const View& illum, const View& out, const Sizes& sizes,
+                               int device, void* stream) {
   dispatch<DivideForward>({x, illum, out}, sizes, device, stream);
 }
 
-void divide_backward_cuda(const View& grad, const View& x, const View& illum, const View& grad_x,
-                          const View& grad_illum, const Sizes& sizes, int device, void* stream) {
+void illumination_backward_cuda(const View& grad, const View& x, const View& illum, const View& grad_x,
+                                const View& grad_illum, const Sizes& sizes, int device, void* stream) {
   dispatch<DivideBackward>({grad, x, illum, grad_x, grad_illum}, sizes, device, stream);
 }
 

@@ -17,6 +17,7 @@ from fastllie.benchmarking.baselines import BASELINES, Call, Subject
 from fastllie.benchmarking.bench import Bench, Effort
 from fastllie.benchmarking.machine import describe
 from fastllie.benchmarking.timing import Benchmark, Case
+from fastllie.checks import check_positive, is_number
 from fastllie.defaults import ROUNDS, SECONDS, SIZES
 from fastllie.inference.loading import default_device, device_of
 
@@ -69,11 +70,11 @@ def benchmark(
     if weights is not None and len(names) > 1:
         raise ValueError(f"weights are of one method, got {', '.join(names)}")
     shapes = [parse_size(size) for size in _listed("sizes", sizes)]
-    batches = [_whole("batch", batch) for batch in _listed("batches", batches)]
+    batches = [check_positive("batch", batch) for batch in _listed("batches", batches)]
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {DTYPES}, got {dtype!r}")
-    _whole("rounds", rounds)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    check_positive("rounds", rounds)
+    if not is_number(seconds):
         raise TypeError(f"seconds must be a number, got {seconds!r}")
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
@@ -178,14 +179,6 @@ def _listed(name: str, values: Any) -> list[Any]:
     if not values:
         raise ValueError(f"{name} must not be empty")
     return list(dict.fromkeys(values))
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
 
 
 def _device(device: str | torch.device | None) -> torch.device:

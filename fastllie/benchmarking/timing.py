@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastllie import markup
 from fastllie.benchmarking.machine import in_words
 from fastllie.images.files import replacing
 from fastllie.terminal import aligned
@@ -98,7 +99,20 @@ class Case:
 
     def table(self) -> str:
         """The rows, aligned, and who was left out."""
-        cells = [("", "median ms", "min..max", "CPU ms", "images/s", "x fastllie", "peak MB", "difference")]
+        rows = [f"  {line}" for line in aligned(self._cells(), numbers=True)] if self.rows else []
+        return "\n".join([self.title, *rows, *(f"  {note}" for note in self._notes())])
+
+    def _repr_html_(self) -> str:
+        return markup.table(self._cells() if self.rows else [], title=self.title, notes=self._notes())
+
+    def _notes(self) -> list[str]:
+        notes = [f"left out: {one.contender}: {one.reason}" for one in self.left_out]
+        return [*notes, f"results not compared: {self.unchecked}"] if self.unchecked else notes
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        cells: list[tuple[str, ...]] = [
+            ("", "median ms", "min..max", "CPU ms", "images/s", "x fastllie", "peak MB", "difference")
+        ]
         for row in self.rows:
             times = "-" if row.times_ours is None else f"{row.times_ours:.2f}"
             off = "-" if row.difference is None else f"{row.difference:.1e}"
@@ -106,13 +120,7 @@ class Case:
             cpu, peak = ("-" if value is None else spelled(value) for value in (row.cpu_ms, row.peak_mb))
             rate = spelled(row.images_per_s)
             cells.append((row.contender, spelled(row.ms), spread, cpu, rate, times, peak, off))
-        lines = [self.title]
-        if self.rows:
-            lines += [f"  {line}" for line in aligned(cells, numbers=True)]
-        lines += [f"  left out: {one.contender}: {one.reason}" for one in self.left_out]
-        if self.unchecked:
-            lines.append(f"  results not compared: {self.unchecked}")
-        return "\n".join(lines)
+        return cells
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,10 @@ class Benchmark:
 
     def __str__(self) -> str:
         return "\n\n".join([*(case.table() for case in self.cases), self.about])
+
+    def _repr_html_(self) -> str:
+        about = markup.table([], notes=self.about.split("\n"))
+        return "".join([*(case._repr_html_() for case in self.cases), about])
 
     def write_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything: `machine`, `cases` with `rows` and `left_out`, and `absent`. Atomic."""

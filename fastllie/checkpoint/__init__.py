@@ -1,6 +1,17 @@
 """Weights: found, recognised by content, converted; written in our layout or in the published one."""
 
-from fastllie.checkpoint.file import SUFFIXES, Checkpoint, write
-from fastllie.checkpoint.loading import build, export_official, find, methods_of, read
+from fastllie.checkpoint.file import SUFFIXES, Checkpoint, parted, write
+from fastllie.checkpoint.loading import build, export_official, find, from_state, methods_of, read
 
-__all__ = ["SUFFIXES", "Checkpoint", "build", "export_official", "find", "methods_of", "read", "write"]
+__all__ = [
+    "SUFFIXES",
+    "Checkpoint",
+    "build",
+    "export_official",
+    "find",
+    "from_state",
+    "methods_of",
+    "parted",
+    "read",
+    "write",
+]

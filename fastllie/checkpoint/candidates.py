@@ -1,8 +1,7 @@
 """What in a file may be a state dict: whatever a trainer has wrapped around it, and put before its names."""
 
-import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +17,6 @@ _TRANSPARENT = frozenset(
         *("_parameters", "_buffers", "_modules"),
     )
 )
-# a moving average of the weights, by the usual names
-_AVERAGED = re.compile(r"(?:.*[_-])?(?:ema|averaged?|swa)(?:[_-].*)?", re.IGNORECASE)
 _DEEPEST = 32
 
 
@@ -87,6 +84,10 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     )
 
 
-def is_averaged(place: str) -> bool:
-    """Whether a place in a file is called as moving averages of weights are."""
-    return any(_AVERAGED.fullmatch(part) for part in place.split("."))
+def average_of(places: Iterable[str]) -> str:
+    """Of two places that BasicSR's names couple, NAME and NAME_ema, the average; "" for all others.
+
+    Who trains so keeps the average to be used, and the other to go on from.
+    """
+    first, *others = sorted(places, key=len)
+    return others[0] if others in ([f"{first}_ema"], [f"{first}-ema"]) else ""

@@ -19,6 +19,14 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 PARALLEL = "module."
 
 
+def parted(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The file and the place in it that FILE:PLACE names, say model.pth:params; the place is "" for none."""
+    file, colon, place = os.fspath(path).rpartition(":")
+    if colon and place and Path(file).suffix.lower() in SUFFIXES and not os.path.exists(path):
+        return Path(file), place
+    return Path(path), ""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A file of weights in our layout.

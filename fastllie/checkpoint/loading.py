@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.checkpoint import enlightengan, nerco, sci, zerodce
-from fastllie.checkpoint.candidates import candidates, is_averaged, same, tensors_of
+from fastllie.checkpoint import enlightengan, hub, nerco, sci, zerodce
+from fastllie.checkpoint.candidates import average_of, candidates, same, tensors_of
 from fastllie.checkpoint.file import (
     SUFFIXES,
     Checkpoint,
     listed,
+    parted,
     read_safetensors,
     read_torch,
     write_published,
@@ -37,7 +39,9 @@ _LAYOUTS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, str]], Check
 
 
 def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
-    """The file that `weights` means: None (the default variant), a variant's name, or a path.
+    """The file that `weights` means: None (the default variant), a variant's name, a path, or hf://owner/name.
+
+    Behind a path and a colon may stand which of several weights in the file is meant: model.pth:params.
 
     Raises:
         TypeError: neither a string nor a path.
@@ -57,7 +61,10 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
                 f"the weights {weights!r} of {method} are missing from this installation: {path}"
             )
         return path
-    path = Path(weights)
+    if isinstance(weights, str) and weights.startswith(hub.SCHEME):
+        return hub.fetch(weights)
+    whole = Path(weights)
+    path, _ = parted(whole)
     if path.is_dir() and method == "nerco":
         return nerco.file_in(path)
     if path.is_dir():
@@ -71,17 +78,25 @@ def find(method: str, weights: str | os.PathLike[str] | None) -> Path:
         raise ValueError(f"weights {os.fspath(path)!r}: wanted a file that ends in {', '.join(SUFFIXES)}")
     if not path.exists():
         raise FileNotFoundError(f"no such weight file: {os.fspath(path)!r}")
-    return path
+    return whole
 
 
 def read(path: Path, method: str) -> Checkpoint:
     """Read weights for `method`: our layout, or the one of the published repository.
 
+    Args:
+        path: As `find` gives it, perhaps with a place in the file.
+
     Raises:
-        ValueError: a file that cannot be read, or whose keys or shapes are not those of the method.
+        ValueError: a file that cannot be read, or whose keys or shapes are not those of the method; several
+            weights that differ, and no word which of them is meant.
     """
+    path, place = parted(path)
     tensors, metadata = _tensors(path, method)
-    checkpoint = _fitting(path, method, candidates(tensors, LEAST), metadata)
+    content = candidates(tensors, LEAST)
+    if place and place not in content:
+        raise ValueError(f"{path} holds no weights called {place!r}; it holds: {listed(list(content)[1:])}")
+    checkpoint = _fitting(path, method, {place: content[place]} if place else content, metadata)
     for key, tensor in checkpoint.state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
@@ -95,12 +110,20 @@ def methods_of(path: Path) -> list[str]:
     Raises:
         ValueError: a file that cannot be read.
     """
+    path, place = parted(path)
     found = []
     for method in METHODS:
         tensors, metadata = _tensors(path, method)
-        if any(_read_as(method, part, metadata) for part in candidates(tensors, LEAST).values()):
+        content = candidates(tensors, LEAST)
+        parts = [content[place]] if place in content else []
+        if any(_read_as(method, part, metadata) for part in (parts if place else content.values())):
             found.append(method)
     return found
+
+
+def fits(method: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether tensors and metadata in our layout are a network of the method."""
+    return _read_as(method, state, metadata) is not None
 
 
 def _tensors(path: Path, method: str) -> tuple[dict[tuple[str, ...], Tensor], dict[str, str]]:
@@ -118,7 +141,7 @@ def _fitting(
 ) -> Checkpoint:
     """What of the content, by its place in the file, is a state dict of the method.
 
-    Of several that differ the moving average is taken, if one is.
+    Of NAME and NAME_ema that differ the average is taken, and named.
 
     Raises:
         ValueError: none is, or which of several is meant cannot be known.
@@ -134,16 +157,20 @@ def _fitting(
         fitting[place] = checkpoint
     if not fitting:
         raise ValueError(_why(path, method, content, metadata))
-    averaged = [place for place in fitting if is_averaged(place)]
-    if len(fitting) > 1 and len(averaged) != 1:
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    average = average_of(fitting)
+    if not average:
         raise ValueError(
-            f"{path} holds several weights of {method!r} that differ: {', '.join(fitting)}; save the one"
-            f" that is meant by itself: torch.save(torch.load(...)[...], ...)"
+            f"{path} holds several weights of {method!r} that differ: {', '.join(fitting)}; say which is"
+            f" meant behind its name, as in {os.fspath(path) + ':' + next(iter(fitting))!r}"
         )
-    if len(fitting) > 1:
-        others = ", ".join(place for place in fitting if place != averaged[0])
-        warnings.warn(f"{path}: the weights are the average {averaged[0]!r}, not {others}", stacklevel=2)
-    return fitting[averaged[0]] if averaged else next(iter(fitting.values()))
+    other = next(place for place in fitting if place != average)
+    warnings.warn(
+        f"{path}: the weights are the average {average!r}; the others are {os.fspath(path) + ':' + other!r}",
+        stacklevel=2,
+    )
+    return fitting[average]
 
 
 def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint | None:
@@ -152,7 +179,10 @@ def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, st
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
     try:
-        return checkpoint if _shapes(checkpoint.state) == _wanted(method, checkpoint) else None
+        wanted = _wanted(method, checkpoint)
+        # counters of steps that are no part of a network
+        state = {key: value for key, value in checkpoint.state.items() if key in wanted or value.dim()}
+        return replace(checkpoint, state=state) if _shapes(state) == wanted else None
     except ValueError:
         # sizes that make no network of this method: said where nothing else fits
         return None
@@ -210,13 +240,23 @@ def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
     Of `options` those that are None leave the choice to the file.
     """
     checkpoint = read(path, method)
-    given = {name: value for name, value in options.items() if value is not None}
     try:
-        # without memory: drawing initial weights would cost time and move the caller's random state
-        with torch.device("meta"):
-            model = model_class(method)(**{**checkpoint.options, **given})
+        return _made(method, checkpoint, options)
     except ValueError as error:
         raise ValueError(f"{method} with weights {path}: {error}") from error
+
+
+def from_state(method: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Network | None:
+    """The network of a state dict in our layout or the published one; None where it is not the method's."""
+    checkpoint = _read_as(method, state, metadata)
+    return None if checkpoint is None else _made(method, checkpoint, {})
+
+
+def _made(method: str, checkpoint: Checkpoint, options: Mapping[str, Any]) -> Network:
+    given = {name: value for name, value in options.items() if value is not None}
+    # without memory: drawing initial weights would cost time and move the caller's random state
+    with torch.device("meta"):
+        model = model_class(method)(**{**checkpoint.options, **given})
     model.load_state_dict(_without_subnormals(checkpoint.state), assign=True)
     return model.eval()
 
@@ -224,8 +264,8 @@ def build(method: str, path: Path, options: Mapping[str, Any]) -> Network:
 def _without_subnormals(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state with zeros for numbers that are too small for float32 to hold in full.
 
-    A weight decay leaves many of them in filters that nothing reads, a quarter of the published Zero-DCE. They
-    change no result, and a network full of them takes thirty times as long on a CPU.
+    A weight decay leaves many of them in filters that nothing reads, a quarter of the published Zero-DCE.
+    They change no result, and a network full of them takes thirty times as long on a CPU.
     """
     found = {}
     for key, value in state.items():

@@ -12,6 +12,7 @@ from fastllie.cli.common import (
     add_device,
     add_options,
     add_weights,
+    check_method,
     check_writable,
     complain,
     given,
@@ -66,11 +67,15 @@ def register(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     check_writable(arguments.json)
-    bar = Progress()
+    for method in arguments.method:
+        if method != "all":
+            check_method(method)
+    bar = Progress(quiet=arguments.quiet)
 
     def advance(done: int, total: int, case: "Case") -> None:
         bar.clear()
-        say(case.table() + "\n")
+        if not arguments.quiet:
+            say(case.table() + "\n")
         bar.advance(total)
 
     try:
@@ -87,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    print(result.about)
+    if not arguments.quiet:
+        print(result.about)
     for line in result.wrong:
         complain("benchmark", line)
     try:

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 
 import fastllie
-from fastllie.cli import benchmark, demo, doctor, enhance, evaluate, export, methods, train
-from fastllie.cli.common import OK, USAGE, UsageError, complain
+from fastllie.cli import benchmark, completion, demo, doctor, enhance, evaluate, export, methods, train
+from fastllie.cli.common import OK, USAGE, UsageError, add_voice, complain, voice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (some of it failed) or 2 (a wrong command line)."""
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(words)
+    parser = parser_of(words)
     if not words:
         parser.print_help()
         return OK
@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         _refuse(parser, arguments.verb, unknown)
     try:
-        return arguments.run(arguments)
+        with voice(arguments):
+            return arguments.run(arguments)
     except UsageError as error:
         complain(arguments.verb, error)
         return USAGE
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def parser_of(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these words: their verb gets the flags that take time to find out."""
     parser = argparse.ArgumentParser(prog="fastllie", description="Brighten dark photographs.")
     parser.add_argument("--version", action="version", version=f"fastllie {fastllie.__version__}")
@@ -42,6 +43,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     benchmark.register(verbs)
     export.register(verbs)
     demo.register(verbs)
+    completion.register(verbs)
+    for verb in verbs.choices.values():
+        add_voice(verb)
     return parser
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,9 @@ class Progress:
     It is a context that clears it at its end.
     """
 
-    def __init__(self, total: int | None = None):
+    def __init__(self, total: int | None = None, *, quiet: bool = False):
         self.total = total
+        self._quiet = quiet
         self.done = 0
         self._start = time.monotonic()
         self._bar = Bar()
@@ -59,7 +62,7 @@ class Progress:
         self.done += 1
         self.total = total or self.total
         passed = time.monotonic() - self._start
-        if passed < BAR_AFTER or not self.total or not on_terminal():
+        if self._quiet or passed < BAR_AFTER or not self.total or not on_terminal():
             return
         rate = self.done / passed
         left = spell_seconds((self.total - self.done) / rate)
@@ -77,6 +80,49 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_weights(parser: argparse.ArgumentParser, help: str = "") -> None:
     parser.add_argument("--weights", help=help or "a variant's name, or a .safetensors, .pth or .pt file")
+
+
+def add_voice(parser: argparse.ArgumentParser) -> None:
+    """-q and -v, which all verbs have."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="say what failed, and nothing else")
+    help = "say on stderr what is done: weights, devices, files; twice: more of it"
+    group.add_argument("-v", "--verbose", action="count", default=0, help=help)
+
+
+@contextmanager
+def voice(arguments: argparse.Namespace) -> Iterator[None]:
+    """What the logger `fastllie` says goes to stderr, as much of it as was asked for."""
+    logger = logging.getLogger("fastllie")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"fastllie {arguments.verb}: %(message)s"))
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    level = logging.ERROR if arguments.quiet else levels[min(arguments.verbose, 2)]
+    before, propagated = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.propagate = propagated
+
+
+def check_method(method: str, given: Mapping[str, Any] | None = None) -> None:
+    """Refuse a method, or an option that it does not have, before PyTorch is loaded, which takes a second.
+
+    Raises:
+        UsageError: what is wrong, with what may have been meant.
+    """
+    try:
+        known = {option.name for option in fastllie.info(method).options}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if unknown := (given or {}).keys() - known:
+        has = f"its options are: {', '.join(sorted(known))}" if known else "it has no options"
+        raise UsageError(f"{method} has no option {min(unknown)!r}; {has}")
 
 
 def add_options(parser: argparse.ArgumentParser, of: str = "the method") -> None:

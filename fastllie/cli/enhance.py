@@ -1,18 +1,16 @@
 """`fastllie enhance`."""
 
 import argparse
-import io
+import glob
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image, UnidentifiedImageError
 
 import fastllie
 from fastllie.cli.common import (
@@ -24,6 +22,7 @@ from fastllie.cli.common import (
     add_json,
     add_options,
     add_weights,
+    check_method,
     complain,
     given,
     options,
@@ -54,7 +53,6 @@ def register(verbs: Any) -> None:
     add("--compare", action="store_true", help="write the input and the result side by side")
     add("--overwrite", action="store_true", help="write also what is there already")
     workers = "threads that decode and write (default: one for each core)"
-    add("-q", "--quiet", action="store_true", help="say what failed, and nothing else")
     add("--workers", type=int, metavar="N", help=workers)
     ray = "spread the files over a Ray cluster, or over Ray's workers here"
     add("--ray", action="store_true", help=ray)
@@ -99,24 +97,21 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     with _pipes(arguments) as (inputs, output):
         code = _enhance(arguments, inputs, output)
-        if code == OK and arguments.output is None and not arguments.quiet:
-            complain("enhance", f"wrote {output}")
+        if code == OK and arguments.output is None and arguments.inputs != ["-"] and not arguments.quiet:
+            changed = os.path.isfile(output) and Path(output).suffix != Path(inputs[0]).suffix
+            why = f" ({Path(inputs[0]).suffix} is read only)" if changed and not arguments.format else ""
+            complain("enhance", f"wrote {output}{why}")
     return code
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before PyTorch is loaded, which takes a second."""
-    try:
-        options_known = {option.name for option in fastllie.info(arguments.method or METHOD).options}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    unknown = options(arguments).keys() - options_known
-    if arguments.method and unknown:
-        has = f"its options are: {', '.join(sorted(options_known))}" if options_known else "it has no options"
-        raise UsageError(f"{arguments.method} has no option {min(unknown)!r}; {has}")
+    if arguments.method:
+        check_method(arguments.method, options(arguments))
     if "-" in arguments.inputs and arguments.inputs != ["-"]:
         raise UsageError("- is stdin, and goes alone")
-    if arguments.output is None and len(arguments.inputs) > 1:
+    pattern = glob.has_magic(arguments.inputs[0]) and not os.path.exists(arguments.inputs[0])
+    if arguments.output is None and (len(arguments.inputs) > 1 or pattern):
         raise UsageError("-o is missing: several inputs want a folder")
     if arguments.output == "-" and (len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0])):
         raise UsageError("-o - is stdout, for one input file")
@@ -130,7 +125,8 @@ def _pipes(arguments: argparse.Namespace) -> Iterator[tuple[list[str], str]]:
     inputs, output = arguments.inputs, arguments.output
     if output is None and inputs != ["-"]:
         path = Path(inputs[0])
-        yield inputs, str(path.with_name(f"{path.stem}-bright{path.suffix}" if path.name else "bright"))
+        suffix = _suffix_of_result(path, arguments.format)
+        yield inputs, str(path.with_name(f"{path.stem}-bright{suffix}" if path.name else "bright"))
         return
     with tempfile.TemporaryDirectory(prefix="fastllie-") as folder:
         if inputs == ["-"]:
@@ -138,25 +134,37 @@ def _pipes(arguments: argparse.Namespace) -> Iterator[tuple[list[str], str]]:
         if output not in (None, "-"):
             yield inputs, output
             return
-        result = Path(folder, f"out{Path(inputs[0]).suffix}")
+        result = Path(folder, f"out{_suffix_of_result(Path(inputs[0]), arguments.format)}")
         yield inputs, str(result)
         if result.is_file():
             sys.stdout.buffer.write(result.read_bytes())
             sys.stdout.buffer.flush()
 
 
+def _suffix_of_result(path: Path, format: str | None) -> str:
+    """The suffix of the result where no output is given; of what is only read, that of another kind."""
+    from fastllie.folders import suffix_of_result
+
+    if path.is_dir():
+        return path.suffix
+    try:
+        suffix = suffix_of_result(path, format or "")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if suffix == path.suffix.lower():
+        suffix = fastllie.video.suffix_of_result(path)
+    return path.suffix if suffix == path.suffix.lower() else suffix
+
+
 def _from_stdin(folder: Path) -> str:
     """What comes on stdin, in a file with the suffix of its kind."""
+    from fastllie.folders import suffix_of_content
+
     content = sys.stdin.buffer.read()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            kind = image.format
-    except UnidentifiedImageError as error:
-        raise UsageError(f"stdin: {len(content)} bytes that are no image that Pillow can read") from error
-    known = [suffix for suffix, format in Image.registered_extensions().items() if format == kind]
-    # a JPEG with further pictures behind it is one
-    plain = ".jpeg" if kind == "MPO" else f".{str(kind).lower()}"
-    path = folder / f"stdin{plain if plain in known or kind == 'MPO' else known[0]}"
+    suffix = suffix_of_content(content)
+    if not suffix:
+        raise UsageError(f"stdin: {len(content)} bytes that are no image that can be read")
+    path = folder / f"stdin{suffix}"
     path.write_bytes(content)
     return str(path)
 
@@ -177,7 +185,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
         fastllie.video.Steady(arguments.smooth)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    bar = Progress()
+    bar = Progress(quiet=arguments.quiet)
 
     def advance(finished: int, total: int, failure: "Failure | None") -> None:
         if failure is not None:
@@ -185,7 +193,7 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
             complain("enhance", failure)
         bar.advance(total)
 
-    video = partial(_enhance_video, arguments, settings)
+    video = _Video(arguments, settings)
     try:
         with bar:
             result = function(
@@ -225,9 +233,9 @@ def _method_of(weights: str | None) -> str:
         for name in fastllie.list_methods()
         if any(variant.name == weights for variant in fastllie.info(name).weights)
     ]
-    if not having and os.path.isfile(weights):
-        from fastllie.checkpoint import methods_of
+    from fastllie.checkpoint import methods_of, parted
 
+    if not having and parted(weights)[0].is_file():
         having = methods_of(Path(weights))
     return having[0] if len(having) == 1 else METHOD
 
@@ -254,23 +262,34 @@ def _function(arguments: argparse.Namespace) -> Callable[..., "FolderResult"]:
     return partial(fastllie.cluster.enhance_folder, address=address, workers=workers, gpus=gpus)
 
 
-def _enhance_video(
-    arguments: argparse.Namespace, settings: dict[str, Any], source: Path, target: Path
-) -> None:
-    """Brighten one video; what could not be kept as it was is named on stderr."""
-    if arguments.compare:
-        raise ValueError("--compare is for images")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with Progress() as bar:
-        result = fastllie.enhance_video(
-            source,
-            target,
-            arguments.method,
-            strength=arguments.strength,
-            smooth=arguments.smooth,
-            crf=arguments.crf,
-            progress=lambda done, total: bar.advance(total),
-            **settings,
-        )
-    for line in () if arguments.quiet else (*(f"dropped {line}" for line in result.dropped), *result.notes):
-        complain("enhance", f"{source}: {line}")
+@dataclass(frozen=True)
+class _Video:
+    """Brightens one video; what could not be kept as it was is named on stderr."""
+
+    arguments: argparse.Namespace
+    settings: dict[str, Any]
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What its results depend on besides what those of images do."""
+        return {"smooth": self.arguments.smooth, "crf": self.arguments.crf}
+
+    def __call__(self, source: Path, target: Path) -> None:
+        arguments = self.arguments
+        if arguments.compare:
+            raise ValueError("--compare is for images")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(quiet=arguments.quiet) as bar:
+            result = fastllie.enhance_video(
+                source,
+                target,
+                arguments.method,
+                strength=arguments.strength,
+                smooth=arguments.smooth,
+                crf=arguments.crf,
+                progress=lambda done, total: bar.advance(total),
+                **self.settings,
+            )
+        notes = (*(f"dropped {line}" for line in result.dropped), *result.notes)
+        for line in () if arguments.quiet else notes:
+            complain("enhance", f"{source}: {line}")

@@ -12,6 +12,7 @@ from fastllie.cli.common import (
     add_device,
     add_options,
     add_weights,
+    check_method,
     check_writable,
     complain,
     options,
@@ -72,8 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
     if len(references) > 1:
         raise UsageError(f"wanted one folder of references, got {', '.join(references)}")
     check_writable(arguments.csv, arguments.json)
+    for method in arguments.method or ():
+        # sci.mild is a method with its weights
+        check_method(method if method in fastllie.list_methods() else method.partition(".")[0])
+    loud = not arguments.quiet
+    bar, report = loud and on_terminal(), _report if loud else None
     try:
-        with Counting("evaluating images", bar=on_terminal(), say=_report, after=SIGN) as count:
+        with Counting("evaluating images", bar=bar, say=report, after=SIGN) as count:
             result = fastllie.evaluate(
                 output,
                 references[0] if references else None,
@@ -90,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    for line in (*result.unmatched, *result.failures):
+    for line in (*result.unmatched, *result.failures, *result.passed_over):
         complain("evaluate", line)
     print(result.table())
     try:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastllie
-from fastllie.cli.common import FAILED, OK, UsageError, complain, say
+from fastllie.cli.common import FAILED, OK, UsageError, check_method, complain, say
+from fastllie.defaults import MOST_PIXELS
 from fastllie.terminal import on_terminal
 
+_NO_SETTINGS = ("verb", "run", "config", "quiet", "verbose")
 FIELD = "recipe field "  # before the name of a recipe's field in the parsed arguments
 
 
@@ -56,6 +58,7 @@ def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
     add("--log-every", type=int, help="steps between entries of the logs (default: 10)")
     add("--validate-every", type=int, help="steps between validations (default: as --every)")
     add("--cache", metavar="FOLDER", help="for decoded photographs, shared by all runs")
+    add("--max-pixels", type=int, metavar="N", help=f"of one photograph (default: {MOST_PIXELS})")
     add("--tensorboard", action="store_true", help="also write for TensorBoard")
 
 
@@ -87,18 +90,23 @@ def _add_recipe_fields(parser: argparse.ArgumentParser, method: str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    try:
+        settings = _settings(arguments)
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    check_method(settings["method"])
+    # with torch, which takes a second
     from fastllie.training import Interrupted, keep_heap
 
     try:
-        settings = _settings(arguments)
         function = fastllie.finetune if arguments.verb == "finetune" else fastllie.train
         first = os.environ.get("RANK", "0") == "0"
         keep_heap()
         result = function(
             settings.pop("method"),
             settings.pop("data", None),
-            progress=say if first else None,
-            bar=on_terminal(),
+            progress=say if first and not arguments.quiet else None,
+            bar=on_terminal() and not arguments.quiet,
             **settings,
         )
     except (TypeError, ValueError, FileNotFoundError, ImportError) as error:
@@ -109,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Interrupted as stop:
         complain(arguments.verb, f"{stop}; the same command goes on from there")
         return 128 + stop.signal
-    if first:
+    if first and not arguments.quiet:
         print(f"wrote {result.weights}\n      {result.report}")
     return OK
 
@@ -118,7 +126,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `fastllie.train`: those of a file of settings, and the flags over them."""
     from fastllie.training import merged, nested, read_config
 
-    given = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "config")}
+    given = {name: value for name, value in vars(arguments).items() if name not in _NO_SETTINGS}
     fields = nested(
         {name.removeprefix(FIELD): given.pop(name) for name in list(given) if name.startswith(FIELD)}
     )

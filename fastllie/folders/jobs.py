@@ -4,16 +4,18 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images.extras import require
-from fastllie.images.formats import DEVELOPED, READ, SUFFIXES, format_of, suffix_of
+from fastllie.images.formats import DEVELOPED, FORMATS, READ, SUFFIXES, format_of, suffix_of
+from fastllie.images.reading import kind_of
+from fastllie.images.walk import Walk, counted
 
 PathLike = str | os.PathLike[str]
 Job = tuple[Path, Path]  # what is read, and what is written for it
-HIDDEN, LINK, BROKEN = "hidden", "link to a folder", "broken link"
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,6 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     unreadable: list[Failure] = field(default_factory=list)
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
-
-    def pass_over(self, kind: str, path: Path) -> None:
-        self.passed_over.setdefault(kind, []).append(path)
 
 
 def plan(
@@ -73,7 +72,7 @@ def plan(
         raise ValueError("no inputs: wanted image files, folders or globs")
     out = Path(output)
     suffix = _suffix(format)
-    walk = _Walk(out, (*READ, *others), follow, hidden)
+    walk = Walk((*READ, *others), follow=follow, hidden=hidden, results=out, ours=(RECORD,))
     found: list[Job] = []  # an input, and where below OUT its result goes
     for given in inputs:
         found += _found(given, walk)
@@ -96,11 +95,36 @@ def plan(
     if to_file:
         if out.suffix.lower() in SUFFIXES:
             require(format_of(out))
-        walk.plan.jobs = [(found[0][0], out)]
-        return walk.plan
-    walk.plan.jobs = [(source, out / place) for source, place in _named(found, suffix, others)]
-    _refuse_clashes(walk.plan.jobs)
-    return walk.plan
+            if suffix and SUFFIXES[suffix] != format_of(out):
+                raise ValueError(f"{str(out)!r} is no file of the format {format!r}: give one of the two")
+        return Plan([(found[0][0], out)], passed_over=walk.passed_over)
+    jobs = [(source, out / place) for source, place in _named(found, suffix, others)]
+    _refuse_clashes(jobs)
+    return Plan(jobs, [Failure(path, error) for path, error in walk.unreadable], walk.passed_over)
+
+
+def suffix_of_result(source: PathLike, format: str = "", others: Collection[str] = ()) -> str:
+    """The suffix of what is written for a file: its own, that of a format, or of what becomes of camera raw.
+
+    Args:
+        source: What is read; it need not be there.
+        format, others: As for `plan`.
+
+    Raises:
+        ValueError: a format that is not written.
+    """
+    return _result(source, _suffix(format), others)
+
+
+def _result(source: PathLike, suffix: str, others: Collection[str]) -> str:
+    given = suffix_of(source)
+    if given in others or (not suffix and given in SUFFIXES):
+        return given
+    if suffix or given in READ:
+        return suffix or DEVELOPED
+    # a name that says nothing: what is written as it came keeps it, and what is read only becomes a TIFF
+    kind = kind_of(source) if os.path.isfile(source) else ""
+    return DEVELOPED if kind and not (kind in FORMATS and FORMATS[kind].written) else given
 
 
 def _suffix(format: str) -> str:
@@ -119,8 +143,7 @@ def _named(found: Sequence[Job], suffix: str, others: Collection[str]) -> list[J
     named = []
     for source, place in dict.fromkeys(found):
         given = suffix_of(place)
-        own = DEVELOPED if READ.get(given) == "RAW" else given
-        wanted = own if given in others or not suffix else suffix
+        wanted = _result(source, suffix, others)
         named.append((source, place, place if wanted == given else place.with_suffix(wanted)))
     taken = Counter(target for _, _, target in named)
     return [
@@ -132,14 +155,13 @@ def _named(found: Sequence[Job], suffix: str, others: Collection[str]) -> list[J
     ]
 
 
-def _found(given: PathLike, walk: "_Walk") -> list[Job]:
+def _found(given: PathLike, walk: Walk) -> list[Job]:
     text = os.fspath(given)
     path = Path(text)
     if path.is_dir():
         images = sorted(walk.below(path))
-        if not images and not walk.plan.unreadable:
-            others = ", ".join(f"{len(paths)} {kind}" for kind, paths in walk.plan.passed_over.items())
-            holds = f"; it holds {others}" if others else ""
+        if not images and not walk.unreadable:
+            holds = f"; it holds {counted(walk.passed_over)}" if walk.passed_over else ""
             raise ValueError(f"the folder {text!r} holds no images ({', '.join(walk.suffixes)}){holds}")
         return [(image, image.relative_to(path)) for image in images]
     if not path.exists() and glob.has_magic(text):
@@ -151,57 +173,6 @@ def _found(given: PathLike, walk: "_Walk") -> list[Job]:
         return [(file, file.relative_to(base)) for file in files]
     # a missing file too: it is named when its turn comes, and the others are done
     return [(path, Path(path.name))]
-
-
-class _Walk:
-    """A walk through folders, which finds what is read and keeps account of the rest."""
-
-    def __init__(self, out: Path, suffixes: Sequence[str], follow: bool, hidden: bool) -> None:
-        self.plan = Plan()
-        self.suffixes = suffixes
-        self._results = out.resolve()
-        self._follow, self._hidden = follow, hidden
-
-    def below(self, folder: Path) -> Iterator[Path]:
-        """Files in a folder and its folders, by suffix, without the results of an earlier run."""
-        inside = folder.resolve() in self._results.parents
-        seen: set[Path] = set()
-        places, links = [folder], list[Path]()
-        while places or links:
-            # those that are links last, so that what is in the folder itself has its own name
-            place = places.pop() if places else links.pop(0)
-            real = place.resolve()
-            if real in seen or (inside and (real == self._results or self._results in real.parents)):
-                continue
-            seen.add(real)
-            try:
-                with os.scandir(place) as listed:
-                    entries = sorted(listed, key=lambda entry: entry.name)
-            except OSError as error:
-                self.plan.unreadable.append(Failure(Path(error.filename or place), error))
-                continue
-            for entry in entries:
-                path = place / entry.name
-                if entry.name.startswith(".") and not self._hidden:
-                    self.plan.pass_over(HIDDEN, path)
-                elif entry.is_dir(follow_symlinks=False):
-                    places.append(path)
-                elif path.is_dir() and not self._follow:
-                    self.plan.pass_over(LINK, path)
-                elif path.is_dir():
-                    links.append(path)
-                elif self._is_read(entry, path) and not (inside and self._results in path.resolve().parents):
-                    yield path
-
-    def _is_read(self, entry: "os.DirEntry[str]", path: Path) -> bool:
-        if entry.is_symlink() and not path.exists():
-            self.plan.pass_over(BROKEN, path)
-            return False
-        suffix = suffix_of(path)
-        if suffix in self.suffixes and path.is_file():
-            return True
-        self.plan.pass_over(suffix or "without a suffix", path)
-        return False
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:

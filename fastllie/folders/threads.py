@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from fastllie.api import Enhancer
+from fastllie.checks import check_within
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Job, PathLike
-from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out, checked
+from fastllie.folders.work import FolderResult, OfArrays, Outcomes, Progress, Work, bare, carry_out
 
 # Pixels of all decoded images at once: 0.8 GB as bytes, and as much again for their results
 MOST_PIXELS = 2**28
@@ -46,8 +47,9 @@ def enhance_folder(
 
     Files are decoded and written by `workers` threads while this one enhances. A result appears under its
     name when it is whole. What is there already is skipped if it is whole and no older than its input, so
-    after a stop of whatever kind the same call does the rest. Other settings are not noticed; `overwrite`
-    makes all anew. An error of one image is kept in the result, and the others are done.
+    after a stop of whatever kind the same call does the rest. What other settings made (another method,
+    weights, options, strength, quality, ...) is made again: a file `.fastllie.jsonl` in the output folder
+    knows. `overwrite` makes all anew. An error of one image is kept in the result, and the others are done.
 
     What came with a photograph goes out with it: EXIF data with a preview of the result, XMP, IPTC, the ICC
     profile and more, and its coding: the quality of a JPEG, the compression of a TIFF, 16 bits a channel, all
@@ -82,7 +84,9 @@ def enhance_folder(
     """
     if not isinstance(method, str) and settings:
         raise TypeError(f"{', '.join(settings)}: settings go with the name of a method, not with a callable")
-    threads = checked("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    threads = (
+        check_within("workers", workers, 1, 1024) if workers is not None else min(_cores(), MOST_WORKERS)
+    )
     enhancer = Enhancer(method, **settings) if isinstance(method, str) else method
     if not isinstance(enhancer, Enhancer):
         enhancer = OfArrays(enhancer)
@@ -91,9 +95,9 @@ def enhance_folder(
         inputs,
         output,
         lambda jobs: side_by_side(jobs, work, threads),
+        work,
         overwrite=overwrite,
         progress=progress,
-        others=work.others,
         format=format,
         follow=follow,
         hidden=hidden,

@@ -1,22 +1,28 @@
 """What becomes of one file, and the account of many, gone on with after a stop."""
 
+import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastllie.checks import check_within
 from fastllie.defaults import PNG_LEVEL
 from fastllie.folders.jobs import Failure, Job, PathLike, plan
+from fastllie.folders.record import Record
 from fastllie.images.files import is_complete, remove_remains
 from fastllie.images.formats import FORMATS, READ, suffix_of
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
+from fastllie.images.walk import counted
+
+logger = logging.getLogger("fastllie")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class FolderResult:
         seconds: How long it took.
         passed_over: What folders hold and was not read, by kind: a suffix, "hidden", "link to a folder", ...
         notes: What of files that were done is not in their results.
+        remade: Those of `done` that stood there with other settings.
     """
 
     done: list[Path] = field(default_factory=list)
@@ -49,11 +56,13 @@ class FolderResult:
     seconds: float = 0.0
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    remade: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
-        counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
-        kinds = ", ".join(f"{len(paths)} {kind}" for kind, paths in sorted(self.passed_over.items()))
-        return f"{counts}, {self.seconds:.1f} s" + (f"; left alone: {kinds}" if kinds else "")
+        again = f" ({len(self.remade)} had other settings)" if self.remade else ""
+        counts = f"{len(self.done)} done{again}, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        left_alone = f"; left alone: {counted(self.passed_over)}" if self.passed_over else ""
+        return f"{counts}, {self.seconds:.1f} s{left_alone}"
 
 
 Progress = Callable[[int, int, Failure | None], None]
@@ -66,10 +75,10 @@ def carry_out(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
     outcomes: Callable[[Iterator[Job]], Outcomes],
+    work: "Work",
     *,
     overwrite: bool,
     progress: Progress | None,
-    others: Collection[str],
     **selection: Any,
 ) -> FolderResult:
     """Plan, skip what is done, and keep account of what becomes of the rest; see `enhance_folder`.
@@ -78,18 +87,21 @@ def carry_out(
         outcomes: Does the jobs that it takes, each as it comes to it, and yields them as they end: with the
             error, or None where the result is written, and what it leaves out. It is closed when the work is
             broken off.
-        others: The suffixes of files that are no images.
+        work: What is done, for the record of it.
         **selection: As for `plan`.
     """
     begin = time.monotonic()
     single = isinstance(inputs, (str, os.PathLike))
     given: Any = [inputs] if single else inputs
     # images are read as images, whatever else reads them
-    others = set(others) - set(READ)
+    others = set(work.others) - set(READ)
     planned = plan(list(given), output, others, **selection)
     jobs, unreadable = planned.jobs, planned.unreadable
     # one file that was named is meant to be written
-    afresh = overwrite or (len(jobs) == 1 and jobs[0][1] == Path(output))
+    named = len(jobs) == 1 and jobs[0][1] == Path(output)
+    # a file that was named stands among others, whose folder is not ours to write in
+    records = {} if named else work.records(Path(output))
+    stale: set[Path] = set()
     result = FolderResult(passed_over=planned.passed_over)
     total = len(jobs) + len(unreadable)
 
@@ -102,15 +114,25 @@ def carry_out(
     def missing() -> Iterator[Job]:
         swept: set[Path] = set()
         for source, target in jobs:
-            if not afresh and _is_done(source, target, suffix_of(source) in others):
-                finish(result.skipped, target)
-                continue
+            other = suffix_of(source) in others
+            record = records.get(other)
+            if not named and not overwrite and _is_done(source, target, other):
+                if record is None or not record.made_by_others(target):
+                    logger.debug("%s: %s is there", source, target)
+                    finish(result.skipped, target)
+                    continue
+                logger.info("%s: other settings made %s", source, target)
+                stale.add(target)
+            if record is not None:
+                record.begin(target)
             if target.parent not in swept:
                 swept.add(target.parent)
                 remove_remains(target.parent)
             yield source, target
 
-    with quiet_pillow():
+    with quiet_pillow(), ExitStack() as opened:
+        for record in records.values():
+            opened.callback(record.close)
         for failure in unreadable:
             finish(result.failed, failure)
         with closing(outcomes(missing())) as ended:
@@ -118,9 +140,11 @@ def carry_out(
                 if left_out:
                     result.notes.append(Note(source, tuple(left_out)))
                 if error is None:
+                    logger.info("%s: wrote %s", source, target)
                     finish(result.done, target)
                 else:
                     finish(result.failed, Failure(source, error))
+    result.remade = [path for path in result.done if path in stale]
     result.seconds = time.monotonic() - begin
     return result
 
@@ -151,10 +175,10 @@ class Work:
 
     def __post_init__(self) -> None:
         if self.quality is not None:
-            checked("quality", self.quality, 1, 100)
-        checked("png_level", self.png_level, 0, 9)
+            check_within("quality", self.quality, 1, 100)
+        check_within("png_level", self.png_level, 0, 9)
         if self.max_pixels is not None:
-            checked("max_pixels", self.max_pixels, 1, 2**62)
+            check_within("max_pixels", self.max_pixels, 1, 2**62)
 
     def __call__(self, source: Path, target: Path) -> Sequence[str]:
         """All of it, one step after the other; what of the source is not in the result, in words."""
@@ -169,6 +193,16 @@ class Work:
         """What writes the result of a file that is no image; None for an image."""
         suffix = suffix_of(source)
         return None if suffix in READ else self.others.get(suffix)
+
+    def records(self, folder: Path) -> dict[bool, Record]:
+        """What made the images of a folder, and what its other files: they depend on more."""
+        images = {**_made_by(self.enhance), "compare": self.compare, "quality": self.quality}
+        records = {False: Record(folder, images)}
+        if self.others:
+            # one writer for many suffixes
+            writers = {id(other): _made_by(other) for other in self.others.values()}
+            records[True] = Record(folder, {**images, "others": list(writers.values())})
+        return records
 
     def read(self, source: Path) -> Photograph:
         return read(source, max_pixels=self.max_pixels)
@@ -199,6 +233,17 @@ class OfArrays:
         return photo.with_colours(result)
 
 
+def _made_by(enhance: Any) -> dict[str, Any]:
+    """What the results of an enhancer depend on, if it says so; of a function of the user's its name."""
+    if isinstance(enhance, OfArrays):
+        enhance = enhance.enhance
+    made_by = getattr(enhance, "made_by", None)
+    if isinstance(made_by, Mapping):
+        return dict(made_by)
+    named = enhance if hasattr(enhance, "__qualname__") else type(enhance)
+    return {"function": f"{named.__module__}.{named.__qualname__}"}
+
+
 def bare(error: BaseException | None) -> Exception | None:
     """The error without its frames, which would keep the pixels of every image that failed."""
     if error is None:
@@ -217,11 +262,3 @@ def _is_done(source: Path, target: Path, other: bool) -> bool:
     except OSError:
         return False
     return found.st_size > 0 if other else is_complete(target)
-
-
-def checked(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
-    return value

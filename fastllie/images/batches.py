@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.images.files import is_source, name_of
-from fastllie.images.photograph import LUMA, TOP, Photograph, upright
+from fastllie.images.photograph import TOP, Photograph, upright
 from fastllie.images.reading import read, white_of, with_white
 
 CHANNELS = ("rgb", "bgr")
@@ -98,6 +99,8 @@ def _from_tensor(
         )
     if image.layout != torch.strided:
         raise TypeError(f"image is a tensor of layout {image.layout}; wanted a dense one")
+    if image.is_meta:
+        raise ValueError("image is a tensor on the device 'meta', which holds no values")
     given = image.detach()
     shape = tuple(given.shape)
     if given.dim() not in (3, 4) or shape[-3] != 3:
@@ -229,9 +232,11 @@ def _read(source: Any, white_level: int | str | None, max_pixels: int | None) ->
     photo = read(source, white_level=white_level, max_pixels=max_pixels, only_first=True)
     name = name_of(source)
     if photo.deep:
+        floats = photo.values.dtype == np.float32
         warnings.warn(
-            f"{name} has 16 bits a channel; the PIL image that comes back has 8. All 16 are kept"
-            " by fastllie.enhance_folder, by `fastllie enhance`, and in uint16 arrays",
+            f"{name} has {'floats' if floats else '16 bits a channel'}; the PIL image that comes back has 8"
+            " bits. All are kept by fastllie.enhance_folder, by `fastllie enhance`, and in"
+            f" {'float' if floats else 'uint16'} arrays",
             stacklevel=2,
         )
     if photo.stored.left_out:

@@ -14,6 +14,16 @@ from fastllie.images import tiff
 PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
 _SIZES = (0xA002, 0xA003)  # of the picture, in the EXIF directory
+_NOTES, _SHORT = 0x927C, 32
+_OF_THEIR_OWN = (
+    b"Nikon\0\2",
+    b"Apple iOS\0",
+    b"FUJIFILM",
+    b"OLYMPUS\0",
+    b"OM SYSTEM\0",
+    b"SIGMA\0",
+    b"Ricoh\0II",
+)
 _PREVIEW, _LENGTH = 0x0201, 0x0202
 MOST = 65533 - len(PREFIX)  # bytes that a segment of a JPEG can hold
 
@@ -50,6 +60,18 @@ def adjusted(exif: bytes, size: tuple[int, int], preview: Callable[[], bytes]) -
             # a preview that nobody can find is none
             content[following : following + 4] = bytes(4)
     return prefix + bytes(content)
+
+
+def pointing_notes(exif: bytes) -> bool:
+    """Whether there are notes of the camera's maker that may point to places outside of themselves."""
+    try:
+        directory = as_directory(exif)
+    except tiff.BrokenError:
+        return False
+    below = directory.entries.get(tiff.EXIF)
+    notes = None if below is None or below.below is None else below.below.entries.get(_NOTES)
+    # these count from their own beginning; the short ones have no room for directories
+    return notes is not None and len(notes.content) > _SHORT and not notes.content.startswith(_OF_THEIR_OWN)
 
 
 def _entries(content: bytes | bytearray, order: str, start: int) -> Iterator[tuple[int, int, int]]:

@@ -24,7 +24,7 @@ _PILLOWS_MOST = 89_478_485  # as long as nobody has set PIL.Image.MAX_IMAGE_PIXE
 # Seconds after which nobody is writing to a temporary file any more
 ABANDONED = 3600
 _REMAINS = re.compile(r"\..+\.\d+\.part")
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 @contextmanager
@@ -105,8 +105,9 @@ def opening(source: Source, max_pixels: int | None = None, name: str = "") -> It
     Args:
         max_pixels: Of one picture; None is `defaults.MOST_PIXELS`, or what PIL.Image.MAX_IMAGE_PIXELS was
             set to.
+        name: What it is called where the source does not say.
     """
-    name = name_of(source)
+    name = name or name_of(source)
     with (
         stream(source) as file,
         telling(name, file),
@@ -223,7 +224,7 @@ def is_complete(path: str | os.PathLike[str]) -> bool:
             file.seek(max(0, size - 12))
             tail = file.read()
             if start.startswith(b"\x89PNG\r\n\x1a\n"):
-                return tail == _PNG_END
+                return tail == PNG_END
             if start.startswith(b"\xff\xd8\xff"):
                 return tail.endswith(b"\xff\xd9")
             if start.startswith(b"RIFF"):

@@ -49,7 +49,7 @@ FORMATS = {
         (*KINDS[:6], "private tags"),
         (1, 2, 3, 4),
         (1, 2, 3, 4),
-        ("1", "CMYK", "I", "F", "YCbCr"),
+        ("1", "CMYK", "I", "F"),
         "as given",
         "pages",
     ),
@@ -64,20 +64,20 @@ FORMATS = {
     "TGA": Format("TGA", (".tga",), (), (1, 2, 3, 4)),
     "JPEG2000": Format("JPEG 2000", (".jp2",), ("comment",), (1, 2, 3, 4), (1,)),
     "AVIF": Format(
-        "AVIF", (".avif",), ("EXIF", "XMP", "ICC profile"), (1, 2, 3, 4), exact="never", many="animation"
+        "AVIF", (".avif",), ("EXIF", "XMP", "ICC profile"), (1, 3, 4), exact="never", many="animation"
     ),
     "HEIF": Format(
         "HEIC, HEIF",
         (".heic", ".heif"),
         ("EXIF", "XMP", "ICC profile"),
-        (1, 2, 3, 4),
+        (1, 3, 4),
         (1, 3, 4),
         (),
         "never",
         "",
         "heif",
     ),
-    "JXL": Format("JPEG XL", (".jxl",), ("EXIF", "XMP"), (1, 2, 3, 4), (1,), (), "never", "", "jxl"),
+    "JXL": Format("JPEG XL", (".jxl",), ("EXIF", "XMP"), (1, 2, 3, 4), (1,), (), "as given", "", "jxl"),
     "RAW": Format("camera raw, DNG", tuple(_CAMERAS.split()), extra="raw", written=False),
 }
 #: suffix -> format, of what is written, and of what is taken from a folder

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastllie.defaults import PNG_LEVEL
+from fastllie.defaults import LUMA, PNG_LEVEL
 from fastllie.images import colour, exif, xmp
 from fastllie.images.tiff import BrokenError
 from fastllie.images.writing import write
 
 TOP = 65535
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts to grey
 _PLAIN = ("L", "LA", "RGB", "RGBA")  # Pillow's modes of one to four channels of values as they are
 _INTEGERS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _EXIF_KEYS = ("exif", "Raw profile type exif")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from fastllie.images import depths, exif, extras, jpeg, png, strips, tiff, tiffs, xmp
+from fastllie.images import boxes, depths, exif, extras, jpeg, png, strips, tiff, tiffs, turbo, xmp
 from fastllie.images.files import (
+    PNG_END,
     RefusedError,
     Source,
     allowed_pixels,
@@ -21,11 +22,13 @@ from fastllie.images.files import (
     telling,
     whole,
 )
+from fastllie.images.formats import FORMATS
 from fastllie.images.photograph import TOP, Photograph, Stored, turned, upright
 
 # Pixels of all pictures of one file together: 1.6 GB as bytes
 MOST_TOGETHER = 2**29
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names of what is another format with a different head
+_BEHIND = "what lies behind the picture"
 _WHITES = (1023, 4095, 16383, TOP)  # of 10, 12, 14 and 16 bits
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -53,10 +56,10 @@ def read(
     """
     name = name_of(source)
     with stream(source) as file:
-        start = file.read(32)
+        start = file.read(4)
         file.seek(0)
-        content = b"" if isinstance(source, (str, os.PathLike)) else file.read()
-        reader = extras.reader_of(start, source)
+        reader = extras.reader_of(file, source)
+        content = b"" if isinstance(source, (str, os.PathLike)) else whole(file)
         if reader is not None:
             with telling(name, file):
                 return with_white(reader(content or whole(file), name, max_pixels), white_level, name)
@@ -65,7 +68,13 @@ def read(
             with telling(name, file):
                 photo = _deep_tiff(file, name, max_pixels, only_first)
     if photo is None:
-        photo = _by_pillow(content or source, name, max_pixels, only_first)
+        try:
+            photo = _by_pillow(content or source, name, max_pixels, only_first)
+        except ValueError as error:
+            if start.startswith(_TIFFS) and isinstance(error.__cause__, UnidentifiedImageError):
+                with stream(content or source) as file:
+                    raise ValueError(f"{name} is {tiffs.unread(file)}") from error
+            raise
     return with_white(photo, white_level, name)
 
 
@@ -79,12 +88,38 @@ def glance(path: str | os.PathLike[str], max_pixels: int) -> tuple[tuple[int, in
         As `read`; more pixels in a file that is not decoded are no error.
     """
     with stream(path) as file:
-        start = file.read(32)
-    if extras.reader_of(start, path) is not None:
+        reader = extras.reader_of(file, path)
+    if reader is not None:
         photo = read(path, max_pixels=max_pixels)
         return photo.size, photo.stored.format
     with opening(path, 2**62) as image:
         return image.size, _KINDS.get(image.format, image.format)
+
+
+def kind_of(source: Source) -> str:
+    """The format of an image file by its content: a name of `formats.FORMATS`, or Pillow's; "" for no image.
+
+    Raises:
+        OSError: a file that cannot be opened.
+    """
+    with stream(source) as file:
+        kind = extras.kind_of(file, source)
+    try:
+        if not kind:
+            with opening(source, 2**62) as image:
+                kind = _KINDS.get(image.format, image.format)
+    except ValueError:
+        return ""
+    return kind
+
+
+def suffix_of_content(content: bytes) -> str:
+    """The suffix that a file of this content usually has; "" for what is no image."""
+    kind = kind_of(content)
+    if kind in FORMATS:
+        return FORMATS[kind].suffixes[0]
+    known = (suffix for suffix, name in Image.registered_extensions().items() if name == kind)
+    return next(known, f".{kind.lower()}") if kind else ""
 
 
 def with_white(photo: Photograph, white_level: int | str | None, name: str) -> Photograph:
@@ -140,6 +175,7 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
     kinds = [strips.kind_of(page) for page in pages]
     # of 8 bits Pillow reads nearly all, but not every BigTIFF, and channels beyond the fourth in silence
     plain = set(kinds) == {"u1"} and all(page.first(277, 1) <= 4 for page in pages)
+    plain = plain and not any(page.first(262, 1) == 0 and page.first(277, 1) > 1 for page in pages)
     if not all(kinds) or (plain and not (big and order == ">")):
         return None
     most = allowed_pixels(max_pixels)
@@ -150,7 +186,10 @@ def _deep_tiff(file: BinaryIO, name: str, max_pixels: int | None, only_first: bo
         refuse_more_than(most, (width, height), name)
         together += width * height
         _refuse_together(together, len(pages), name)
-        values, native, mode, beyond = tiffs.of_values(strips.read(file, page), page)
+        try:
+            values, native, mode, beyond = tiffs.of_values(strips.read(file, page), page)
+        except strips.UnfitError as error:
+            raise RefusedError(f"{name}: {error}") from error
         stored, info = _tiff_stored(page, order, big, [*left_out, *beyond] if not made else beyond)
         orientation = int(page.first(exif.ORIENTATION, 1))
         if native is None:
@@ -227,6 +266,10 @@ def _frames(file: Any, kind: str, name: str, only_first: bool) -> Iterator[Photo
         stored = replace(stored, left_out=(*stored.left_out, further(len(kept))))
         kept = kept[:1]
     _refuse_together(len(kept) * file.width * file.height, len(kept), name)
+    if kind == "JPEG" and (fast := turbo.photograph(file, stored, name)):
+        fast.info.update(info)
+        yield fast
+        return
     for place in kept:
         if place or len(kept) > 1:
             file.seek(place)
@@ -284,9 +327,25 @@ def _stored(file: Any, kind: str) -> tuple[Stored, dict[str, Any]]:
         return _tiff_stored(pages[0], order, big, [])
     if kind == "WEBP":
         return _webp_stored(file)
+    if kind == "AVIF":
+        return _avif_stored(file)
+    if kind == "JPEG2000":
+        return Stored(kind, left_out=_beyond_eight(boxes.bits_of_jpeg2000(whole(file.fp)), file.mode)), {}
     if kind == "TGA":
         return Stored(kind, {"compression": file.info.get("compression")}), {}
     return Stored(kind), {}
+
+
+def _beyond_eight(bits: int, mode: str) -> tuple[str, ...]:
+    """What is lost where Pillow makes 8 bits of more, which it does in all modes but deep grey."""
+    return (f"all but 8 of {bits} bits",) if bits > 8 and not mode.startswith("I") else ()
+
+
+def _avif_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
+    facts = boxes.read(whole(file.fp))
+    left_out = (*facts.beside, *_beyond_eight(facts.bits, file.mode))
+    info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
+    return Stored("AVIF", {"subsampling": facts.subsampling}, left_out=left_out), info
 
 
 def _jpeg_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
@@ -315,7 +374,9 @@ def _png_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     for key, value in (("comment", came.comment), ("iptc", came.iptc)):
         if value:
             info[key] = value
-    return Stored("PNG", {}, came, tuple(came.left_out)), info
+    content = whole(file.fp)
+    behind = len(content) - content.rfind(PNG_END) > len(PNG_END) and PNG_END in content
+    return Stored("PNG", {}, came, (*came.left_out, *([_BEHIND] if behind else []))), info
 
 
 def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
@@ -329,4 +390,7 @@ def _webp_stored(file: Any) -> tuple[Stored, dict[str, Any]]:
     lossless = b"VP8L" in kinds and b"VP8 " not in kinds
     coding = {"lossless": True, "exact": True} if lossless else {}
     info = {"xmp": xmp.adjusted(file.info["xmp"])} if file.info.get("xmp") else {}
-    return Stored("WEBP", coding, None, ("C2PA",) if b"C2PA" in kinds else ()), info
+    left_out = ["C2PA"] if b"C2PA" in kinds else []
+    if len(content) > 8 + int.from_bytes(content[4:8], "little") + 1:
+        left_out.append(_BEHIND)
+    return Stored("WEBP", coding, None, tuple(left_out)), info

@@ -17,11 +17,18 @@ NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 7, 8, 32773,
 #: what makes of bytes other bytes, in Pillow's words where zlib does not do it
 BY_PILLOW = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
 _READ = {NONE, DEFLATE, OLD_DEFLATE, *BY_PILLOW}
-_KINDS = {(8, 1): "u1", (16, 1): "u2", (16, 3): "f2", (32, 3): "f4"}  # depth and sample format
+# depth and sample format
+_KINDS = {(8, 1): "u1", (16, 1): "u2", (16, 3): "f2", (32, 3): "f4", (64, 3): "f8"}
+_KINDS |= {(32, 1): "u4", (64, 1): "u8", (8, 2): "i1", (16, 2): "i2", (32, 2): "i4", (64, 2): "i8"}
+_MOST = 65535  # of integers of more bits, which are held to be of 16
 _WIDTH, _HEIGHT, _DEPTHS, _COMPRESSION, _CHANNELS, _ROWS = 256, 257, 258, 259, 277, 278
 _PLANES, _PREDICTOR, _FORMAT = 284, 317, 339
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_PLACES, _TILE_LENGTHS, _PLACES, _LENGTHS = 322, 323, 324, 325, 273, 279
 _MOST_CHANNELS = 64
+
+
+class UnfitError(ValueError):
+    """Values whose meaning nobody knows."""
 
 
 def size_of(page: Directory) -> tuple[int, int]:
@@ -76,6 +83,34 @@ def read(file: BinaryIO, page: Directory) -> NDArray[Any]:
         target = values[top : top + tall, left : left + across] if target is None else target
         target[...] = part[: target.shape[0], : target.shape[1]]
     return values
+
+
+def narrowed(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """Values of any kind as uint8, uint16 or float32, and what that changes, in words; "" for nothing.
+
+    Floats become single. Integers of 8 bits stay in 8, all others in 16; none are scaled, for nothing says
+    up to where they are meant to reach.
+
+    Raises:
+        UnfitError: integers that do not fit.
+    """
+    kind = values.dtype.str[1:]
+    if kind in ("u1", "u2", "f4"):
+        return values, ""
+    if kind in ("f2", "f8"):
+        return values.astype(np.float32), "double precision, which becomes single" if kind == "f8" else ""
+    bits = 8 * values.dtype.itemsize
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _MOST:
+        raise UnfitError(
+            f"it holds integers of {bits} bits from {low} to {high}, and nothing says which of them is white;"
+            f" scale them to 0..{_MOST}, or to floats in [0, 1]"
+        )
+    if kind == "i1":
+        return values.astype(np.uint8), "the sign of its integers"
+    return values.astype(np.uint16), f"integers of {bits} bits with sign" if kind == "i2" else (
+        f"integers of {bits} bits, which become 16"
+    )
 
 
 def _part(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastllie.images.photograph import Photograph
 
 PHOTOMETRIC, COMPRESSION, PREDICTOR, MAX_SAMPLE = 262, 259, 317, 281
-WHITE_IS_ZERO, RGB, CMYK, YCBCR = 0, 2, 5, 6
+WHITE_IS_ZERO, RGB, CMYK = 0, 2, 5
 _DEPTHS, _CHANNELS, _ROWS, _PLANES, _EXTRA, _FORMAT, _SUBFILE = 258, 277, 278, 284, 338, 339, 254
 _XMP, _IPTC, _ICC, _PHOTOSHOP, _ARTIST_LAYERS = 700, 33723, 34675, 34377, 37724
 _RESOLUTION, _UNIT, _DESCRIPTION = (282, 283), 296, 270
@@ -56,6 +56,26 @@ def pages_of(file: BinaryIO) -> tuple[str, bool, list[Directory]]:
 def is_reduced(page: Directory) -> bool:
     """Whether it is a smaller picture of another one, or a mask."""
     return bool(int(page.first(_SUBFILE)) & 5)
+
+
+def unread(file: BinaryIO) -> str:
+    """What to say, after its name, of a TIFF whose pixels nobody here reads."""
+    try:
+        page = pages_of(file)[2][0]
+    except BrokenError as error:
+        return f"a damaged TIFF: {error}"
+    told = {
+        "bits": _DEPTHS,
+        "sample format": _FORMAT,
+        "compression": COMPRESSION,
+        "photometric": PHOTOMETRIC,
+    }
+    values = {words: page.all(tag) for words, tag in told.items()}
+    kind = ", ".join(f"{words} {'/'.join(map(str, found))}" for words, found in values.items() if found)
+    return (
+        f"a TIFF of a kind that is not read ({kind}); save it with 8 or 16 bits a channel or floats in"
+        " [0, 1], without compression or with LZW or deflate"
+    )
 
 
 def described(page: Directory) -> tuple[Directory, dict[str, Any], list[str]]:
@@ -153,8 +173,9 @@ def of_values(
     own = {RGB: 3, CMYK: 4}.get(photometric, 1)
     if channels < own:
         raise BrokenError(f"{channels} channels; wanted {own}")
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)
+    values, changed = strips.narrowed(values)
+    # grey goes into the integers of 32 bits that Pillow knows
+    integers = bool(changed) and values.dtype == np.uint16
     top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
     if photometric == WHITE_IS_ZERO:
         values[..., :1] = top - values[..., :1]
@@ -169,10 +190,13 @@ def of_values(
         wide = colours * (top / np.maximum(alpha, 1 if top > 1 else 1e-9, dtype=np.float64))
         colours = np.minimum(np.floor(wide + 0.5) if top > 1 else wide, top).astype(values.dtype)
     if photometric == CMYK:
+        left_out += [changed] if changed else []
         return colours[..., :0], np.ascontiguousarray(colours), "CMYK", left_out
     mode = ""
     if own + alpha.shape[2] == 1:
-        mode = "F" if values.dtype.kind == "f" else "I;16B" if page.order == ">" else "I;16"
+        deep = "I" if integers else "I;16B" if page.order == ">" else "I;16"
+        mode = {"f4": "F", "u2": deep}.get(values.dtype.str[1:], "")
+    left_out += [changed] if changed and mode != "I" else []
     return np.concatenate((colours, alpha), axis=2), None, mode, left_out
 
 
@@ -181,7 +205,7 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     height, width, channels = values.shape
     photometric = {1: 1, 2: 1}.get(channels, RGB)
     if photo.native is not None:
-        photometric = CMYK if photo.mode == "CMYK" else YCBCR
+        photometric = CMYK
     if channels == 1 and coding.get("photometric") == WHITE_IS_ZERO:
         photometric = WHITE_IS_ZERO
         values = photo.top - values if photo.top else 1 - values
@@ -202,8 +226,6 @@ def _strips(photo: "Photograph", tags: Directory, compression: int, coding: dict
     put(_CHANNELS, tiff.SHORT, channels)
     put(_ROWS, tiff.LONG, min(rows, height))
     put(_PLANES, tiff.SHORT, 1)
-    if photometric == YCBCR:
-        put(530, tiff.SHORT, 1, 1)
     if channels in (2, 4) and photo.native is None:
         put(_EXTRA, tiff.SHORT, 0 if photo.mode == "RGBX" else 2)
     if values.dtype.kind in "fi":

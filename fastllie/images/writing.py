@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastllie.defaults import QUALITY
-from fastllie.images import animations, extras, jpeg, photoshop, png, tiffs
+from fastllie.images import animations, exif, extras, jpeg, photoshop, png, tiffs, turbo
 from fastllie.images.files import replacing
 from fastllie.images.formats import FORMATS, KINDS, format_of
 
@@ -99,6 +99,9 @@ def _without_a_place(photo: "Photograph", kind: str) -> list[str]:
     if photo.stored.format != kind:
         missing = _kinds_in(photo) - set(FORMATS[kind].holds)
         left_out = [name for name in KINDS if name in missing]
+    if kind == "TIFF" and exif.pointing_notes(photo.info.get("exif", b"")):
+        # the tags of a TIFF are all anew, and the notes move
+        left_out.append("the places that the notes of the camera's maker point to")
     if photo.later and FORMATS[kind].many != FORMATS[photo.stored.format].many:
         pages = FORMATS[kind].many == "pages"
         left_out.append(
@@ -154,17 +157,21 @@ def _encoded(
 ) -> tuple[Iterable[bytes], list[str]]:
     """The pieces of the file, and what is too large for it."""
     described = photo.described()
-    exif_data = described.get("exif", b"")
     if kind == "JPEG":
         return _jpeg(photo, quality, described)
     if kind == "PNG":
         return _png(photo, png_level, described), []
     if kind in ("HEIF", "JXL"):
-        return [extras.encode(photo, kind, quality or NEW_QUALITY[kind], exif_data, described)], []
+        coding = photo.stored.coding if photo.stored.format == kind else {}
+        lossless = quality == 100 or (quality is None and coding.get("lossless", False))
+        chosen = quality or NEW_QUALITY[kind]
+        return [extras.encode(photo, kind, chosen, lossless, coding, described)], []
     settings: dict[str, Any] = {}
     if kind in ("WEBP", "AVIF"):
         settings = {key: described[key] for key in ("exif", "icc_profile", "xmp") if described.get(key)}
         settings["quality"] = quality or NEW_QUALITY[kind]
+    if kind == "AVIF" and photo.stored.format == "AVIF" and photo.stored.coding.get("subsampling"):
+        settings["subsampling"] = photo.stored.coding["subsampling"]
     if kind == "WEBP" and photo.stored.format == "WEBP" and quality is None:
         settings |= {
             key: photo.stored.coding[key] for key in ("lossless", "exact") if key in photo.stored.coding
@@ -217,7 +224,7 @@ def _jpeg(
         if described.get("dpi"):
             density = jpeg.density_of(described["dpi"])
     return jpeg.joined(
-        _by_pillow(photo, "JPEG", **settings),
+        turbo.encoded(photo, settings) or _by_pillow(photo, "JPEG", **settings),
         exif_data=described.get("exif", b""),
         xmp=described.get("xmp", b""),
         icc_profile=described.get("icc_profile", b""),

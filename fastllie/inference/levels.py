@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.images.photograph import LUMA
+from fastllie.defaults import LUMA
 from fastllie.inference.tiles import Model
 
 _BAND = 1 << 15  # pixels: 0.8 MB as int64, which a cache holds

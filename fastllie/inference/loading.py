@@ -1,5 +1,6 @@
 """Networks from files of weights: one of the caller's own, or one that is loaded once and shared."""
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import torch
 from fastllie import checkpoint, methods
 from fastllie.models.network import Network
 
+logger = logging.getLogger("fastllie")
 CACHED_MODELS = 8
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Weights = str | os.PathLike[str] | None
@@ -39,8 +41,18 @@ def shared_network(
 
     Nobody changes it: it packs its weights once, and looks at them no more.
     """
-    state = path.stat()
-    key = (method, path.resolve(), state.st_mtime_ns, state.st_size, device, dtype, tuple(options.items()))
+    file, place = checkpoint.parted(path)
+    state = file.stat()
+    key = (
+        method,
+        file.resolve(),
+        place,
+        state.st_mtime_ns,
+        state.st_size,
+        device,
+        dtype,
+        tuple(options.items()),
+    )
     with _lock:
         if key in _models:
             _models.move_to_end(key)
@@ -53,6 +65,7 @@ def shared_network(
                 # see tiles.CPU_TILE
                 network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.settle()
+        logger.info("%s: weights %s on %s in %s", method, path, device, str(dtype).removeprefix("torch."))
         _models[key] = network
         while len(_models) > CACHED_MODELS:
             _models.popitem(last=False)
@@ -84,7 +97,20 @@ def device_of(device: Device) -> torch.device | None:
         if (found.index or 0) >= count:
             raise ValueError(f"device {device!r} is not there: torch sees {count} CUDA devices")
         return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+    if found.type == "meta":
+        raise ValueError("device 'meta' holds no values: nothing can be computed there")
+    if found.type != "cpu":
+        _check_there(device, found)
     return found
+
+
+def _check_there(device: str | torch.device, found: torch.device) -> None:
+    """Of other devices (mps, xpu, ...) torch alone knows whether they are there, and says so in many ways."""
+    try:
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        raise ValueError(f"device {str(device)!r} is not there: {reason}") from error
 
 
 def default_device() -> torch.device:

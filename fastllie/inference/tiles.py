@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllie.checks import check_int
 from fastllie.models.contract import Grid, Window
 
 # benchmarks/tiles.py, 1920x1080, 2 cores of an AMD EPYC: Zero-DCE takes 2.1 CPU s and 68 MB in these tiles,
@@ -33,9 +34,7 @@ def check_tile(tile: int | str | None, halo: int | None) -> None:
     """Raise unless `tile` is "auto", None, or (only where there is a halo) a positive integer."""
     if tile is None or tile == "auto":
         return
-    if isinstance(tile, bool) or not isinstance(tile, int):
-        raise TypeError(f"tile must be 'auto', None or an integer, got {tile!r}")
-    if tile < 1:
+    if check_int("tile", tile, "'auto', None or an integer") < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
     if halo is None:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllie.checks import check_positive
 from fastllie.metrics.planes import batch_of, grey_levels
 
 
@@ -43,10 +44,7 @@ def eme(image: Any, *, block: int = 8) -> Tensor:
         TypeError, ValueError, OSError: images that `fastllie.enhance` would refuse, a block that is larger
             than the image or no whole number of at least 1.
     """
-    if isinstance(block, bool) or not isinstance(block, int):
-        raise TypeError(f"block must be a whole number of pixels, got {type(block).__name__}")
-    if block < 1:
-        raise ValueError(f"block must be at least 1, got {block}")
+    check_positive("block", block)
     levels = grey_levels(batch_of(image))
     _, height, width = levels.shape
     if min(height, width) < block:

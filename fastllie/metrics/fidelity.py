@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie.images.photograph import LUMA
+from fastllie.defaults import LUMA
 from fastllie.metrics.planes import in_colour, pair_of, weighted
 
 SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # an 11x11 window

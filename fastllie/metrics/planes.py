@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.images.batches import to_batch
-from fastllie.images.photograph import LUMA
 
 FilePath = str | os.PathLike[str]
 COLOURS = ("rgb", "y", "grey")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract, Grid, Observed
 from fastllie.models.logits import half_logits
 from fastllie.models.network import Built, Network, standard_only
@@ -24,8 +25,6 @@ from fastllie.ops.packing import can_run_packed
 WIDTH = 32
 # of the five levels' 18 convolutions and 4 upsamplings: 137 pixels, rounded up to a multiple of 16
 HALO = 144
-# BT.601, of a pixel in [0, 1]
-LUMA = (0.299, 0.587, 0.114)
 # of the published code, which compares the width alone
 WIDE = 2200
 # for each channel of the first level: 620 bytes a pixel at a width of 32, 332 at 16 (torch 2.13 on a CPU,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _global
 
 from fastllie.models.contract import Contract, Observed
+from fastllie.models.sharing import Shared
 from fastllie.ops.packing import Packing
 
 # what every module has; the rest of its attributes are its settings
@@ -108,7 +109,7 @@ def standard_only() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
-class Network(nn.Module):
+class Network(Shared, nn.Module):
     """A method's network: images `[B, 3, H, W]` in [0, 1] to images of the same shape.
 
     The last line of a constructor is `self._built = Built.of(self, <its class>, ...)`. `forward` has no

@@ -1,4 +1,4 @@
-"""What is checked of arguments at the door, each with one wording: numbers, images, devices, outputs."""
+"""What is checked of an operator's arguments at the door, each with one wording: images, devices, outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllie import _native
+from fastllie import _native, checks
+from fastllie.checks import check_number as check_number
+from fastllie.checks import is_number as is_number
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def is_int(value: Any, least: int | None = None) -> bool:
     """Whether `value` is an integer (one of torch.compile's symbols, too), no bool, and not below `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-        return False
-    return least is None or bool(value >= least)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is an integer or a float, no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, torch.SymInt):
+        return least is None or bool(value >= least)
+    return checks.is_int(value, least)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
@@ -33,12 +30,6 @@ def check_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise a ValueError unless `value` is one of those."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raise a TypeError unless `value` is an integer or a float."""
-    if not is_number(value):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
 
 
 def check_tensor(name: str, tensor: Any, dtypes: Sequence[torch.dtype] = FLOATS) -> None:

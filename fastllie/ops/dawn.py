@@ -19,6 +19,7 @@ WIDTH, LEVELS = 12, 4  # channels of the denoiser's networks; of its pyramid
 INPUTS, OUTPUTS = (9, 6, 6), (6, 3, 3)  # of the network of each level, from half the size on
 GRID = (6, 8, 8, 12)  # planes, lumas, rows, columns
 THUMB = (64, 96)
+NOISES, NOISE_PLACES = 6, 48 * 64  # what is measured of noise, and where
 BIASES = sum(2 * WIDTH + outputs for outputs in OUTPUTS)
 PACKED = sum(
     9 * WIDTH * (inputs + WIDTH + outputs) + (WIDTH**2 if level + 1 < len(INPUTS) else 0)
@@ -142,6 +143,27 @@ def thumbnail(x: Tensor) -> Tensor:
     return torch.ops.fastllie.dawn_thumbnail(x)
 
 
+def noise_levels(x: Tensor, mean: Tensor, bgr: bool = False) -> Tensor:
+    """How much noise there is in v = x / (x + mean), float32 `[B, 6]`; the CPU's kernel.
+
+    As `fastllie.models.dawn.brain.noise_levels`, which says what is measured.
+
+    Args:
+        x: Images, `[B, 3, H, W]`; float32, bfloat16, float16, or uint8, read as 0 to 1.
+        mean: Of the luma, float32 `[B, 1, 1, 1]`.
+        bgr: Whether the colours of `x` are blue, green, red.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `enhance_dawn`.
+    """
+    check_rgb(DTYPES, x)
+    if mean.dtype != torch.float32 or mean.shape != (len(x), 1, 1, 1):
+        raise ValueError(f"mean must be float32 [{len(x)}, 1, 1, 1], got {mean.dtype} {list(mean.shape)}")
+    check_on_cpu("noise_levels", x)
+    check_no_gradient("noise_levels", x)
+    return torch.ops.fastllie.dawn_noise(x, mean, bgr)
+
+
 def _forward(
     x: Tensor, parts: Sequence[Tensor], denoise: float, place: Sequence[int], whole: Sequence[int], bgr: bool
 ) -> Tensor:
@@ -187,14 +209,29 @@ def _thumbnail(x: Tensor) -> Tensor:
     return out
 
 
+def _noise(x: Tensor, mean: Tensor, bgr: bool) -> Tensor:
+    out = mean.new_empty(len(x), NOISES)
+    if x.numel():
+        module, handles, place = cpu_kernels()
+        means, magnitudes = mean.contiguous(), mean.new_empty(len(x), NOISES, NOISE_PLACES)
+        pointers = (means.data_ptr(), bgr, magnitudes.data_ptr(), out.data_ptr())
+        module.dawn_noise(*handles(x), tuple(x.shape), *pointers, *place)
+    return out
+
+
 _library = torch.library.Library("fastllie", "FRAGMENT")
 _ARGUMENTS = "Tensor x, Tensor[] parts, float denoise, int[] place, int[] whole, bool bgr"
 _library.define(f"dawn_forward({_ARGUMENTS}) -> Tensor")
 _library.define(f"dawn_forward_into({_ARGUMENTS}, Tensor(a!) out) -> ()")
 _library.define("dawn_thumbnail(Tensor x) -> Tensor")
+_library.define("dawn_noise(Tensor x, Tensor mean, bool bgr) -> Tensor")
 _library.impl("dawn_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("dawn_forward_into", _forward_into, "CompositeExplicitAutograd")
 _library.impl("dawn_thumbnail", _thumbnail, "CompositeExplicitAutograd")
+_library.impl("dawn_noise", _noise, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "fastllie::dawn_noise", lambda x, mean, bgr: mean.new_empty(len(x), NOISES), lib=_library
+)
 torch.library.register_fake("fastllie::dawn_forward", lambda x, *arguments: torch.empty_like(x), lib=_library)
 torch.library.register_fake("fastllie::dawn_forward_into", lambda *arguments: None, lib=_library)
 torch.library.register_fake(

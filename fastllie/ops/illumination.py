@@ -86,8 +86,7 @@ def _run(
     if inputs[0].numel():
         module, handles, place = kernels(name, "illumination", inputs[0])
         wanted = (tuple(needs),) if op.endswith("backward") else ()
-        function = getattr(module, op.replace("illumination", "divide"))
-        function(*handles(*inputs, *outs), tuple(inputs[0].shape), *wanted, *place)
+        getattr(module, op)(*handles(*inputs, *outs), tuple(inputs[0].shape), *wanted, *place)
 
 
 def _illumination_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 from PIL import Image
 
-from fastllie.images.files import SUFFIXES as IMAGES
+from fastllie.images.formats import READ
+from fastllie.images.formats import SUFFIXES as IMAGES
 from fastllie.video.reading import moving, pyav
 
 # the usual ones, whatever else takes their suffix
@@ -70,6 +71,18 @@ def is_video(path: str | os.PathLike[str]) -> bool:
             return any(moving(stream) for stream in container.streams.video)
     except (av.FFmpegError, OSError):
         return False
+
+
+def suffix_of_result(source: str | os.PathLike[str]) -> str:
+    """The suffix of what is written for a file: its own, or .mkv, which takes any stream, for a video in what
+    FFmpeg reads and does not write."""
+    suffix = _suffix(os.fspath(source))
+    if suffix in USUAL or suffix in READ:
+        return suffix
+    try:
+        return ".mkv" if is_video(source) and suffix not in containers() else suffix
+    except ImportError:
+        return suffix
 
 
 def suffixes_among(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] = "") -> set[str]:

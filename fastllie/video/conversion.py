@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastllie import methods
 from fastllie.api import AHEAD, Device, Enhancer, Weights
+from fastllie.checks import is_int, is_number
 from fastllie.images.batches import from_batch, to_batch
 from fastllie.images.files import replacing
 from fastllie.video.containers import USUAL, containers
 from fastllie.video.pixels import Colours
 from fastllie.video.reading import Reader, pyav
 from fastllie.video.steady import Steady
+from fastllie.video.temporal import TemporalFilter
 from fastllie.video.writing import Writer
 
 
@@ -88,7 +91,8 @@ def enhance_video(
         method: One of `list_methods()`.
         weights, device, dtype, strength, tile, **options: As for `fastllie.enhance`.
         smooth: Against flicker, in [0, 1): 0 treats each frame alone, 0.8 averages over about five; see
-            `fastllie.video.Steady`.
+            `fastllie.video.Steady`. With a method that takes noise out (`dawn`), against noise too, see
+            `fastllie.video.TemporalFilter`.
         crf: Constant quality of H.264 (default 18), H.265 (20), VP8 (8), VP9 (22) and AV1 (24); lower is
             better and larger.
         bitrate: Bits a second instead of constant quality.
@@ -104,6 +108,7 @@ def enhance_video(
     """
     begin = time.perf_counter()
     steady = Steady(smooth)
+    quiet = TemporalFilter(smooth if methods.info(method).denoises else 0)
     suffix = _suffix(target)
     _check_quality(crf, bitrate)
     enhancer = Enhancer(
@@ -115,7 +120,7 @@ def enhance_video(
         if steady.smooth == 0:
             return enhancer(array)
         x, kind = to_batch(array, device=place)
-        return from_batch(enhancer(steady.follow(x)), kind)
+        return from_batch(enhancer(quiet.follow(steady.follow(x))), kind)
 
     with replacing(target) as temporary, Reader(source, salvage=salvage) as reader:
         with _named(target), closing(Writer(temporary, suffix, reader, crf=crf, bitrate=bitrate)) as writer:
@@ -241,10 +246,10 @@ def _suffix(target: str | os.PathLike[str]) -> str:
 def _check_quality(crf: float | None, bitrate: int | None) -> None:
     if crf is not None and bitrate is not None:
         raise ValueError("crf and bitrate exclude each other; give one")
-    for name, value, kinds in (("crf", crf, (int, float)), ("bitrate", bitrate, (int,))):
+    for name, value, right in (("crf", crf, is_number), ("bitrate", bitrate, is_int)):
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if not right(value):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
         if not (0 <= value <= 63 if name == "crf" else value > 0):
             wanted = "lie in [0, 63]" if name == "crf" else "be above 0"

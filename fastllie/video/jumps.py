@@ -110,5 +110,6 @@ def _packets(av: Any, container: Any) -> Iterator[Any]:
         for packet in container.demux():
             if packet.size:
                 yield packet
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):
+        # an IndexError: behind the last packet, where streams have appeared meanwhile
         return

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from fastllie.video.jumps import Jumps
+from fastllie.video.late import late_streams
 
 # A file that ends this much before the time in its header has lost its end; not all kinds have a header
 MISSING = Fraction(1)  # seconds
@@ -129,6 +130,9 @@ class Reader:
             found.append(f"the source's clock jumps back ({count}x); what follows comes later instead")
         if self.damage is not None:
             found.append(f"{self.damage}; {self.lost} packets lost")
+        if self.container.format.name == "mpegts" and os.path.isfile(self.name):
+            for pid in late_streams(self.name, {stream.id for stream in self.container.streams}):
+                found.append(f"left out: stream {pid:#x}, which first appears in the middle of the file")
         return found
 
     def __iter__(self) -> Iterator[Any]:
@@ -158,7 +162,8 @@ class Reader:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # PyAV raises an IndexError behind the last packet, where streams have appeared meanwhile
                 break
             except av.FFmpegError as error:
                 self._damaged(error.strerror)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_network, refused
+from PIL import Image
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
 import fastllie
-from fastllie import checkpoint
+from fastllie import checkpoint, cli
 
 STATES = {method: random_network(method, seed=3).state_dict() for method in fastllie.list_methods()}
 OTHER = random_network("zerodce", seed=4).state_dict()
@@ -46,6 +47,7 @@ WRAPPED = {
         "hyper_parameters": {"lr": 0.1},
     },
     "twice the same": lambda state: {"params": state, "params_ema": {k: v.clone() for k, v in state.items()}},
+    "with counters": lambda state: {"step": torch.tensor(3), "initted": torch.tensor(True), **state},
     "a scaler of the average": lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.", state)},
 }
 
@@ -86,13 +88,50 @@ def test_an_averaged_model_with_its_counter(tmp_path):
 
 @pytest.mark.parametrize(
     ("raw", "average"),
-    [("params", "params_ema"), ("model", "ema"), ("state_dict", "state_dict_ema"), ("net", "model-ema")],
+    [("params", "params_ema"), ("state_dict", "state_dict_ema"), ("net", "net-ema"), ("a.b", "a.b_ema")],
 )
-def test_of_raw_weights_and_their_average_the_average_is_taken_and_named(tmp_path, raw, average):
-    torch.save({raw: OTHER, average: STATES["zerodce"]}, tmp_path / "w.pth")
-    with pytest.warns(UserWarning, match=f"the weights are the average '{average}', not {raw}"):
-        found = checkpoint.read(tmp_path / "w.pth", "zerodce")
+def test_of_two_that_are_called_so_the_average_is_taken_and_named(tmp_path, raw, average):
+    path = tmp_path / "w.pth"
+    torch.save({average: STATES["zerodce"], raw: OTHER}, path)
+    with pytest.warns(
+        UserWarning, match=f"the weights are the average '{average}'; the others are .*:{raw}'"
+    ):
+        found = checkpoint.read(path, "zerodce")
     assert torch.equal(found.state["conv1.weight"], STATES["zerodce"]["conv1.weight"])
+
+
+@pytest.mark.parametrize("opened", ["load", "enhancer", "methods", "command"])
+def test_which_of_several_is_meant_stands_behind_the_name(tmp_path, opened, capsys):
+    path = tmp_path / "w.pth"
+    states = {"student": STATES["zerodce"], "teacher": OTHER}
+    torch.save(states, path)
+    x = torch.rand(1, 3, 8, 9)
+    results = []
+    for name, state in states.items():
+        weights = f"{path}:{name}"
+        if opened == "load":
+            assert torch.equal(fastllie.load("zerodce", weights).conv1.weight, state["conv1.weight"])
+        elif opened == "enhancer":
+            results.append(fastllie.enhance(x, "zerodce", weights=weights))
+            want = fastllie.load("zerodce")
+            want.load_state_dict(state)
+            assert torch.allclose(results[-1], want(x), atol=1e-5)
+        elif opened == "methods":
+            assert checkpoint.methods_of(weights) == ["zerodce"]
+        else:
+            Image.new("RGB", (9, 8), (9, 9, 9)).save(tmp_path / "a.png")
+            out = tmp_path / f"{name}.png"
+            given = ["enhance", str(tmp_path / "a.png"), "-o", str(out), "--weights", weights]
+            assert cli.main(given) == 0
+            results.append(np.asarray(Image.open(out)))
+    if opened == "command":
+        assert not np.array_equal(*results)
+    elif results:
+        assert not torch.equal(*results)
+    with refused(ValueError, path, "holds no weights called 'tutor'; it holds: student, teacher"):
+        fastllie.load("zerodce", f"{path}:tutor")
+    with refused(FileNotFoundError, "no such weight file", "gone.pth'"):
+        fastllie.load("zerodce", tmp_path / "gone.pth:student")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +143,15 @@ def test_of_raw_weights_and_their_average_the_average_is_taken_and_named(tmp_pat
             "state_dict.a, state_dict.b",
         ),
         ({"ema": STATES["zerodce"], "ema_slow": OTHER}, "ema, ema_slow"),
+        ({"model": OTHER, "ema": STATES["zerodce"]}, "model, ema"),
+        (
+            {
+                "params": OTHER,
+                "params_ema": STATES["zerodce"],
+                "best": random_network("zerodce").state_dict(),
+            },
+            "params, params_ema, best",
+        ),
     ],
 )
 def test_several_that_differ_are_an_error_that_lists_them(tmp_path, content, places):

@@ -6,28 +6,26 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, ship_random_weights, write_weights
+from helpers import RGB, dng, write_weights
 from PIL import Image
 from serving import HOME
 
 import fastllie
 from fastllie import cli
 from fastllie.cli.common import Progress
+from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
+from fastllie.images.reading import read
+
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 @pytest.fixture
@@ -43,8 +41,15 @@ def photos(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """The kernels of the CPU alone are compared; tests/ops compare them all, Triton's interpreter too."""
+    monkeypatch.setattr(fastllie.ops, "self_test", partial(fastllie.ops.self_test, "cpu"))
+
+
 def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def pixels(path):
@@ -174,6 +179,28 @@ class Pipe:
         self.buffer = io.BytesIO(content)
 
 
+def test_what_is_read_only_becomes_something_else(photos, capsys, monkeypatch):
+    pytest.importorskip("rawpy")
+    dng(Path("x.dng"), np.full((64, 96), 1000, np.uint16), 4000)
+    Path("renamed.tif").write_bytes(Path("x.dng").read_bytes())
+    assert cli.main(["enhance", "x.dng"]) == 0
+    assert capsys.readouterr().err == "fastllie enhance: wrote x-bright.tif (.dng is read only)\n"
+    assert read("x-bright.tif").values.dtype == np.uint16
+    assert cli.main(["enhance", "renamed.tif"]) == 0
+    assert read("renamed-bright.tif").size == read("x-bright.tif").size
+    assert cli.main(["enhance", "-q", "x.dng", "--format", "png"]) == 0
+    assert np.array_equal(read("x-bright.png").values, read("x-bright.tif").values)
+    out = Pipe()
+    monkeypatch.setattr(sys, "stdin", Pipe(Path("x.dng").read_bytes()))
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["enhance", "-q", "-"]) == 0
+    assert out.buffer.getvalue() == Path("x-bright.tif").read_bytes()
+    assert cli.main(["enhance", "x.dng", "-o", "x.png", "--format", "jpg"]) == 2
+    assert "'x.png' is no file of the format 'jpg'" in capsys.readouterr().err
+    assert cli.main(["enhance", "*.dng"]) == 2
+    assert "several inputs want a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_pipes(photos, monkeypatch, suffix):
     Image.fromarray(RGB).save(f"in.{suffix}")
@@ -224,7 +251,7 @@ def test_the_method_is_that_of_the_variant(photos):
     assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, "sci", weights="mild"))
 
 
-def test_json(photos, capsys):
+def test_json(photos, capsys, quick):
     Path("broken.jpg").write_bytes(b"no image")
     assert cli.main(["enhance", "photos/a.png", "broken.jpg", "-o", "out", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -443,7 +470,7 @@ def test_methods(capsys):
     assert "unknown method 'zero'" in capsys.readouterr().err
 
 
-def test_doctor(capsys):
+def test_doctor(capsys, quick):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     for part in ("torch", "numpy", "pillow", "triton", "CUDA", fastllie.__version__):
@@ -463,7 +490,7 @@ def test_doctor_fails_on_a_wrong_kernel(monkeypatch, capsys):
     assert out.endswith("problems: 1\n")
 
 
-def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys):
+def test_doctor_fails_on_a_backend_that_cannot_serve(monkeypatch, capsys, quick):
     monkeypatch.setenv("FASTLLIE_BACKEND", "nonsense")
     assert cli.main(["doctor"]) == 1
     assert "on cpu: none: FASTLLIE_BACKEND must be" in capsys.readouterr().out

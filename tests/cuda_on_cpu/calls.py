@@ -101,8 +101,8 @@ CALLS: dict[str, Callable[[Inputs], tuple[Tensor, ...]]] = {
     "curve_backward_shared": lambda i: _curve_backward(i, True, shared=True),
     "gridcurve_forward": _grid_curve,
     "gridcurve_backward": _grid_curve_backward,
-    "divide_forward": lambda i: (ops.illumination_forward(i(3), i(3, 0.3), "cuda"),),
-    "divide_backward": lambda i: ops.illumination_backward(i(3), i(3), i(3, 0.3), True, True, "cuda"),
+    "illumination_forward": lambda i: (ops.illumination_forward(i(3), i(3, 0.3), "cuda"),),
+    "illumination_backward": lambda i: ops.illumination_backward(i(3), i(3), i(3, 0.3), True, True, "cuda"),
     "illuminate_forward": lambda i: ops.illuminate_forward(i(3), i(3), i(3), "cuda"),
     "illuminate_backward": lambda i: ops.illuminate_backward(
         i(3), i(3), i(3), i(3), i(3), True, True, True, "cuda"

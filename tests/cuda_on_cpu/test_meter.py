@@ -38,7 +38,7 @@ class Bounds:
 # Whoever passes the bounds above is not listed. What is listed is what there is today: a bound may be lowered
 PLANAR = {
     # g++ jumps where a gradient passes a clamp or not; nvcc selects
-    "divide_backward": Bounds(divergent=0.1),
+    "illumination_backward": Bounds(divergent=0.1),
     "illuminate_backward": Bounds(divergent=0.1),
     # random guides read all lumas of the four cells around, a few KiB that stay in the first cache
     "gridcurve_forward": Bounds((2.1, 2.35), (5.7, 10.3), divergent=0.017),
@@ -61,7 +61,7 @@ PLANAR = {
 }
 # Channels side by side. Where all tensors lie in one order, they are one long row
 INTERLEAVED = {
-    "divide_backward": PLANAR["divide_backward"],
+    "illumination_backward": PLANAR["illumination_backward"],
     "illuminate_backward": PLANAR["illuminate_backward"],
     # of the maps' 24 channels three are read at a time; the sectors stay in the cache until the others are
     **dict.fromkeys(("curve_forward", "curve_forward_tanh"), Bounds((3.05, 5.4), (3.05, 5.4))),

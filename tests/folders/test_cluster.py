@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, refused, ship_random_weights, write_weights
+from helpers import RGB, refused, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -25,12 +25,7 @@ from fastllie.cluster import EnhanceBatch, LazyEnhancer
 from fastllie.folders import work
 from fastllie.images import files
 
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 
 @pytest.fixture(scope="module")

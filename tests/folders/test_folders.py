@@ -11,21 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import RGB, refused, ship_random_weights, write_weights
+from helpers import RGB, refused, write_weights
 from PIL import Image
 from serving import HOME
 
 import fastllie
+from fastllie.folders.record import NAME as RECORD
 from fastllie import cli
 from fastllie.folders import threads, work
 from fastllie.images import files
 
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 
 @pytest.fixture
@@ -40,7 +36,8 @@ def photos(tmp_path, monkeypatch):
 
 
 def tree(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def brighter(image):

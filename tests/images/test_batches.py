@@ -5,21 +5,16 @@ import io
 import numpy as np
 import pytest
 import torch
-from helpers import RGB, expected, refused, rounded, same_levels, ship_random_weights, unit
+from helpers import RGB, expected, refused, rounded, same_levels, unit
 from PIL import Image
 
 import fastllie
 from fastllie.images.batches import to_batch
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-6, torch.float64: 1e-6}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 # --- tensors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import dng
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, features
 
 import fastllie
@@ -606,41 +607,6 @@ def test_jpeg_xl(tmp_path):
     before, after = read(tmp_path / "a.png"), read(tmp_path / "a.jxl")
     assert np.array_equal(before.values, after.values)
     assert after.info["xmp"] == XMP
-
-
-def dng(path, values, white):
-    """A linear DNG of grey, by hand."""
-    height, width = values.shape
-    data = values.astype("<u2").tobytes()
-    rows = [(254, 4, 1, 0), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1)]
-    rows += [
-        (262, 3, 1, 32803),
-        (271, 2, 4, b"Cam\0"),
-        (272, 2, 4, b"One\0"),
-        (273, 4, 1, None),
-        (277, 3, 1, 1),
-    ]
-    rows += [(278, 4, 1, height), (279, 4, 1, len(data)), (284, 3, 1, 1)]
-    rows += [(33421, 3, 2, struct.pack("<HH", 2, 2)), (33422, 1, 4, bytes((0, 1, 1, 2)))]
-    rows += [(50706, 1, 4, bytes((1, 4, 0, 0))), (50707, 1, 4, bytes((1, 1, 0, 0)))]
-    rows += [(50714, 3, 1, 0), (50717, 4, 1, white)]
-    matrix = struct.pack(
-        "<18i", *(part for value in np.eye(3).ravel() for part in (int(value * 10000), 10000))
-    )
-    neutral = struct.pack("<6I", *(1, 1) * 3)
-    rows += [(50721, 10, 9, matrix), (50728, 5, 3, neutral), (50778, 3, 1, 21)]
-    place = 8 + 2 + 12 * len(rows) + 4
-    body, extra = struct.pack("<H", len(rows)), b""
-    for tag, kind, count, value in rows:
-        if isinstance(value, bytes) and len(value) > 4:
-            extra += value
-            value = place + len(extra) - len(value)
-        elif value is None:
-            value = place + len(matrix) + len(neutral)
-        body += struct.pack("<HHI", tag, kind, count) + (
-            value.ljust(4, b"\0") if isinstance(value, bytes) else struct.pack("<I", value)
-        )
-    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + body + struct.pack("<I", 0) + extra + data)
 
 
 def test_camera_raw(tmp_path):

@@ -13,10 +13,9 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import write_weights
+from helpers import dng, write_weights
 from PIL import Image, features
 from serving import HOME
-from test_formats import dng
 
 from fastllie.images import tiffs
 from fastllie.images.files import is_complete

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import refused, ship_random_weights
+from helpers import refused
 from PIL import Image
 
 import fastllie
@@ -13,14 +13,9 @@ from fastllie import cli
 from fastllie.images.photograph import Photograph
 from fastllie.images.reading import read
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 def noise(channels, size=(11, 14)):

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers import RGB, refused, same_levels, ship_random_weights, unit, write_weights
+from helpers import RGB, refused, same_levels, unit, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -16,15 +16,11 @@ import fastllie
 from fastllie import api
 from fastllie.inference import loading
 from fastllie.inference.tiles import tiled
+from fastllie.ops.backend import choose
+
+pytestmark = pytest.mark.usefixtures("random_weights")
 
 # the copy of fastllie that these tests run on, for processes of their own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 # --- strength, options, devices
@@ -50,6 +46,28 @@ def test_strength_out_of_range(strength):
 def test_a_device_that_is_not_there():
     with refused(ValueError, "device 'cuda' is not there: torch sees 0 CUDA devices"):
         fastllie.enhance(RGB, device="cuda")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="a Mac")
+def test_other_devices_that_are_not_there():
+    # whatever torch says of them, and in whichever exception
+    for device in ("mps", "xpu", torch.device("mps")):
+        with refused(ValueError, f"device {str(device)!r} is not there: "):
+            fastllie.enhance(RGB, device=device)
+    with refused(ValueError, "device 'mps' is not there: "):
+        fastllie.load("sci", device="mps")
+
+
+def test_tensors_of_devices_without_kernels():
+    x = torch.rand(1, 3, 4, 5, device="meta")
+    with refused(ValueError, "image is a tensor on the device 'meta', which holds no values"):
+        fastllie.enhance(x)
+    with refused(ValueError, "device 'meta' holds no values"):
+        fastllie.enhance(RGB, device="meta")
+    # mps, xpu and others are served by torch's own operators, as long as nobody asks for kernels by name
+    assert choose("auto", x) == "torch"
+    with refused(RuntimeError, "backend 'cpu' needs tensors on 'cpu', got meta"):
+        choose("cpu", x)
 
 
 def test_other_wrong_arguments():

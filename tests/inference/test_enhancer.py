@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import RGB, refused, same_levels, ship_random_weights, write_weights
+from helpers import RGB, refused, same_levels, write_weights
 from PIL import Image
 from serving import HOME
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,16 +21,11 @@ from fastllie.inference.levels import mean_luma
 from fastllie.inference.tiles import auto_tile, blended, tiled
 from fastllie.ops import default_backend
 
+pytestmark = pytest.mark.usefixtures("random_weights")
+
 METHODS = ["zerodce", "zerodce++", "sci"]
 DARK = np.random.default_rng(1).integers(0, 70, (23, 31, 3), dtype=np.uint8)
 BRIGHT = 255 - DARK
-
-
-@pytest.fixture(autouse=True, scope="module")
-def weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        ship_random_weights(tmp_path_factory.mktemp("weights"), patch)
-        yield
 
 
 # --- tiles

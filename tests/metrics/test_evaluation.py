@@ -238,7 +238,7 @@ def test_command_on_two_folders(folders, capsys):
     assert cli.main(["evaluate", "low", "high", "--metrics", "psnr,ssim"]) == 0
     out, err = capsys.readouterr()
     assert out == fastllie.evaluate("low", "high", metrics=["psnr", "ssim"]).table() + "\n"
-    assert err == ""
+    assert err == "fastllie evaluate: low: left alone: 1 .txt\n"
 
 
 def test_command_on_methods(folders, capsys):
@@ -292,7 +292,10 @@ def test_command_says_what_failed(folders, capsys):
     lines = err.splitlines()
     assert lines[0] == "fastllie evaluate: low/b.png: no reference in high"
     assert "low/a.png" in lines[1]
-    assert lines[2] == "fastllie evaluate: 1 failures, 1 images without a partner"
+    assert lines[2:] == [
+        "fastllie evaluate: low: left alone: 1 .txt",
+        "fastllie evaluate: 1 failures, 1 images without a partner",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_eme_refuses_wrong_blocks():
         metrics.eme(A[:7, :9])
     with refused(ValueError, "block must be at least 1, got 0"):
         metrics.eme(A, block=0)
-    with refused(TypeError, "float"):
+    with refused(TypeError, "block must be an integer, got 8.0"):
         metrics.eme(A, block=8.0)
 
 

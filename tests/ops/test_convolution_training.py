@@ -10,7 +10,6 @@ from serving import device_of
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fastllie import _native
 from fastllie.ops import convolution_training
 from fastllie.ops.convolution_training import (
     TrainableConvolutions,
@@ -40,9 +39,6 @@ TOLERANCE = 1e-5
 @pytest.fixture(autouse=True)
 def native():
     device_of("cpu")
-    before = _native.cpu.isa()
-    yield
-    _native.cpu.set_isa(before)
 
 
 def draw(*size, seed=0):
@@ -67,12 +63,9 @@ def expect(found, exact, tolerance=TOLERANCE):
     torch.testing.assert_close(found.double(), exact.double(), rtol=0, atol=tolerance * largest)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"], indirect=True)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_result_and_gradients(isa, shape):
-    if isa not in _native.cpu.isas():
-        pytest.skip(f"this machine cannot run {isa}")
-    _native.cpu.set_isa(isa)
     for padding in (0, 1, 2):
         given = leaves(*SHAPES[shape])
         exact = gradients(F.conv2d, leaves(*SHAPES[shape], dtype=torch.float64), padding)

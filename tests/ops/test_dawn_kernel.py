@@ -6,6 +6,7 @@ from helpers import refused
 
 from fastllie import _native
 from fastllie.models.dawn import Dawn
+from fastllie.models.dawn.brain import noise_levels
 from fastllie.models.dawn.brain import thumbnail as plain_thumbnail
 from fastllie.ops import dawn
 
@@ -145,6 +146,21 @@ def test_thumbnails_are_area_means(size, isa):
     torch.testing.assert_close(dawn.thumbnail(bytes_).double(), want, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(3, 5), (48, 64), (200, 333)])
+def test_noise_is_measured_as_by_the_formula(size, isa):
+    x = photograph(2, *size) + 0.02 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([0.1, 0.4]).view(2, 1, 1, 1)
+    for bgr in (False, True):
+        want = noise_levels(x.double(), mean.double(), bgr)
+        found = dawn.noise_levels(x, mean, bgr)
+        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-7)
+        turned = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        assert torch.equal(dawn.noise_levels(turned, mean, bgr), found)
+    bytes_ = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    want = noise_levels(bytes_, mean)
+    torch.testing.assert_close(dawn.noise_levels(bytes_, mean), want, rtol=1e-5, atol=1e-7)
+
+
 def test_operators_are_registered_whole():
     made, x = network(), photograph(1, 64, 96)
     packed, observed = parts_of(made, x)
@@ -152,6 +168,7 @@ def test_operators_are_registered_whole():
         torch.ops.fastllie.dawn_forward.default, (x, [packed, *observed], 1.0, [0, 0], [64, 96], False)
     )
     torch.library.opcheck(torch.ops.fastllie.dawn_thumbnail.default, (x,))
+    torch.library.opcheck(torch.ops.fastllie.dawn_noise.default, (x, observed.mean, False))
     assert dawn.enhance_dawn(x[:0], packed, dawn.Known(*(t[:0] for t in observed))).shape == (0, 3, 64, 96)
 
 
@@ -166,5 +183,7 @@ def test_what_does_not_fit_is_refused():
         dawn.enhance_dawn(x, packed, observed, denoise=1.5)
     with refused(ValueError, "at least 64 x 96 pixels"):
         dawn.thumbnail(x)
+    with refused(ValueError, "mean must be float32 [1, 1, 1, 1]", "[2]"):
+        dawn.noise_levels(x, torch.ones(2))
     with refused(RuntimeError, "no gradient"):
         dawn.enhance_dawn(x.clone().requires_grad_(), packed, observed)

@@ -9,7 +9,6 @@ import torch
 from serving import device_of
 
 import fastllie
-from fastllie import _native
 from fastllie.models.zerodce import ZeroDCEPlusPlus
 from fastllie.ops.zerodcepp import PACKED, enhance_zerodcepp, pack_zerodcepp
 
@@ -24,16 +23,6 @@ FLOATS = ((torch.bfloat16, 50), (torch.float16, 65))
 @pytest.fixture(autouse=True)
 def native():
     device_of("cpu")
-
-
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def isa(request):
-    if request.param not in _native.cpu.isas():
-        pytest.skip(f"this machine cannot run {request.param}")
-    before = _native.cpu.isa()
-    _native.cpu.set_isa(request.param)
-    yield request.param
-    _native.cpu.set_isa(before)
 
 
 def network(padding="replicate", scale=1, seed=0):

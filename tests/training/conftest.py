@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import picture
 from safetensors.torch import save_file
 
 
@@ -21,3 +22,13 @@ def clip_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
     save_file(random_clip(), path)
     return path
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Two folders of three photographs each, dark ones and of normal light, that are no pairs."""
+    for side, brightest in (("low", 60), ("normal", 255)):
+        (tmp_path / side).mkdir()
+        for index in range(3):
+            picture(index, (44, 40), brightest).save(tmp_path / side / f"{side}{index}.png")
+    return tmp_path / "low", tmp_path / "normal"

@@ -367,15 +367,6 @@ def test_recipes_refuse_what_no_run_can_have():
 # --- whole runs
 
 
-@pytest.fixture
-def sides(tmp_path):
-    for side, brightest in (("low", 60), ("normal", 255)):
-        (tmp_path / side).mkdir()
-        for index in range(3):
-            picture(index, (44, 40), brightest).save(tmp_path / side / f"{side}{index}.png")
-    return tmp_path / "low", tmp_path / "normal"
-
-
 def test_two_folders_make_weights_that_enhance(sides, tmp_path):
     low, normal = sides
     result = fastllie.train(

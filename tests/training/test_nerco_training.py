@@ -572,15 +572,6 @@ def test_gradients_of_a_reader_are_those_of_the_whole_graph():
 # --- whole runs
 
 
-@pytest.fixture
-def sides(tmp_path):
-    for side, brightest in (("low", 60), ("normal", 255)):
-        (tmp_path / side).mkdir()
-        for index in range(3):
-            picture(index, (44, 40), brightest).save(tmp_path / side / f"{side}{index}.png")
-    return tmp_path / "low", tmp_path / "normal"
-
-
 def test_two_folders_make_weights_that_enhance(sides, tmp_path, clip_file):
     low, normal = sides
     settings = {**NARROW, "coordinates": "absolute", "text_loss": "clip", "clip_weights": str(clip_file)}

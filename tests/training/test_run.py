@@ -21,7 +21,7 @@ from fastllie.training import session
 from fastllie.training.recipes.config import read_config
 
 QUICK = {"epochs": 2, "every": 2, "log_every": 2}
-KILLS = 10
+KILLS = 5
 SMALL = {"zerodce": {"size": 32}, "zerodce++": {"size": 32}, "sci": {}}
 
 
@@ -418,7 +418,7 @@ def wait_for(path, process, seconds=120):
 
 def test_a_run_killed_at_random_moments_resumes_each_time(photos, tmp_path):
     settings = ["--size", "32", "--batch", "2", "--every", "3", "--log-every", "1", "--precision", "float32"]
-    command = [*COMMAND, "zerodce", str(photos), *settings, "--steps", "120", "--validation", "0.34"]
+    command = [*COMMAND, "zerodce", str(photos), *settings, "--steps", "60", "--validation", "0.34"]
     whole, run_ = tmp_path / "whole", tmp_path / "run"
     subprocess.run([*command, "-o", str(whole)], check=True, env=environment(), capture_output=True)
     random = np.random.default_rng(0)
@@ -441,12 +441,12 @@ def test_a_run_killed_at_random_moments_resumes_each_time(photos, tmp_path):
         process.wait()
         reached.append(torch.load(run_ / "state.ckpt", weights_only=True)["task"]["steps_done"])
     assert reached == sorted(reached)
-    assert reached[0] < 120
+    assert reached[0] < 60
     subprocess.run([*command, "-o", str(run_)], check=True, env=environment(), capture_output=True)
     assert_same(whole / "weights.safetensors", run_ / "weights.safetensors")
     assert_same(whole / "best.safetensors", run_ / "best.safetensors")
     logs = [[json.loads(line) for line in (d / "log.jsonl").read_text().splitlines()] for d in (whole, run_)]
-    assert [entry["step"] for entry in logs[1]] == list(range(1, 121))
+    assert [entry["step"] for entry in logs[1]] == list(range(1, 61))
     assert [entry["values"] for entry in logs[0]] == [entry["values"] for entry in logs[1]]
     assert not list(run_.rglob("*.part"))
 
@@ -508,16 +508,16 @@ def test_memory_stays_flat(photos, tmp_path):
         "zerodce",
         photos,
         output=tmp_path / "run",
-        steps=2000,
+        steps=1000,
         size=16,
         batch=1,
-        every=500,
-        log_every=100,
+        every=250,
+        log_every=50,
         precision="float32",
         progress=look,
     )
     # kilobytes; the first lines come before the allocator has found its size
-    assert peaks[-1] - peaks[4] < 8 * 1024
+    assert peaks[-1] - peaks[4] < 4 * 1024
 
 
 # --- the command line

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,8 @@ from fastllie.video import encoders, writing
 from fastllie.video.pixels import Colours
 
 av = pytest.importorskip("av")
+
+PHOTO = Path(__file__).parents[2] / "docs" / "photos" / "nyc-2nd-ave.jpg"
 
 SIZE, COUNT, RATE = (64, 48), 12, 12
 UNEVEN = [0, 3000, 7000, 15000, 15500, 40000, 50000, 61000, 61001, 80000, 90000, 120000]
@@ -751,6 +754,79 @@ def test_a_cut_begins_anew():
         last = steady(on)
     assert np.abs(last - on).max() < 0.01
     assert steady.cuts == 2
+
+
+# --- less noise
+
+
+class Silence:
+    """A generator of noise that makes none."""
+
+    def standard_normal(self, shape):
+        return np.zeros(shape)
+
+
+def test_still_regions_lose_two_thirds_of_their_noise_and_nothing_leaves_a_trail():
+    random = np.random.default_rng(0)
+    quiet = video.TemporalFilter(0.8)
+    noisy = [scene(random, index) for index in range(24)]
+    clean = [scene(Silence(), index) for index in range(24)]
+    found = [quiet(frame) for frame in noisy]
+    still = np.s_[40:]
+    before, after = (np.std(frames[-1][still] - clean[-1][still]) for frames in (noisy, found))
+    # a recursive average over five frames keeps a third
+    assert 0.28 * before < after < 0.4 * before
+    # around the square no error is larger than that of the frames themselves
+    around = np.s_[5:32]
+    trail, most = (
+        max(np.abs(frame[around] - there[around]).max() for frame, there in zip(frames, clean, strict=True))
+        for frames in (found, noisy)
+    )
+    assert trail <= 1.05 * most
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01, 0.03])
+def test_a_pan_is_not_smeared(noise):
+    with Image.open(PHOTO) as image:
+        wide = np.asarray(image.convert("RGB").resize((450, 300)), np.float32) / 255
+    random = np.random.default_rng(0)
+    quiet = video.TemporalFilter(0.8)
+    for index in range(10):
+        there = wide[50:200, 4 * index : 4 * index + 200]
+        frame = np.clip(there + noise * random.standard_normal(there.shape), 0, 1).astype(np.float32)
+        found = quiet(frame)
+    before, after = (np.sqrt(np.square(one - there).mean()) for one in (frame, found))
+    assert after < 1.3 * before
+
+
+def test_another_size_begins_the_average_anew():
+    random = np.random.default_rng(0)
+    quiet = video.TemporalFilter(0.8)
+    for index in range(3):
+        quiet(scene(random, index))
+    other = scene(random, 3)[:51, :33]
+    assert np.array_equal(quiet(other), other)
+    alone = video.TemporalFilter(0)
+    assert np.array_equal(alone(other), other)
+    with pytest.raises(ValueError, match=r"smooth must lie in \[0, 1\), got 1"):
+        video.TemporalFilter(1)
+    with pytest.raises(ValueError, match=r"wanted one frame, \(1,3,H,W\), got shape \(2, 3, 8, 8\)"):
+        quiet.follow(torch.zeros(2, 3, 8, 8))
+
+
+def test_smooth_takes_noise_out_of_dawns_videos(tmp_path):
+    random = np.random.default_rng(0)
+
+    def pictures(index):
+        return (255 * scene(random, index, mover=False)).astype(np.uint8)
+
+    source = write(tmp_path / "a.mkv", "ffv1", "yuv444p", size=(96, 72), count=16, pictures=pictures)
+    deviations = []
+    for smooth in (0.0, 0.8):
+        fastllie.enhance_video(source, tmp_path / "b.mkv", "dawn", smooth=smooth, denoise=0.0)
+        shown = np.stack(list(video.frames(tmp_path / "b.mkv"))[8:]).astype(np.float64)
+        deviations.append(shown.std(0).mean())
+    assert deviations[1] < 0.4 * deviations[0]
 
 
 def test_darkness_and_white_are_left_alone():

@@ -21,7 +21,7 @@ from fastllie.images.files import replacing
 from fastllie.terminal import Count
 from fastllie.training.data.pixels import Pixels, Preparation
 
-MAGIC = b"fastllie-shard-1"  # the number changes with the format and with the way of resizing
+MAGIC = b"fastllie-shard-2"  # the number changes with the format, with the way of reading and of resizing
 SHARD_COUNT, SHARD_BYTES = 256, 256 * 2**20
 ALIGNMENT = 64
 RESIDENT_SHARE = 0.4  # of a device's free memory; the rest is the training's
@@ -74,7 +74,7 @@ class Index:
     """
 
     def __init__(self, folder: Path | None):
-        self._path = None if folder is None else folder / "index.json"
+        self._path = None if folder is None else folder / "index-2.json"
         self._known: dict[str, list[Any]] = self._read()
         self._new: dict[str, list[Any]] = {}
 

@@ -27,12 +27,14 @@ class Item:
         digest: Of its content.
         size: Upright width and height.
         origin: Where it is read from.
+        max_pixels: How many it may have; None is the usual limit.
     """
 
     name: str
     digest: str
     size: tuple[int, int]
     origin: Path | Entry
+    max_pixels: int | None = None
 
     def image(self) -> Image.Image:
         """The photograph in 8-bit RGB.
@@ -45,7 +47,7 @@ class Item:
         content = self.origin.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise ValueError(f"{self.origin} has changed since the run began")
-        return read(content)[0]
+        return read(content, self.origin, self.max_pixels)[0]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def collect(
     paired: bool | None = None,
     cache: Path | None = None,
     threads: int | None = None,
+    max_pixels: int | None = None,
     progress: Count | None = None,
 ) -> Collection:
     """Find photographs in `data` and decode each once, so that none turns out broken in the middle of a run.
@@ -121,6 +124,7 @@ def collect(
         paired: Forces two sides to be taken as pairs, or not to be.
         cache: A folder in which is remembered which files are good, so that they are not decoded next time.
         threads: That decode.
+        max_pixels: Of one photograph, as for `fastllie.enhance_folder`.
         progress: Called with how many are done, and how many there are.
 
     Raises:
@@ -136,7 +140,7 @@ def collect(
     if progress is not None:
         progress(0, len(work))
     for done, (candidate, finding) in enumerate(
-        zip(work, spread(lambda one: _look(one.origin, index), work, threads), strict=True), 1
+        zip(work, spread(lambda one: _look(one.origin, index, max_pixels), work, threads), strict=True), 1
     ):
         findings[candidate] = finding
         if done % SAVE_EVERY == 0:
@@ -157,7 +161,7 @@ def collect(
         finding = findings[candidate]
         if not finding.digest:
             return None
-        return Item(candidate.name, finding.digest, finding.size, candidate.origin)
+        return Item(candidate.name, finding.digest, finding.size, candidate.origin, max_pixels)
 
     low, high = [item(one) for one in found.low], [item(one) for one in found.high]
     if found.layout == "paired":
@@ -208,7 +212,7 @@ def _listed(problems: Sequence[Problem]) -> str:
     return ":" * bool(lines) + "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
 
 
-def _look(origin: Path | Entry, index: Index) -> _Finding:
+def _look(origin: Path | Entry, index: Index, max_pixels: int | None) -> _Finding:
     """Decode a photograph in full."""
     try:
         if isinstance(origin, Path):
@@ -218,11 +222,11 @@ def _look(origin: Path | Entry, index: Index) -> _Finding:
                 return _Finding(digest, (width, height), what)
             state = index.state(origin)
             content = origin.read_bytes()
-            image, what = read(content)
+            image, what = read(content, origin, max_pixels)
         else:
             image, what = from_value(origin.value())
             content = repr(image.size).encode() + image.tobytes()
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         return _Finding("", (0, 0), str(error))
     except Exception as error:
         # a file that may not be read, or whatever a dataset raises: reported by name, like a broken file

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.images.photograph import LUMA
+from fastllie.defaults import LUMA
 
 BLOCK = 8
 # ITU-T T.81, annex K.1, rows of a block

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from fastllie.images.formats import READ, suffix_of
 from fastllie.images.pairs import HIGH, LOW, naming
+from fastllie.images.walk import Walk, counted
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+EXTENSIONS = tuple(READ)
 UNPAIRED = ("traina", "trainb")  # the folders of CycleGAN and EnlightenGAN
 MATCHING_SHARE = 0.5  # of the larger side, from which on two folders are taken for pairs
 
@@ -72,16 +74,17 @@ def find(data: Any, paired: bool | None) -> Found:
         # a file of settings has no tuples
         data = tuple(data)
     if isinstance(data, tuple) and len(data) == 2 and all(_is_side(side) for side in data):
-        (low, low_where), (high, high_where) = (_side(side) for side in data)
+        (low, low_where, beside_low), (high, high_where, beside_high) = (_side(side) for side in data)
         positions = all(isinstance(side, (list, tuple)) for side in data)
-        return _two_sides(low, high, paired, f"({low_where}, {high_where})", positions)
+        found = _two_sides(low, high, paired, f"({low_where}, {high_where})", positions)
+        return found._replace(problems=[*beside_low, *beside_high, *found.problems])
     if isinstance(data, (str, os.PathLike)) and os.path.isdir(data):
         return _folder(Path(data), paired)
-    candidates, where = _side(data)
+    candidates, where, problems = _side(data)
     entries = [one.origin for one in candidates if isinstance(one.origin, Entry)]
     if entries:
         return _entries(entries, candidates, where, paired)
-    return _one_side(candidates, where, paired)
+    return _one_side(candidates, where, paired, problems)
 
 
 def _is_side(data: Any) -> bool:
@@ -96,16 +99,24 @@ def _is_side_in_text(data: Any) -> bool:
     return _is_side(data) and (isinstance(data, str) or all(isinstance(path, str) for path in data))
 
 
-def _side(data: Any) -> tuple[list[Candidate], str]:
-    """The photographs of a folder, a pattern, a list or a dataset, and what to call it."""
+def _side(data: Any) -> tuple[list[Candidate], str, list[Problem]]:
+    """The photographs of a folder, pattern, list or dataset, what to call it, and what is passed over."""
+    problems: list[Problem] = []
     if isinstance(data, (str, os.PathLike)):
         name = os.fspath(data)
         if os.path.isdir(data):
-            return _candidates(Path(data), _images(Path(data))), name
+            return _candidates(Path(data), _images(Path(data), problems)), name, problems
         if glob.has_magic(name) and not os.path.exists(name):
-            paths = sorted(Path(found) for found in glob.glob(name, recursive=True))
-            paths = [path for path in paths if path.suffix.lower() in EXTENSIONS and path.is_file()]
-            return _candidates(_parent(paths), paths), f"the pattern {name}"
+            matches = sorted(
+                Path(found) for found in glob.glob(name, recursive=True) if os.path.isfile(found)
+            )
+            passed_over: dict[str, list[Path]] = {}
+            for path in matches:
+                if suffix_of(path) not in READ:
+                    passed_over.setdefault(suffix_of(path) or "without a suffix", []).append(path)
+            paths = [path for path in matches if suffix_of(path) in READ]
+            problems += [_left_out(f"the pattern {name}", passed_over)] if passed_over else []
+            return _candidates(_parent(paths), paths), f"the pattern {name}", problems
         raise ValueError(
             f"{name} is not a folder; wanted a folder of photographs, a pattern, or a list of files"
         )
@@ -114,7 +125,7 @@ def _side(data: Any) -> tuple[list[Candidate], str]:
         for path in paths:
             if not path.is_file():
                 raise FileNotFoundError(f"no such image file: {path}")
-        return _candidates(_parent(paths), paths), "the list"
+        return _candidates(_parent(paths), paths), "the list", problems
     items = hasattr(data, "__len__") and hasattr(data, "__getitem__")
     if not items or isinstance(data, (Mapping, bytes, bytearray)):
         raise TypeError(
@@ -126,7 +137,7 @@ def _side(data: Any) -> tuple[list[Candidate], str]:
     entries = [
         Candidate(str(i), f"item {i} of the {kind}", Entry(data, i, None, lock)) for i in range(len(data))
     ]
-    return entries, f"the {kind}"
+    return entries, f"the {kind}", problems
 
 
 def _parent(paths: Sequence[Path]) -> Path:
@@ -142,26 +153,34 @@ def _candidates(folder: Path, paths: Iterable[Path], prefix: Path | None = None)
     ]
 
 
-def _images(folder: Path) -> list[Path]:
-    """The image files of a folder and its folders; hidden ones are thumbnails and notes of the system."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+def _images(folder: Path, problems: list[Problem]) -> list[Path]:
+    """The image files below a folder, as `fastllie.enhance_folder` finds them; the rest is counted."""
+    walk = Walk()
+    images = sorted(walk.below(folder))
+    if walk.passed_over:
+        problems.append(_left_out(str(folder), walk.passed_over))
+    problems += [
+        Problem(str(place), f"cannot be looked into: {error}", True) for place, error in walk.unreadable
+    ]
+    return images
 
 
-def _one_side(candidates: list[Candidate], where: str, paired: bool | None) -> Found:
+def _left_out(where: str, passed_over: Mapping[str, list[Path]]) -> Problem:
+    return Problem(where, f"holds {counted(passed_over)} beside photographs; left out", True)
+
+
+def _one_side(
+    candidates: list[Candidate], where: str, paired: bool | None, problems: Sequence[Problem] = ()
+) -> Found:
     if paired:
         raise ValueError(
             f"{where} has no two sides to pair; wanted subfolders {'/'.join(LOW)} and {'/'.join(HIGH)},"
             " a tuple (low, high), or a dataset of pairs"
         )
     if not candidates:
-        raise ValueError(f"{where} holds no images; wanted files that end in {', '.join(EXTENSIONS)}")
-    return Found("plain", candidates, [], where, [])
+        others = "".join(f"; {problem.file} {problem.what}" for problem in problems)
+        raise ValueError(f"{where} holds no images; wanted files that end in {', '.join(EXTENSIONS)}{others}")
+    return Found("plain", candidates, [], where, list(problems))
 
 
 def _folder(root: Path, paired: bool | None) -> Found:
@@ -174,18 +193,21 @@ def _folder(root: Path, paired: bool | None) -> Found:
     ]
     couples = training or couples
     if not couples:
-        return _one_side(_candidates(root, _images(root)), str(root), paired)
+        return _one_side(_candidates(root, _images(root, problems)), str(root), paired, problems)
     low, high = [], []
     for folder, dark, bright in couples:
-        low += _candidates(root / folder / dark, _images(root / folder / dark), folder)
-        high += _candidates(root / folder / bright, _images(root / folder / bright), folder)
+        low += _candidates(root / folder / dark, _images(root / folder / dark, []), folder)
+        high += _candidates(root / folder / bright, _images(root / folder / bright, []), folder)
     known = {candidate.origin for candidate in (*low, *high)}
     aside = [root / folder for folder, _, _ in testing]
+    beside: list[Problem] = []
     outside = sum(
-        path not in known and not any(path.is_relative_to(one) for one in aside) for path in _images(root)
+        path not in known and not any(path.is_relative_to(one) for one in aside)
+        for path in _images(root, beside)
     )
     if outside:
         problems.append(Problem(str(root), f"holds {outside} images beside its two sides; left out", True))
+    problems += beside
     if any(dark.lower() in UNPAIRED for _, dark, _ in couples) and paired is None:
         paired = False
     found = _two_sides(low, high, paired, str(root), False)

@@ -1,15 +1,24 @@
 """One photograph: any image as 8-bit RGB, what had to be changed for that, and the size it is kept at."""
 
 import io
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from fastllie.images.files import name_of, opening
+from fastllie.images.photograph import Photograph, upright
+from fastllie.images.reading import read as read_photograph
+
 Pixels = NDArray[np.uint8]  # [H, W, 3]
+_JPEG = b"\xff\xd8\xff"
 OVERSHOOT = 1e-3  # resized floats leave [0, 1] by rounding
 LEAST = 3  # what the smoothness loss needs of a side
 
@@ -36,41 +45,65 @@ _PLAIN_ALPHA = {
 }  # what Pillow converts to RGB only by way of another
 
 
-def read(content: bytes) -> tuple[Image.Image, str]:
-    """The image in the bytes of a file: upright, 8-bit RGB; and what was changed for that, "" for nothing.
+def read(content: bytes, path: Path, max_pixels: int | None = None) -> tuple[Image.Image, str]:
+    """The image in a file: upright, 8-bit RGB; and what was changed for that, "" for nothing.
 
-    All of it is decoded, the first frame where there are several.
+    Of every kind that `fastllie.enhance` reads, in the same way. All of it is decoded, of several pictures
+    the first.
+
+    Args:
+        content: Of the file.
+        path: Its name, which tells the files of some cameras.
+        max_pixels: As for `fastllie.images.reading.read`.
 
     Raises:
         ValueError: what is wrong with the file, to be read after its name.
+        ImportError: a kind that an extra reads which is not installed, likewise.
     """
     if not content:
         raise ValueError("is empty")
+    file = io.BytesIO(content)
+    file.name = os.fspath(path)
     try:
-        with Image.open(io.BytesIO(content)) as file:
-            deep = _is_deep(file)
-            file.load()
-            image = ImageOps.exif_transpose(file)
-    except UnidentifiedImageError:
-        raise ValueError("is no image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"is too large ({error}); raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
-        ) from None
-    except Exception as error:
-        # Pillow's decoders raise nearly anything for a damaged file, and it is reported by name
-        raise ValueError(f"is damaged: {error or type(error).__name__}") from error
-    image, changed = to_rgb(image)
-    return image, changed or (_DEEP if deep else "")
+        if content.startswith(_JPEG) and (image := _plain_jpeg(file, max_pixels)) is not None:
+            return image, ""
+        photo = read_photograph(file, max_pixels=max_pixels, only_first=True)
+    except (ImportError, ValueError) as error:
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        raise kind(_after_name(str(error), path)) from error
+    values = photo.colours
+    pixels = _bytes(values) if values.dtype == np.float32 else photo.eight_bits(values)
+    return Image.fromarray(np.ascontiguousarray(pixels)), ", and ".join(_changes(photo))
 
 
-def _is_deep(file: Image.Image) -> bool:
-    """Whether an unread file has 16 bits a channel, which Pillow reduces to the upper 8 for colours."""
-    for tile in getattr(file, "tile", ()):
-        mode = tile[3] if isinstance(tile[3], str) else (tile[3] or ("",))[0]
-        if ";16" in str(mode):
-            return True
-    return False
+def _plain_jpeg(file: BinaryIO, max_pixels: int | None) -> Image.Image | None:
+    """A JPEG in colour: the same pixels, sooner, as they need not go through arrays."""
+    with opening(file, max_pixels) as image:
+        if image.format == "JPEG" and image.mode == "RGB":
+            return upright(image, own=True, name=name_of(file))
+    file.seek(0)
+    return None
+
+
+def _after_name(message: str, path: Path) -> str:
+    """What is said of a file without its name at the beginning."""
+    return re.sub(f"^(the image )?{re.escape(repr(os.fspath(path)))}[: ]*", "", message)
+
+
+def _changes(photo: Photograph) -> Iterator[str]:
+    """What 8-bit RGB takes from a photograph."""
+    if photo.native is not None:
+        yield f"is {photo.mode}; used as RGB"
+    elif photo.grey:
+        yield _GREY
+    if photo.values.shape[2] in (2, 4) and photo.values[..., -1].min() < (photo.top or 1):
+        yield _ALPHA
+    if photo.values.dtype == np.uint16:
+        yield _DEEP
+    elif photo.values.dtype == np.float32:
+        yield _FLOATS
+    if photo.stored.left_out:
+        yield f"is used without {', '.join(photo.stored.left_out)}"
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:

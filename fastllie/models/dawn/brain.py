@@ -1,5 +1,6 @@
 """What `dawn` decides by a look at the whole picture: a grid of curves."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -95,16 +96,24 @@ def floats(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def see(x: Tensor, thumb: Tensor | None = None, bgr: bool = False) -> Seen:
-    """What is to be known of whole pictures `[B, 3, H, W]`; of `thumb`, where their thumbnail is known.
+def see(
+    x: Tensor,
+    thumb: Tensor | None = None,
+    bgr: bool = False,
+    measure: Callable[[Tensor, Tensor, bool], Tensor] = noise_levels,
+) -> Seen:
+    """What is to be known of whole pictures `[B, 3, H, W]`.
 
-    `bgr` is the order of the colours in both.
+    Args:
+        thumb: Their thumbnail, where it is known.
+        bgr: The order of the colours in both.
+        measure: What computes `noise_levels`.
     """
     if thumb is None:
         thumb = thumbnail(floats(x))
     thumb = thumb.flip(1) if bgr else thumb
     mean = luma(thumb).mean((2, 3), keepdim=True) + LEAST_MEAN
-    return Seen(thumb, mean, noise_levels(x, mean, bgr))
+    return Seen(thumb, mean, measure(x, mean, bgr))
 
 
 class Brain(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastllie.models.contract import Contract, Observed, Window
-from fastllie.models.dawn.brain import Brain, floats, luma, see
+from fastllie.models.dawn.brain import Brain, floats, luma, noise_levels, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
 from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops import apply_grid_curve, dawn, reference
@@ -112,7 +112,8 @@ class Dawn(Network):
         fast = not standard_only() and self._packed(x) is not None
         # asked for last: an exporter takes a size that is compared with for a bound of all sizes
         large = fast and x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
-        seen = see(x, dawn.thumbnail(x) if large else None, bgr)
+        thumb = dawn.thumbnail(x) if large else None
+        seen = see(x, thumb, bgr, dawn.noise_levels if fast else noise_levels)
         grid = self.brain(seen).to(seen.thumb.dtype)
         if self.exposure is not None:
             curve = apply_grid_curve if fast else reference.apply_grid_curve

@@ -1,0 +1,106 @@
+"""What is published, and where: the build list, the workflows, the package's face. The wheels: `make wheels`."""
+
+import fnmatch
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastllie
+
+ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "release").is_dir():
+    pytest.skip("these tests run in a checkout", allow_module_level=True)
+tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_a_wheel_for_every_python_that_is_promised(project):
+    promised = [
+        f"cp{version.replace('.', '')}"
+        for line in project["project"]["classifiers"]
+        for version in re.findall(r"Python :: (3\.\d+)$", line)
+    ]
+    settings = project["tool"]["cibuildwheel"]
+    assert promised[0] == "cp" + project["project"]["requires-python"].removeprefix(">=").replace(".", "")
+    assert [f"{tag}-*" for tag in promised] + ["cp314t-*"] == settings["build"]
+    platforms = {"linux": ["x86_64", "aarch64"], "macos": ["arm64", "x86_64"], "windows": ["AMD64"]}
+    assert {name: settings[name]["archs"] for name in platforms} == platforms
+    for arch in platforms["linux"]:
+        assert settings["linux"][f"manylinux-{arch}-image"] == "manylinux_2_28"
+    # nothing that is built is left out again
+    assert not any(
+        fnmatch.fnmatch(f"{tag}-{kind}", pattern)
+        for pattern in settings["skip"]
+        for tag in promised
+        for kind in ("manylinux_x86_64", "manylinux_aarch64", "macosx_arm64", "macosx_x86_64", "win_amd64")
+    )
+
+
+def test_the_workflows_build_all_of_it(project):
+    yaml = pytest.importorskip("yaml")
+    release = yaml.safe_load(text(".github/workflows/release.yml"))
+    rows = release["jobs"]["wheels"]["strategy"]["matrix"]["include"]
+    built = {arch for row in rows for arch in row["archs"].split()}
+    settings = project["tool"]["cibuildwheel"]
+    assert built == {arch for name in ("linux", "macos", "windows") for arch in settings[name]["archs"]}
+    publish = release["jobs"]["publish"]
+    assert publish["permissions"] == {"id-token": "write"}
+    assert (publish["needs"], publish["if"]) == ("check", "github.ref_type == 'tag'")
+    floors = text(".github/workflows/ci.yml")
+    for dependency in project["project"]["dependencies"]:
+        name, _, floor = dependency.partition(">=")
+        if floor:
+            assert f"{name}=={floor}" in floors, f"ci.yml does not test {dependency}"
+    for file in ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"):
+        assert yaml.safe_load(file.read_text(encoding="utf-8")), file
+
+
+def test_one_address_and_one_version(project):
+    home = project["project"]["urls"]["Homepage"]
+    for name in (
+        "setup.py",
+        "CITATION.cff",
+        "SECURITY.md",
+        "mkdocs.yml",
+        ".github/ISSUE_TEMPLATE/config.yml",
+    ):
+        found = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", text(name)))
+        assert found == {home}, name
+    assert f"\nversion: {fastllie.__version__}\n" in text("CITATION.cff")
+
+
+def test_the_readme_of_pypi_has_no_link_into_the_repository(monkeypatch):
+    pytest.importorskip("pybind11")
+    setuptools = pytest.importorskip("setuptools")
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **settings: given.update(settings))
+    monkeypatch.chdir(ROOT)
+    spec = importlib.util.spec_from_file_location("setup_of_fastllie", ROOT / "setup.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    targets = re.findall(r"\]\(([^)]+)\)", given["long_description"])
+    assert targets
+    assert all(target.startswith("https://") for target in targets), targets
+    assert (
+        "](https://github.com/fastllie/fastllie/raw/main/docs/before-after.jpg)" in given["long_description"]
+    )
+    assert "](https://github.com/fastllie/fastllie/blob/main/docs/usage.md)" in given["long_description"]
+
+
+def test_the_platforms_of_make_wheels_are_those_of_cibuildwheel(project):
+    settings = project["tool"]["cibuildwheel"]
+    targets = set(
+        re.findall(r'^    "((?:linux|macos|windows)-\w+)": Target\(', text("release/wheels.py"), re.M)
+    )
+    named = {f"{name}-{arch}" for name in ("linux", "macos", "windows") for arch in settings[name]["archs"]}
+    assert targets == {name.replace("AMD64", "x86_64") for name in named}
