@@ -25,7 +25,7 @@ from fastllie.training.data.source import (
     Unpaired,
     UnpairedExposures,
 )
-from fastllie.training.recipes import Adversarial, Recipe, Scenes, SCIRecipe
+from fastllie.training.recipes import Adversarial, Recipe, Scenes, SCIRecipe, Synthesis
 
 __all__ = [
     "Batch",
@@ -129,7 +129,7 @@ def open_source(
         )
     if isinstance(recipe, Adversarial):
         return _unpaired(recipe, low, high, seed, names, device)
-    if recipe.synthesis is not None and recipe.size is not None:
+    if isinstance(recipe.synthesis, Synthesis) and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
         )
@@ -153,7 +153,8 @@ def _unpaired(
     names: list[str],
     device: torch.device,
 ) -> Source:
-    if recipe.synthesis is None:
+    # these recipes refuse scenes
+    if not isinstance(recipe.synthesis, Synthesis):
         return Unpaired(low, recipe.batch, seed, normal=high, names=names, device=device, **recipe.sides())
     if not len(high):
         normal = set(_normal_half(low))
