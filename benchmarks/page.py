@@ -4,7 +4,8 @@
     python benchmarks/page.py --check   # says whether they are what it would write
 
 README.md and docs/*.md have blocks between `<!-- figures: NAME -->` and `<!-- /figures -->`: what stands
-there is made by benchmarks/tables.py, all else is written by people, without figures of speed or quality.
+there is made by benchmarks/tables.py and score_tables.py, all else is written by people, without figures of
+speed or quality.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import record
 sys.path.append(str(record.ROOT))
 
 import charts
+import score_tables
 import tables
 
 ROOT, RESULTS = record.ROOT, record.RESULTS
-BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+BLOCKS = {**tables.BLOCKS, **score_tables.BLOCKS}
 CHART = "docs/performance-methods.svg"
 
 
@@ -33,11 +36,11 @@ def filled(text: str, results: Path) -> str:
     """
 
     def made(match: re.Match[str]) -> str:
-        if match[2] not in tables.BLOCKS:
-            raise ValueError(f"nothing makes the block {match[2]!r}; known: {', '.join(tables.BLOCKS)}")
-        return f"{match[1]}{tables.BLOCKS[match[2]](results)}{match[3]}"
+        if match[2] not in BLOCKS:
+            raise ValueError(f"nothing makes the block {match[2]!r}; known: {', '.join(BLOCKS)}")
+        return f"{match[1]}{BLOCKS[match[2]](results)}{match[3]}"
 
-    return BLOCK.sub(made, text)
+    return MARKED.sub(made, text)
 
 
 def pages(results: Path, root: Path = ROOT) -> dict[str, str]:
@@ -45,7 +48,7 @@ def pages(results: Path, root: Path = ROOT) -> dict[str, str]:
     found = {}
     for path in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         text = path.read_text(encoding="utf-8")
-        if BLOCK.search(text):
+        if MARKED.search(text):
             found[path.relative_to(root).as_posix()] = filled(text, results)
     panels = tables.method_parts(results)[1]
     if panels:

@@ -1,9 +1,10 @@
-"""Score our weights beside the published ones, in one run: real pairs, colour, restraint, border and noise.
+"""Score our weights, the published ones and what people use instead: pairs, colour, restraint, border, noise.
 
     python benchmarks/quality.py --shared ../shared
 
 writes benchmarks/results/quality.json, which benchmarks/page.py puts on docs/quality.md; what each column is
-stands there. The photographs and the published weights are not part of the repository.
+stands there. The photographs and the published weights are not part of the repository; two rows need the
+extra `compare`.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import csv
 import json
 import multiprocessing
 import platform
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import record
 import torch
+from instead import INSTEAD
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,6 +38,7 @@ PUBLISHED = {
 }
 PUBLISHED_SCI = {name: f"weights/sci/{name}.safetensors" for name in ("easy", "medium", "difficult")}
 SCALES = (1, 4, 12)  # of Zero-DCE++; 12 is the published test's
+TIMED = 5  # pictures of LOL
 COLUMNS = {
     "lol_psnr": "LOL PSNR",
     "lol_ssim": "LOL SSIM",
@@ -200,10 +205,13 @@ def score(enhance: Enhance, shared: Path, every: int = 1) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the table: a method with its weights (None: those that ship) and options."""
+    """A row of the table: a method with its weights (None: those that ship) and options.
+
+    Without a method it is the row of that name in `instead.INSTEAD`.
+    """
 
     name: str
-    method: str
+    method: str | None
     weights: Path | str | None
     options: dict[str, int]
 
@@ -235,14 +243,30 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
                 # our own
                 Candidate("dawn ours", "dawn", ours["dawn"], {}),
             ]
-    return rows
+    return rows + [Candidate(name, None, None, {}) for name in INSTEAD]
 
 
-def measure(candidate: Candidate, shared: Path, every: int) -> dict[str, float]:
-    """`score` of a candidate, in a process of its own."""
+def processor_ms(enhance: Enhance, shared: Path) -> float:
+    """Median processor time of one picture of LOL, 600x400: other work on the machine hardly changes it."""
+    taken = []
+    for low, _ in list(lol_pairs(shared))[: TIMED + 1]:
+        image = read(low)
+        start = time.process_time()
+        enhance(image)
+        taken.append(1e3 * (time.process_time() - start))
+    # the first one prepares what the others find
+    return statistics.median(taken[1:])
+
+
+def measure(candidate: Candidate, shared: Path, every: int | None) -> tuple[dict[str, float] | None, float]:
+    """`score` of a candidate, unless `every` is None, and its time, in a process of its own."""
     torch.set_num_threads(1)
-    network = fastllie.load(candidate.method, candidate.weights, **candidate.options)
-    return score(enhancer(network), shared, every)
+    if candidate.method is None:
+        enhance = INSTEAD[candidate.name]
+    else:
+        enhance = enhancer(fastllie.load(candidate.method, candidate.weights, **candidate.options))
+    taken = processor_ms(enhance, shared)
+    return None if every is None else score(enhance, shared, every), taken
 
 
 def main() -> None:
@@ -266,6 +290,9 @@ def main() -> None:
         default="",
         help="measure the rows with this in their name, and keep the others of the output",
     )
+    parser.add_argument(
+        "--times", action="store_true", help="measure the processor time alone, and keep all scores"
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture, for a quick look")
     parser.add_argument(
         "-o", "--output", type=Path, default=record.RESULTS, help="the folder for quality.json"
@@ -282,19 +309,22 @@ def main() -> None:
     }
     compared = candidates(options.shared, ours)
     rows = dict.fromkeys(candidate.name for candidate in compared)
+    times: dict[str, float] = {}
     facts = {}
-    if options.only:
+    if options.only or options.times:
         before = json.loads((options.output / "quality.json").read_text(encoding="utf-8"))
         facts["rows kept from commit"] = before["facts"]["commit"]
         compared = [candidate for candidate in compared if options.only in candidate.name]
         rows |= {name: row for name, row in before["rows"].items() if name in rows}
+        times = {name: taken for name, taken in before["processor_ms"].items() if name in rows}
+    every = None if options.times else options.every
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(measure, compared, repeat(options.shared), repeat(options.every))
-        for candidate, row in zip(compared, results, strict=True):
-            rows[candidate.name] = row
-            print(
-                f"{candidate.name}: " + "  ".join(f"{COLUMNS[key]} {row[key]:.3f}" for key in row), flush=True
-            )
+        results = pool.map(measure, compared, repeat(options.shared), repeat(every))
+        for candidate, (row, taken) in zip(compared, results, strict=True):
+            rows[candidate.name] = row or rows[candidate.name]
+            times[candidate.name] = taken
+            scores = "".join(f"  {COLUMNS[key]} {value:.3f}" for key, value in (row or {}).items())
+            print(f"{candidate.name}: {taken:.1f} ms{scores}", flush=True)
     missing = [name for name, row in rows.items() if row is None]
     if missing:
         parser.error(f"quality.json has no row to keep of {', '.join(missing)}")
@@ -304,7 +334,10 @@ def main() -> None:
         "python": platform.python_version(),
         "pictures": "all" if options.every == 1 else f"one in {options.every}",
     }
-    record.write(options.output / "quality.json", {"facts": facts, "columns": COLUMNS, "rows": rows})
+    record.write(
+        options.output / "quality.json",
+        {"facts": facts, "columns": COLUMNS, "rows": rows, "processor_ms": times},
+    )
 
 
 if __name__ == "__main__":

@@ -368,43 +368,7 @@ def timed_rows(node: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
             yield from timed_rows(value, names if key in ("results", "figures", "rows") else (*names, key))
 
 
-# --- quality and flicker
-
-
-def quality(results: Path) -> str:
-    found = load(results / "quality.json")
-    facts = ", ".join(f"{key} {value}" for key, value in found["facts"].items())
-    lines = [
-        [f"**{name}**" if " ours" in name else name, *(f"{row[key]:.3f}" for key in found["columns"])]
-        for name, row in sorted(found["rows"].items(), key=lambda one: order_of(one[0]))
-    ]
-    head = ["", *found["columns"].values()]
-    return f"[quality.json](../benchmarks/results/quality.json): {facts}.\n\n{table(head, lines)}"
-
-
-def order_of(name: str) -> tuple[str, bool]:
-    """By method, and what is published first."""
-    method, _, kind = name.replace(",", "").partition(" ")
-    return method, "ours" in kind.split()
-
-
-def flicker(results: Path) -> str:
-    found = load(results / "flicker.json")
-    lines = [
-        [clip, f"`{method}`", *(f"{value['flicker']:.2f} ({value['mean']:.3f})" for value in row.values())]
-        for clip, rows in found["clips"].items()
-        for method, row in rows.items()
-    ]
-    lines += [
-        ["steady light: noise", f"`{method}`", *(f"{value['noise']:.2f}" for value in row.values())]
-        for method, row in found["clips"]["steady light"].items()
-    ]
-    first = next(iter(next(iter(found["clips"].values())).values()))
-    smooth = [f"`smooth={found['smooth']}`" if name == "smooth" else name for name in first]
-    return table(["clip", "method", *smooth], lines)
-
-
-#: the blocks by the name that stands in the pages
+#: the blocks by the name that stands in the pages; benchmarks/score_tables.py has the others
 BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "overview": overview,
     "papers": papers,
@@ -413,6 +377,4 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "training": training,
     "folders": folders,
     "gpus": gpus,
-    "quality": quality,
-    "flicker": flicker,
 }

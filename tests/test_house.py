@@ -142,7 +142,12 @@ MAY_IMPORT = {
     ),
 }
 # library -> where alone it may be imported
-ONLY_IN = {"triton": ("kernels",), "skimage": ("benchmarks", "tests"), "torchvision": ()}
+ONLY_IN = {
+    "triton": ("kernels",),
+    "skimage": ("benchmarks", "tests"),
+    "torchvision": (),
+    "cv2": ("benchmarks",),
+}
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 80  # lines
 # internals that no public room may name although it may import from fastllie
 PRIVATE = ("fastllie._native", "fastllie.kernels")

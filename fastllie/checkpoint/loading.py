@@ -257,8 +257,23 @@ def _made(method: str, checkpoint: Checkpoint, options: Mapping[str, Any]) -> Ne
     # without memory: drawing initial weights would cost time and move the caller's random state
     with torch.device("meta"):
         model = model_class(method)(**{**checkpoint.options, **given})
-    model.load_state_dict(checkpoint.state, assign=True)
+    model.load_state_dict(_without_subnormals(checkpoint.state), assign=True)
     return model.eval()
+
+
+def _without_subnormals(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with zeros for numbers that are too small for float32 to hold in full.
+
+    A weight decay leaves many of them in filters that nothing reads, a quarter of the published Zero-DCE.
+    They change no result, and a network full of them takes thirty times as long on a CPU.
+    """
+    found = {}
+    for key, value in state.items():
+        if value.is_floating_point():
+            small = (value.abs() < torch.finfo(torch.float32).tiny) & (value != 0)
+            value = value.masked_fill(small, 0) if bool(small.any()) else value
+        found[key] = value
+    return found
 
 
 def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ if str(ROOT / "benchmarks") not in sys.path:
 import methods  # noqa: E402
 import page  # noqa: E402
 import record  # noqa: E402
+import score_tables  # noqa: E402
 import tables  # noqa: E402
 
 # --- the record
@@ -261,13 +262,24 @@ def test_the_committed_pages_are_what_the_figures_make():
 
 def test_every_block_is_shown_somewhere():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
-    shown = [name for text in texts for _, name, _ in page.BLOCK.findall(text)]
-    assert sorted(shown) == sorted(tables.BLOCKS)
+    shown = [name for text in texts for _, name, _ in page.MARKED.findall(text)]
+    assert sorted(shown) == sorted(page.BLOCKS)
     assert sum(text.count("<!-- figures:") for text in texts) == len(shown)
 
 
+def test_the_zoo_has_every_method_and_variant():
+    named = set(score_tables.TAKE)
+    for method in table_of_methods.METHODS:
+        variants = [one.name for one in table_of_methods.info(method).weights]
+        assert method in named or {f"{method}, {variant}" for variant in variants} <= named, method
+    rows = tables.load(page.RESULTS / "quality.json")["rows"]
+    titles = [score_tables.row_of(name, rows) for name in score_tables.TAKE]
+    assert set(titles) <= rows.keys()
+    assert len(set(titles)) == len(titles)
+
+
 def test_no_figure_of_the_readme_is_typed_by_hand():
-    text = page.BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    text = page.MARKED.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert re.findall(r"\d[\d.,]* ?(?:ms|s|dB|GB|MB|%|x|times)\b", text) == []
     assert len(text.splitlines()) <= 130
 

@@ -62,6 +62,17 @@ def test_a_state_dict_is_found_in_whatever_holds_it(tmp_path, method, wrap):
     assert all(torch.equal(found.state[key], state[key]) for key in state)
 
 
+def test_subnormal_weights_become_zeros(tmp_path):
+    state = {key: value.clone() for key, value in STATES["zerodce"].items()}
+    state["conv1.weight"][3] = 1e-40
+    state["conv1.weight"][4] = 2e-38
+    save_file(state, tmp_path / "decayed.safetensors")
+    loaded = fastllie.load("zerodce", tmp_path / "decayed.safetensors").state_dict()
+    assert not loaded["conv1.weight"][3].any()
+    assert torch.equal(loaded["conv1.weight"][4], state["conv1.weight"][4])
+    assert torch.equal(loaded["conv2.weight"], state["conv2.weight"])
+
+
 def test_prefixes_in_safetensors(tmp_path):
     save_file(prefixed("model._orig_mod.", STATES["sci"]), tmp_path / "w.safetensors", {"padding": "reflect"})
     found = checkpoint.read(tmp_path / "w.safetensors", "sci")

@@ -20,7 +20,14 @@ from fastllie.training.data import cache as cache_module
 from fastllie.training.data import collection as collection_module
 from fastllie.training.data.cache import Cache, Index, open_cache
 from fastllie.training.data.pixels import Preparation, read
-from fastllie.training.recipes import SCI_OFFICIAL, ZERODCE, ZERODCE_PUBLISHED, Synthesis
+from fastllie.training.recipes import (
+    ENLIGHTENGAN,
+    SCI_OFFICIAL,
+    ZERODCE,
+    ZERODCE_PUBLISHED,
+    Scenes,
+    Synthesis,
+)
 
 CPU = torch.device("cpu")
 
@@ -758,6 +765,10 @@ def test_synthesis_wants_a_size_and_one_side(tmp_path, photos):
         opened(photos, SCI_OFFICIAL, tmp_path, synthesis=Synthesis())
     with refused(ValueError, "photographs of normal light, got paired ones", "synthesis=None"):
         opened(two_sides(tmp_path, "paired"), ZERODCE, tmp_path)
+    with refused(ValueError, "squares of 64 do not fit into scenes of 48x96"):
+        opened(photos, ZERODCE, tmp_path, synthesis=Scenes(size=(48, 96)))
+    with refused(ValueError, "enlightengan takes no scenes"):
+        replace(ENLIGHTENGAN, synthesis=Scenes())
 
 
 # --- parts and purity
@@ -766,7 +777,9 @@ def test_synthesis_wants_a_size_and_one_side(tmp_path, photos):
 def every_source(tmp_path):
     plain = data.collect(folder_of(tmp_path / "plain", *(f"{number}.png" for number in range(7))))
     unpaired = two_sides(tmp_path, "unpaired")
+    scenes = Scenes(size=(24, 32))
     return {
+        "scenes": opened(plain, ZERODCE, tmp_path, size=16, batch=5, synthesis=scenes),
         "synthetic": opened(plain, ZERODCE, tmp_path, size=16, batch=5),
         "squares": opened(plain, replace(ZERODCE_PUBLISHED, flips=True), tmp_path, size=16, batch=5),
         "crops": opened(unpaired, replace(SCI_OFFICIAL, flips=True), tmp_path, size=20, batch=3),
@@ -775,7 +788,7 @@ def every_source(tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", ["synthetic", "squares", "crops", "pairs", "whole"])
+@pytest.mark.parametrize("kind", ["scenes", "synthetic", "squares", "crops", "pairs", "whole"])
 def test_parts_make_up_the_batch(tmp_path, kind):
     source = every_source(tmp_path)[kind]
     for step in range(3):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastllie.training.data import camera, scenes
-from fastllie.training.data.scene_source import SyntheticScenes
+from fastllie.training.data.scene_source import SceneSquares, SyntheticScenes
 from fastllie.training.data.synthesis import srgb
 from fastllie.training.recipes import DawnRecipe, Scenes
 
@@ -140,6 +140,28 @@ def test_parts_of_a_batch_are_the_batch():
     assert source.size(0) == 3
     assert source.size(1) == 2
     assert not torch.equal(source.batch(0).x, source.batch(2).x)
+
+
+def test_squares_are_cut_of_the_whole_scenes():
+    photographs = [photograph(level=level) for level in (0.3, 0.5, 0.7)]
+    recipe = Scenes(size=(40, 56))
+    whole = SyntheticScenes(photographs, recipe, 3, 0).batch(1)
+    squares = SceneSquares(photographs, recipe, 24, 3, 0).batch(1)
+    assert squares.clean is None
+    places = set()
+    for index in range(3):
+        x, target = whole.x[index], whole.target[index]
+        found = [
+            (top, left)
+            for top in range(40 - 24 + 1)
+            for left in range(56 - 24 + 1)
+            if torch.equal(x[:, top : top + 24, left : left + 24], squares.x[index])
+        ]
+        assert len(found) == 1
+        top, left = found[0]
+        assert torch.equal(target[:, top : top + 24, left : left + 24], squares.target[index])
+        places.add((top, left))
+    assert len(places) > 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fastllie.training.data.cache import open_cache
 from fastllie.training.data.collection import Collection, Item, collect
 from fastllie.training.data.layout import EXTENSIONS, Problem
 from fastllie.training.data.pixels import Preparation
+from fastllie.training.data.scene_source import SceneSquares
 from fastllie.training.data.source import (
     Batch,
     Photographs,
@@ -24,7 +25,7 @@ from fastllie.training.data.source import (
     Unpaired,
     UnpairedExposures,
 )
-from fastllie.training.recipes import Adversarial, Recipe, SCIRecipe
+from fastllie.training.recipes import Adversarial, Recipe, Scenes, SCIRecipe, Synthesis
 
 __all__ = [
     "Batch",
@@ -122,9 +123,13 @@ def open_source(
     photographs = open_cache(items, how, cache, threads=threads, progress=progress).to(device)
     low, high = photographs[: len(collection.low)], photographs[len(collection.low) :]
     names = [item.name for item in collection.low]
+    if isinstance(recipe.synthesis, Scenes) and recipe.size is not None:
+        return SceneSquares(
+            low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
+        )
     if isinstance(recipe, Adversarial):
         return _unpaired(recipe, low, high, seed, names, device)
-    if recipe.synthesis is not None and recipe.size is not None:
+    if isinstance(recipe.synthesis, Synthesis) and recipe.size is not None:
         return SyntheticExposures(
             low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
         )
@@ -148,7 +153,8 @@ def _unpaired(
     names: list[str],
     device: torch.device,
 ) -> Source:
-    if recipe.synthesis is None:
+    # these recipes refuse scenes
+    if not isinstance(recipe.synthesis, Synthesis):
         return Unpaired(low, recipe.batch, seed, normal=high, names=names, device=device, **recipe.sides())
     if not len(high):
         normal = set(_normal_half(low))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from fastllie.training.data.pixels import Preparation
 from fastllie.training.data.scenes import Frame, make_frame
 from fastllie.training.data.source import Batch, Passes, share_of
 from fastllie.training.recipes import DawnRecipe, Scenes
+
+# a stream of random numbers beside that of the frames
+_SQUARE = 1
 
 
 def open_scenes(
@@ -82,12 +86,45 @@ class SyntheticScenes:
         mine = range(len(chosen))[share_of(len(chosen), part, parts)]
         frames = [self._frame(step, place, chosen[place]) for place in mine]
         if not frames:
-            empty = torch.empty(0, 3, *self._scenes.size, device=self._device)
+            empty = torch.empty(0, 3, *self._sides(), device=self._device)
             return Batch(empty, empty, clean=empty)
         x, target, clean = (torch.stack(planes).to(self._device) for planes in zip(*frames, strict=True))
         return Batch(x, target, clean=clean)
+
+    def _sides(self) -> tuple[int, int]:
+        return self._scenes.size
 
     def _frame(self, step: int, place: int, photograph: int) -> Frame:
         # a generator of its own for each frame: it is the same in whatever part of the batch it comes
         random = np.random.default_rng((self._seed, step, place))
         return make_frame(self._pixels[photograph], self._scenes, random)
+
+
+class SceneSquares(SyntheticScenes):
+    """Batches of one square of each scene, for networks that see no more than a neighbourhood.
+
+    The scene's exposure is judged by all of it, before the square is cut.
+
+    Args:
+        size: Side of the squares, at most the shorter side of the scenes.
+    """
+
+    def __init__(
+        self, photographs: Sequence[Tensor], scenes: Scenes, size: int, batch: int, seed: int, **more: Any
+    ):
+        super().__init__(photographs, scenes, batch, seed, **more)
+        self._size = size
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        # no method that is shown squares learns from clean frames
+        return super().batch(step, part, parts)._replace(clean=None)
+
+    def _sides(self) -> tuple[int, int]:
+        return self._size, self._size
+
+    def _frame(self, step: int, place: int, photograph: int) -> Frame:
+        frame = super()._frame(step, place, photograph)
+        random = np.random.default_rng((self._seed, step, place, _SQUARE))
+        top, left = (int(random.integers(side - self._size + 1)) for side in self._scenes.size)
+        rows, columns = slice(top, top + self._size), slice(left, left + self._size)
+        return Frame(*(image[:, rows, columns] for image in frame))

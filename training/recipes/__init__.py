@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fastllie.training.recipes.dawn import DAWN, DawnLossWeights, DawnRecipe, Scenes
+from fastllie.training.recipes.dawn import DAWN, DawnLossWeights, DawnRecipe
 from fastllie.training.recipes.enlightengan import (
     ENLIGHTENGAN,
     ENLIGHTENGAN_PUBLISHED,
@@ -28,6 +28,7 @@ from fastllie.training.recipes.nerco import (
     NeRCoLossWeights,
     NeRCoRecipe,
 )
+from fastllie.training.recipes.scenes import Scenes
 from fastllie.training.recipes.sci import (
     SCI_FINETUNE,
     SCI_MILD,

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fastllie.training.recipes.scenes import Scenes
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
 STORED = ("float32", "float16")
 # how many times wider the frames of a wide step are
 WIDE = 2
+# long side that photographs are reduced to before scenes are made of them
+SCENE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class Loop:
         compile: Pass the losses and their network through `torch.compile`.
         cuda_graph: Record the step once and replay it; for CUDA and batches of one size.
         flips: Mirror half of the images, drawn at random.
-        synthesis: How training frames are made; None takes the photographs as they are.
+        synthesis: How training frames are made; None takes the photographs as they are. By `Scenes` a frame
+            is a square of the training size, cut of a whole scene.
 
     Attributes:
         unpaired: Whether the method learns from two sides that are no pairs.
@@ -122,7 +127,7 @@ class Loop:
     compile: bool = False
     cuda_graph: bool = False
     flips: bool = False
-    synthesis: Synthesis | None = None
+    synthesis: Synthesis | Scenes | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -157,6 +162,13 @@ class Loop:
             return {"square": size}
         if size is None:
             raise ValueError("synthetic exposures need a size")
+        if isinstance(self.synthesis, Scenes):
+            if size > min(self.synthesis.size):
+                raise ValueError(
+                    f"squares of {size} do not fit into scenes of"
+                    f" {self.synthesis.size[0]}x{self.synthesis.size[1]}"
+                )
+            return {"long_side": SCENE_SIDE}
         return {"short_side": round(size * self.synthesis.zoom)}
 
 
@@ -192,6 +204,8 @@ class Adversarial(Loop):
         for name, only in (("compile", False), ("padding", "zeros"), ("normal_init", None)):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} is not for {self.method}, got {getattr(self, name)!r}")
+        if isinstance(self.synthesis, Scenes):
+            raise ValueError(f"{self.method} takes no scenes: its dark side is made by Synthesis")
         for name, allowed in (("decay", self.decays), ("stored_as", STORED)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")

@@ -110,8 +110,7 @@ def _meanings(docstring: str) -> dict[str, str]:
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:
     hints = get_type_hints(kind)
     for name in (entry.name for entry in fields(kind)):
-        part = next((kind for kind in kinds(hints[name]) if is_dataclass(kind)), None)
-        if part is not None:
+        for part in filter(is_dataclass, kinds(hints[name])):
             yield from _names(part, f"{prefix}{name}.")
         if name != "method":
             yield prefix + name

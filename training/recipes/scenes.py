@@ -1,0 +1,56 @@
+"""How whole dark scenes are made of photographs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """How whole scenes are made of photographs; see `fastllie.training.scenes` and `...camera`.
+
+    Args:
+        size: Height and width of a scene.
+        bright_share: Share of the frames that are well exposed, and to be left alone.
+        bright_exposures: Range of their exposure in stops.
+        over_share: Share of those that are exposed too long.
+        over_exposures: Range of their exposure in stops.
+        exposures: Range of the exposure of the dark frames in stops.
+        lift: Exposures in stops at which a frame stays as it is, and at which it is lifted to the photograph.
+        range_share: Share of the dark frames whose highlights get back what the photograph's tone curve took.
+        ranges: Range of how much of white that is: white was 1 / (1 - this) times as bright.
+        mixed_share: Share of the dark frames that are lit in parts.
+        ground_share: Share of those whose unlit part stays darker in the target too.
+        curved_share: Share of the dark frames whose light is raised to a power.
+        curves: Range of that power.
+        lamp, lamp_share: Deviation in stops of the colours of coloured light that stays, and its share.
+        cast, cast_share: Likewise of casts that are to be taken out.
+        clean_share: Share of the frames without noise.
+        shot_noise: Range of the variance of green's shot noise per unit of linear signal, log-uniform; the
+            read noise follows from it.
+        rows_share: Share of the noisy frames with noise that whole rows share.
+        black: Largest deviation of the black level of a colour, of the linear full scale.
+        jpeg_share, jpeg_quality: Share of the frames that pass through JPEG, and its quality.
+    """
+
+    size: tuple[int, int] = (192, 288)
+    bright_share: float = 0.17
+    bright_exposures: tuple[float, float] = (-0.4, 0.3)
+    over_share: float = 0.06
+    over_exposures: tuple[float, float] = (0.5, 2.0)
+    exposures: tuple[float, float] = (-7.8, -0.5)
+    lift: tuple[float, float] = (-0.4, -1.2)
+    range_share: float = 0.5
+    ranges: tuple[float, float] = (0.3, 0.96)
+    mixed_share: float = 0.4
+    ground_share: float = 0.1
+    curved_share: float = 0.2
+    curves: tuple[float, float] = (1.3, 2.5)
+    lamp: float = 0.25
+    lamp_share: float = 0.25
+    cast: float = 0.1
+    cast_share: float = 0.2
+    clean_share: float = 0.2
+    shot_noise: tuple[float, float] = (5e-6, 2e-3)
+    rows_share: float = 0.25
+    black: float = 1e-3
+    jpeg_share: float = 0.25
+    jpeg_quality: tuple[int, int] = (60, 98)
