@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastllie.folders.record import NAME as RECORD
+from fastllie.folders.record import SUFFIX as RECORD
 from fastllie.images.extras import require
 from fastllie.images.formats import DEVELOPED, FORMATS, READ, SUFFIXES, format_of, suffix_of
 from fastllie.images.reading import kind_of

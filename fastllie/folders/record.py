@@ -1,16 +1,20 @@
-"""What made the results of a folder: a small file beside them, so that no other settings pass for done."""
+"""What made the results of a folder: a small file beside it, so that no other settings pass for done."""
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-NAME = ".fastllie.jsonl"
+SUFFIX = ".fastllie.jsonl"
+LONGEST = 255  # bytes of a name
 
 
 class Record:
     """The record of an output folder, one JSON object a line: settings, and files that were begun with them.
+
+    It stands beside the folder, `.bright.fastllie.jsonl` beside `bright`, which then holds pictures alone.
 
         {"by": "5d0c...", "settings": {"method": "sci", ...}}
         {"file": "holiday/night.jpg", "by": "5d0c...", "over": null}
@@ -25,7 +29,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self._path = folder / NAME
+        self._path = beside(folder)
         self._folder = folder
         self._settings = dict(settings)
         text = json.dumps(self._settings, sort_keys=True, default=str)
@@ -46,7 +50,7 @@ class Record:
     def begin(self, target: Path) -> None:
         """Write down that a file is made with these settings, from now on."""
         if self._written is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._written = self._path.open("a", encoding="utf-8")
             # what was cut off stays a line of its own
             self._written.write("\n" if self._path.stat().st_size else "")
@@ -73,7 +77,7 @@ class Record:
     def _read(self) -> None:
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for line in lines:
             try:
@@ -85,6 +89,18 @@ class Record:
             except (ValueError, KeyError, TypeError):
                 # cut off where a machine stopped: its file had not been begun
                 continue
+
+
+def beside(folder: Path) -> Path:
+    """Where the record of a folder stands; in it, where nothing may be written beside it."""
+    folder = folder.absolute()
+    if folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):
+        return folder / SUFFIX
+    name = f".{folder.name}{SUFFIX}"
+    if len(os.fsencode(name)) > LONGEST:
+        # the folder's own name may be as long as names get
+        name = f".{hashlib.blake2b(os.fsencode(folder.name), digest_size=16).hexdigest()}{SUFFIX}"
+    return folder.parent / name
 
 
 def _time_of(target: Path) -> int | None:

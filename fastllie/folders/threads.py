@@ -48,8 +48,9 @@ def enhance_folder(
     Files are decoded and written by `workers` threads while this one enhances. A result appears under its
     name when it is whole. What is there already is skipped if it is whole and no older than its input, so
     after a stop of whatever kind the same call does the rest. What other settings made (another method,
-    weights, options, strength, quality, ...) is made again: a file `.fastllie.jsonl` in the output folder
-    knows. `overwrite` makes all anew. An error of one image is kept in the result, and the others are done.
+    weights, options, strength, quality, ...) is made again: a file beside the output folder,
+    `.NAME.fastllie.jsonl`, knows. `overwrite` makes all anew. An error of one image is kept in the result,
+    and the others are done.
 
     What came with a photograph goes out with it: EXIF data with a preview of the result, XMP, IPTC, the ICC
     profile and more, and its coding: the quality of a JPEG, the compression of a TIFF, 16 bits a channel, all

@@ -17,7 +17,7 @@ class Walk:
         follow: Look also into folders that are links, each once.
         hidden: Take also what begins with a dot.
         results: A folder that is not looked into where the walk begins above it.
-        ours: Names of files that are none of anybody's, and are not counted.
+        ours: How names of files end that are none of anybody's, and are not counted.
 
     Attributes:
         passed_over: What was not read, by kind: a suffix, "hidden", "link to a folder", ...
@@ -31,7 +31,7 @@ class Walk:
         follow: bool = True,
         hidden: bool = False,
         results: Path | None = None,
-        ours: Sequence[str] = (),
+        ours: tuple[str, ...] = (),
     ) -> None:
         self.suffixes = suffixes
         self.passed_over: dict[str, list[Path]] = {}
@@ -59,7 +59,7 @@ class Walk:
                 continue
             for entry in entries:
                 path = place / entry.name
-                if entry.name in self._ours:
+                if entry.name.endswith(self._ours):
                     continue
                 if entry.name.startswith(".") and not self._hidden:
                     self._pass_over(HIDDEN, path)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import fastllie
 from fastllie.cli import main
-from fastllie.folders.record import NAME, Record
+from fastllie.folders.record import Record, beside
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +97,7 @@ def test_what_nobody_wrote_down_is_left_alone():
 
 def test_a_run_may_end_at_any_moment():
     target = Path("out/0.png")
+    target.parent.mkdir()
     settings = {"method": "sci"}, {"method": "zerodce"}
     sci, zerodce = (Record(Path("out"), one) for one in settings)
     sci.begin(target)
@@ -110,7 +111,7 @@ def test_a_run_may_end_at_any_moment():
     assert not Record(Path("out"), {"method": "zerodce"}).made_by_others(target)
     assert Record(Path("out"), {"method": "sci"}).made_by_others(target)
     # a line that was cut off says nothing, and takes none that follows with it
-    with open(f"out/{NAME}", "a") as file:
+    with open(beside(Path("out")), "a") as file:
         file.write('{"file": "1.png", "by": "')
     late = Record(Path("out"), {"method": "sci"})
     late.begin(Path("out/2.png"))
@@ -121,7 +122,7 @@ def test_a_run_may_end_at_any_moment():
 
 def test_the_record_is_for_people_too():
     fastllie.enhance_folder("in", "out", "zerodce++", scale=3, strength=0.8)
-    lines = [json.loads(line) for line in Path("out", NAME).read_text().splitlines() if line]
+    lines = [json.loads(line) for line in beside(Path("out")).read_text().splitlines() if line]
     told = lines[0]["settings"]
     assert (told["method"], told["options"], told["strength"]) == ("zerodce++", {"scale": 3}, 0.8)
     assert [line["file"] for line in lines[1:]] == ["0.png", "1.png", "2.png"]
@@ -129,7 +130,24 @@ def test_the_record_is_for_people_too():
     assert fastllie.enhance_folder("out", "twice").passed_over == {}
     # a file that was named stands in its owner's folder, which gets no record
     fastllie.enhance_folder("in/0.png", "in/bright.png")
-    assert not Path("in", NAME).exists()
+    assert not beside(Path("in")).exists()
+    # nor does the record count among what lies beside it
+    weights = sorted(Path("weights").iterdir())
+    assert fastllie.enhance_folder(".", "all").passed_over == {".safetensors": weights}
+
+
+def test_a_folder_with_a_name_as_long_as_names_get_has_a_record():
+    long = "ü" * 127
+    assert counts(fastllie.enhance_folder("in", long, "sci")) == (3, 0, 0)
+    assert counts(fastllie.enhance_folder("in", long, "zerodce")) == (3, 3, 0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_where_nothing_may_be_written_beside_the_folder_the_record_is_in_it():
+    os.makedirs("locked/out")
+    os.chmod("locked", 0o500)
+    assert counts(fastllie.enhance_folder("in", "locked/out", "sci")) == (3, 0, 0)
+    assert counts(fastllie.enhance_folder("in", "locked/out", "zerodce")) == (3, 3, 0)
 
 
 def test_the_command_line_says_so(capsys):
