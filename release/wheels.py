@@ -129,7 +129,7 @@ def build(name: str, out: Path, work: Path, quick: bool) -> Path:
         sys.executable, "setup.py", *arguments, "--plat-name", target.platform, "--dist-dir", out,
         cwd=ROOT, env=environment,
     )  # fmt: skip
-    wheel = next(out.glob(f"*-cp{VERSION}-*{target.platform}.whl"))
+    wheel = next(out.glob(f"fastllie-*-cp{VERSION}-*{target.platform}.whl"))
     unpacked = out / "unpacked" / name
     shutil.rmtree(unpacked, ignore_errors=True)
     with zipfile.ZipFile(wheel) as archive:
