@@ -67,8 +67,8 @@ class Record:
 
     def _add(self, line: Mapping[str, Any]) -> None:
         assert self._written is not None
-        # whole lines at once: another process may write to the same folder
-        self._written.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        # whole lines at once: another process may write to the same folder. In ASCII, whatever a name holds
+        self._written.write(json.dumps(line, default=str) + "\n")
         self._written.flush()
 
     def _place(self, target: Path) -> str:

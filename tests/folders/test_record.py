@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,13 @@ def test_a_folder_with_a_name_as_long_as_names_get_has_a_record():
     long = "ü" * 127
     assert counts(fastllie.enhance_folder("in", long, "sci")) == (3, 0, 0)
     assert counts(fastllie.enhance_folder("in", long, "zerodce")) == (3, 3, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_names_that_are_no_text_are_written_down():
+    os.rename("in/0.png", "in/\udcff.png")
+    assert counts(fastllie.enhance_folder("in", "out", "sci")) == (3, 0, 0)
+    assert counts(fastllie.enhance_folder("in", "out", "zerodce")) == (3, 3, 0)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
