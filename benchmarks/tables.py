@@ -1,11 +1,12 @@
 """Tables of what is in benchmarks/results, in markdown: the blocks of the pages, by name."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_tables
+from cells import load, table
 from charts import Bar, Panel
 
 from fastllie import methods
@@ -40,10 +41,6 @@ No GPU has been measured yet. On a machine that has one, `make gpu` builds, test
 """
 
 
-def load(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def newest(results: Path) -> tuple[Path, Any] | None:
     """The record of all methods that is shown: the newest complete one, or else the newest; None: none."""
     found = [(path, load(path)) for path in sorted(results.glob("methods--*.json"))]
@@ -68,11 +65,6 @@ def source(path: Path, about: Mapping[str, Any]) -> str:
         if about.get(key) is not None:
             words.append(form.format(about[key]))
     return f"[{path.name}](../benchmarks/results/{path.name}): {', '.join(words)}.\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def folded(summary: str, text: str) -> str:
@@ -377,4 +369,5 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "training": training,
     "folders": folders,
     "gpus": gpus,
+    "estimates": gpu_tables.estimates,
 }

@@ -9,7 +9,14 @@ from cases import curve_inputs
 
 import fastllie
 from fastllie.models import ZeroDCE
-from fastllie.ops import apply_curve, enhance_sci, reference, zero_reference_losses
+from fastllie.ops import (
+    apply_curve,
+    divide_illumination,
+    enhance_sci,
+    reference,
+    smoothness_loss,
+    zero_reference_losses,
+)
 from fastllie.ops.zerodce import enhance_zerodce, pack_zerodce
 
 pytestmark = pytest.mark.gpu
@@ -247,18 +254,34 @@ def test_zerodce_indexes_beyond_32_bits(backend):
     torch.testing.assert_close(out[..., -80:, -80:].double(), corner[..., -80:, -80:], rtol=0, atol=1e-2)
 
 
+@pytest.mark.parametrize("current", [0, 1])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_operators_on_another_device(backend):
+def test_operators_on_another_device(backend, current):
+    """The current device is after every call, and in its backward, what it was."""
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    device = "cuda:1"
-    net, packed = zerodce_network(serving(backend), device)
-    x = torch.rand(1, 3, 40, 50, device=device).half()
-    expect_dce(net, x, enhance_zerodce(x, packed, backend=backend))
-    inputs = curve_inputs(1, 40, 50, device=device)
-    got = apply_curve(inputs.x, inputs.alpha, backend=backend)
-    torch.testing.assert_close(got, reference.curve(inputs.x, inputs.alpha, 8), rtol=0, atol=2e-6)
-    assert torch.cuda.current_device() == 0
+    device = f"cuda:{1 - current}"
+    with torch.cuda.device(current):
+        net, packed = zerodce_network(serving(backend), device)
+        x = torch.rand(1, 3, 40, 50, device=device).half()
+        expect_dce(net, x, enhance_zerodce(x, packed, backend=backend))
+        assert torch.cuda.current_device() == current
+        inputs = curve_inputs(1, 40, 50, device=device)
+        got = apply_curve(inputs.x, inputs.alpha, backend=backend)
+        assert torch.cuda.current_device() == current
+        torch.testing.assert_close(got, reference.curve(inputs.x, inputs.alpha, 8), rtol=0, atol=2e-6)
+        network = [tensor.to(device) for tensor in sci_network()]
+        enhance_sci(inputs.x, *network, backend=backend)
+        assert torch.cuda.current_device() == current
+        x, illum = (torch.rand(1, 3, 40, 50, device=device).requires_grad_() for _ in range(2))
+        total = divide_illumination(x, illum, backend=backend).sum()
+        total = total + smoothness_loss(illum, x, backend=backend)
+        total = total + sum(zero_reference_losses(x, inputs.alpha, backend=backend))
+        assert torch.cuda.current_device() == current
+        total.backward()
+        assert torch.cuda.current_device() == current
+        fastllie.enhance(torch.rand(3, 40, 50, device=device), "sci")
+        assert torch.cuda.current_device() == current
 
 
 def graphed(method="zerodce", **settings):

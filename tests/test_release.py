@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -104,3 +105,23 @@ def test_the_platforms_of_make_wheels_are_those_of_cibuildwheel(project):
     )
     named = {f"{name}-{arch}" for name in ("linux", "macos", "windows") for arch in settings[name]["archs"]}
     assert targets == {name.replace("AMD64", "x86_64") for name in named}
+
+
+@pytest.mark.parametrize(("asked", "built"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_the_cuda_module_is_built_only_where_it_is_asked_for(asked, built, monkeypatch, tmp_path):
+    """Also where nvcc is: nobody waits for minutes by surprise."""
+    pytest.importorskip("pybind11")
+    setuptools = pytest.importorskip("setuptools")
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("FASTLLIE_CUDA", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("FASTLLIE_CUDA", asked)
+    monkeypatch.chdir(ROOT)
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    spec = importlib.util.spec_from_file_location("setup_that_builds", ROOT / "setup.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert ("fastllie._cuda" in {extension.name for extension in given["ext_modules"]}) == built

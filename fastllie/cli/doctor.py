@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,13 +20,15 @@ def register(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import torch
 
-    versions, backends = _versions(), fastllie.backends().values()
+    versions, found = _versions(), fastllie.backends()
+    backends, advice = found.values(), _advice(found, torch.cuda.is_available())
     if not arguments.json:
         # before the tests, which take a while
         print("versions")
         table(versions)
         print("\nbackends")
         table([(b.name, "yes" if b.available else "no", b.detail) for b in backends])
+        print(f"\n{advice}")
     tests = fastllie.ops.self_test()
     failed = sum(not test.ok for test in tests)
     serving: dict[str, str] = {}
@@ -41,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             {
                 "versions": dict(versions),
                 "backends": [asdict(backend) for backend in backends],
+                "advice": advice,
                 "serving": serving,
                 "tests": [asdict(test) for test in tests],
                 "problems": failed,
@@ -50,13 +54,40 @@ def run(arguments: argparse.Namespace) -> int:
     print("\noperators: which backend serves")
     for device, chosen in serving.items():
         for op in operators:
-            print(f"{op} on {device}: {chosen}")
+            print(f"{op} on {device}: {chosen if chosen.startswith('none') else _serving(device, op)}")
     print("\nself-test: kernels against the reference")
     table([(test.op, test.backend, "ok" if test.ok else "WRONG", test.detail) for test in tests])
     if not tests:
         print("no compiled kernels here; PyTorch serves every operator")
     print(f"\nproblems: {failed}" if failed else "\nall is well")
     return FAILED if failed else OK
+
+
+def _serving(device: str, op: str) -> str:
+    """The backend of an operator there, and that of its gradient where it is another."""
+    import torch
+
+    chosen = fastllie.ops.default_backend(device, f"{op}_forward")
+    if not hasattr(torch.ops.fastllie, f"{op}_backward"):
+        return chosen
+    backward = fastllie.ops.default_backend(device, f"{op}_backward")
+    return chosen if backward == chosen else f"{chosen}, its gradient {backward}"
+
+
+def _advice(backends: "Mapping[str, fastllie.ops.Backend]", gpu: bool) -> str:
+    """Whether to build the CUDA module, which takes minutes, for this machine."""
+    cuda, triton = backends["cuda"], backends["triton"]
+    how = "FASTLLIE_CUDA=1 FASTLLIE_CUDA_ARCH=native pip install . (with nvcc; it takes minutes)"
+    if not gpu:
+        return "CUDA kernels: there is no GPU here that they could run on; nothing to build"
+    if cuda:
+        return "CUDA kernels: built, and they run"
+    if not triton:
+        return f"CUDA kernels: worth building, only PyTorch serves the GPU without: {how}"
+    return (
+        "CUDA kernels: Triton serves without. Worth building where the first image must not wait for Triton's"
+        f" compiler, or `make gpu` measures them as faster: {how}"
+    )
 
 
 def _versions() -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Networks recorded as CUDA graphs: one launch where there were dozens, once images of a shape come again."""
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -41,7 +42,11 @@ class Graph:
                     network(self._given)
             self._graph = torch.cuda.CUDAGraph()
             # what other threads do at the time, say reading the next image, is no business of this recording
-            with torch.cuda.graph(self._graph, pool=pool, stream=own, capture_error_mode="thread_local"):
+            recording = torch.cuda.graph(
+                self._graph, pool=pool, stream=own, capture_error_mode="thread_local"
+            )
+            # where a recording fails, its stream stays the current one: the outer of these puts back what was
+            with torch.cuda.stream(own), recording:
                 self._result = network(self._given)
             current.wait_stream(own)
 
@@ -75,7 +80,7 @@ class Graphs:
     """Runs networks, and records those that see a shape for the second time; safe from several threads.
 
     Results never share memory with each other. An image of more than 2^21 pixels is computed without a
-    recording, and so is one whose recording does not fit into the GPU's memory.
+    recording, and so is one whose recording fails, say for want of memory: with one warning.
     """
 
     def __init__(self, record: Callable[[Network, Tensor, Any], Network] = Graph, turns: Any = Turns):
@@ -84,6 +89,7 @@ class Graphs:
         self._turns: dict[torch.device, Any] = {}
         self._seen: OrderedDict[Hashable, bool] = OrderedDict()  # and whether it may be recorded
         self._graphs: OrderedDict[Hashable, Network] = OrderedDict()
+        self._warned = False
 
     def __call__(self, network: Network, kind: Hashable, x: Tensor) -> Tensor:
         """`network(x)`.
@@ -97,16 +103,23 @@ class Graphs:
         if batch * height * width > MOST_PIXELS:
             return network(x)
         key = kind, x.shape, x.stride(), x.dtype, x.device
+        failed: Exception | None = None
         with self._lock:
             if key in self._graphs or self._comes_again(key):
-                turns = self._turns.setdefault(x.device, None) or self._begin(x.device)
-                turns.wait(x.device)
-                graph = self._recorded(key, network, x, turns)
-                if graph is not None:
+                try:
+                    graph = self._recorded(key, network, x)
+                # libraries that cannot be recorded, drivers, want of memory
+                except Exception as error:
+                    self._seen[key], failed = False, error
+                else:
                     y = graph(x)
-                    turns.finish(x.device)
+                    self._turns[x.device].finish(x.device)
                     return y
-        return network(x)
+        # what is wrong with the network or the image shows here too
+        y = network(x)
+        if failed is not None:
+            self._warn(failed)
+        return y
 
     def _comes_again(self, key: Hashable) -> bool:
         """Whether a shape that has no recording shall get one; remembers that it came."""
@@ -117,21 +130,28 @@ class Graphs:
             self._seen.popitem(last=False)
         return known and self._seen[key]
 
-    def _begin(self, device: torch.device) -> Any:
-        self._turns[device] = self._turns_on(device)
-        return self._turns[device]
-
-    def _recorded(self, key: Hashable, network: Network, x: Tensor, turns: Any) -> Network | None:
+    def _recorded(self, key: Hashable, network: Network, x: Tensor) -> Network:
+        """The recording, when it is its turn; made if it is missing."""
+        if x.device not in self._turns:
+            self._turns[x.device] = self._turns_on(x.device)
+        turns = self._turns[x.device]
+        turns.wait(x.device)
         if key not in self._graphs:
             while len(self._graphs) >= KEPT:
                 # its memory may be in use until the last replay is through
                 for other in self._turns.values():
                     other.synchronize()
                 self._graphs.popitem(last=False)
-            try:
-                self._graphs[key] = self._record(network, x, turns.pool)
-            except torch.cuda.OutOfMemoryError:
-                self._seen[key] = False
-                return None
+            self._graphs[key] = self._record(network, x, turns.pool)
         self._graphs.move_to_end(key)
         return self._graphs[key]
+
+    def _warn(self, error: Exception) -> None:
+        """Say once why images are launched kernel by kernel."""
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            lines = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+            message = f"no CUDA graph could be recorded ({reason}); such images are launched kernel by kernel"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)

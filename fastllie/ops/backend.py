@@ -1,22 +1,19 @@
 """Which backends there are, which one serves a call, and why the others do not."""
 
 import importlib.metadata
-import json
 import os
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastllie import _native
+from fastllie.ops.measured import faster
+from fastllie.ops.trial import failure
 
 NAMES = ("cpu", "cuda", "triton", "torch")
 ENVIRONMENT = "FASTLLIE_BACKEND"
-# Milliseconds of each operator by GPU and backend: `python benchmarks/gpu.py --keep` writes it
-MEASURED = Path(__file__).with_name("measured.json")
 TRITON_MINIMUM = (3, 3)  # older ones cannot compile our kernels: tried with 3.2 (no) and 3.3.1 (yes)
 
 
@@ -38,12 +35,12 @@ def _cpu() -> Backend:
     return Backend("cpu", True, f"C++, instruction set {_native.cpu.isa()}")
 
 
-def _cuda() -> Backend:
+def _cuda(op: str | None = None, index: int | None = None) -> Backend:
     if _native.cuda is None:
         return Backend("cuda", False, _native.reasons["cuda"])
     if not torch.cuda.is_available():
         return Backend("cuda", False, "fastllie._cuda is built, but torch sees no CUDA device")
-    return Backend("cuda", True, f"CUDA C++ on {torch.cuda.get_device_name()}")
+    return _tried_on_gpu("cuda", "CUDA C++", op, index)
 
 
 def interpreting() -> bool:
@@ -62,12 +59,13 @@ def _triton_version() -> str | None:
     return None
 
 
+@cache
 def _has_triton() -> bool:
     version = _triton_version()
     return version is not None and tuple(map(int, version.split(".")[:2])) >= TRITON_MINIMUM
 
 
-def _triton() -> Backend:
+def _triton(op: str | None = None, index: int | None = None) -> Backend:
     version = _triton_version()
     if version is None:
         return Backend("triton", False, "triton is not installed (it comes with CUDA builds of torch)")
@@ -79,20 +77,42 @@ def _triton() -> Backend:
         return Backend("triton", True, "Triton's interpreter (TRITON_INTERPRET=1): for debugging only")
     if not torch.cuda.is_available():
         return Backend("triton", False, "triton is installed, but torch sees no CUDA device")
-    return Backend("triton", True, f"Triton on {torch.cuda.get_device_name()}")
+    return _tried_on_gpu("triton", "Triton", op, index)
+
+
+def _tried_on_gpu(name: str, title: str, op: str | None, index: int | None) -> Backend:
+    """Index None: the current device."""
+    index = torch.cuda.current_device() if index is None else index
+    device = torch.cuda.get_device_name(index)
+    reason = failure(name, op, index)
+    return Backend(name, reason is None, f"{title} on {device}" if reason is None else f"{reason} ({device})")
 
 
 def backends() -> dict[str, Backend]:
     """Every backend by name: whether it can serve on this machine, and the reason why not.
 
-    Asks torch whether a CUDA device is there; starts no CUDA context.
+    Where torch sees a CUDA device, each backend for it is tried once by a tiny launch on the current one.
     """
     return {
         "cpu": _cpu(),
         "cuda": _cuda(),
         "triton": _triton(),
-        "torch": Backend("torch", True, f"PyTorch {torch.__version__}, the reference"),
+        "torch": _torch(),
     }
+
+
+def _torch() -> Backend:
+    return Backend("torch", True, f"PyTorch {torch.__version__}, the reference")
+
+
+def _found(name: str, op: str | None, x: Tensor) -> Backend:
+    """One of `backends()`, for an operator on the device of `x`."""
+    index = x.device.index if x.is_cuda else None
+    if name == "cuda":
+        return _cuda(op, index)
+    if name == "triton":
+        return _triton(op, index)
+    return _cpu() if name == "cpu" else _torch()
 
 
 def check_name(backend: str) -> None:
@@ -102,40 +122,18 @@ def check_name(backend: str) -> None:
 
 
 @cache
-def _measured() -> dict[str, dict[str, Any]]:
-    devices: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text(encoding="utf-8"))["devices"]
-    return devices
-
-
-def measured_faster(op: str | None, name: str, capability: tuple[int, int]) -> str | None:
-    """Which of "cuda" and "triton" took less time for an operator on this GPU, or None where nobody measured.
-
-    Args:
-        op: The name of the torch op, e.g. "curve_forward"; None for nothing measured.
-        name: The GPU's, as torch gives it. One that was not measured is taken for any of its compute
-            capability that was.
-        capability: Its compute capability.
-    """
-    devices = _measured()
-    alike = (row for row in devices.values() if tuple(row["capability"]) == capability)
-    row = devices.get(name) or next(alike, None)
-    times = row["ms"].get(op, {}) if row else {}
-    if not {"cuda", "triton"} <= set(times):
-        return None
-    return "triton" if times["triton"] < times["cuda"] else "cuda"
-
-
-@cache
-def _measured_on(op: str | None, index: int) -> str | None:
+def _preferred(op: str | None, index: int) -> str:
     capability = torch.cuda.get_device_capability(index)
-    return measured_faster(op, torch.cuda.get_device_name(index), capability)
+    return faster(op, torch.cuda.get_device_name(index), capability)
 
 
-def _on_gpu(op: str | None, device: torch.device) -> str:
-    if _native.cuda is None or not _has_triton():
-        return "cuda" if _native.cuda is not None else "triton" if _has_triton() else "torch"
-    # unmeasured: CUDA, whose kernels need no compiler and no warming up where they run
-    return _measured_on(op, device.index) or "cuda"
+def _on_gpu(op: str | None, index: int) -> str:
+    """The faster backend of those that are here and compute on this device; PyTorch if none does."""
+    here = [name for name, found in (("cuda", _native.cuda is not None), ("triton", _has_triton())) if found]
+    # its interpreter is for debugging, which nobody wants where a kernel is
+    if len(here) == 2 and not interpreting() and _preferred(op, index) == "triton":
+        here.reverse()
+    return next((name for name in here if failure(name, op, index) is None), "torch")
 
 
 def choose(backend: str, x: Tensor, op: str | None = None) -> str:
@@ -156,7 +154,7 @@ def choose(backend: str, x: Tensor, op: str | None = None) -> str:
         if asked != "auto" and asked not in NAMES:
             raise ValueError(f"{ENVIRONMENT} must be 'auto' or one of {NAMES}, got {asked!r}")
     if asked != "auto":
-        found = backends()[asked]
+        found = _found(asked, op, x)
         if not found:
             raise RuntimeError(f"backend {asked!r} cannot serve: {found.detail}")
         wanted = "cuda" if asked == "cuda" or (asked == "triton" and not interpreting()) else asked
@@ -164,5 +162,5 @@ def choose(backend: str, x: Tensor, op: str | None = None) -> str:
             raise RuntimeError(f"backend {asked!r} needs tensors on {wanted!r}, got {x.device}")
         return asked
     if x.is_cuda:
-        return _on_gpu(op, x.device)
+        return _on_gpu(op, x.device.index)
     return "cpu" if x.device.type == "cpu" and _native.cpu is not None else "torch"

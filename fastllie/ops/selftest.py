@@ -33,14 +33,19 @@ class SelfTest:
     detail: str
 
 
-def default_backend(device: str | torch.device = "cpu") -> str:
+def default_backend(device: str | torch.device = "cpu", op: str | None = None) -> str:
     """Return the name of the backend that "auto" takes for tensors on `device`.
+
+    Args:
+        device: Where they are.
+        op: For an operator by its torch name, e.g. "curve_backward": on a GPU it may be another than for the
+            others. None for one of which nothing is known.
 
     Raises:
         RuntimeError: the environment variable FASTLLIE_BACKEND names one that cannot serve there.
         ValueError: it names none.
     """
-    return backends.choose("auto", torch.empty(0, device=device))
+    return backends.choose("auto", torch.empty(0, device=device), op)
 
 
 def self_test(only: str | None = None) -> list[SelfTest]:

@@ -56,9 +56,10 @@ def can_run_zerodce(x: Tensor, weights: Sequence[Tensor]) -> bool:
         return False
     if not can_run_packed((x,), weights, HALVES, GPU_BACKENDS):
         return False
-    if x.dtype not in _multiplied(_serving("auto", x)):
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) < CAPABILITY:
         return False
-    return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= CAPABILITY
+    serving = _serving("auto", x)
+    return serving in GPU_BACKENDS and x.dtype in _multiplied(serving)
 
 
 def _multiplied(backend: str) -> tuple[torch.dtype, ...]:
@@ -218,12 +219,12 @@ def _check_matrices(x: Tensor, packed: PackedZeroDCE, backend: str) -> None:
         raise TypeError(f"x must be {matrices.dtype}, which the weights are packed for, got {x.dtype}")
     if x.device != matrices.device:
         raise RuntimeError(f"the weights are packed on {matrices.device}, got x on {x.device}")
-    name = _serving(backend, x)
-    if name not in GPU_BACKENDS:
-        raise RuntimeError(f"the weights are packed for a GPU's tensor cores, got backend {name!r}")
     if x.is_cuda and torch.cuda.get_device_capability(x.device) < CAPABILITY:
         found = ".".join(map(str, torch.cuda.get_device_capability(x.device)))
         raise RuntimeError(f"enhance_zerodce needs a GPU of compute capability 8.0 or more, got {found}")
+    name = _serving(backend, x)
+    if name not in GPU_BACKENDS:
+        raise RuntimeError(f"the weights are packed for a GPU's tensor cores, got backend {name!r}")
 
 
 def inner(x: Tensor, cropped: bool) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from helpers import refused
 
 from fastllie.ops import backend as backends
+from fastllie.ops import measured as measurements
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 if not BENCHMARKS.is_dir():
@@ -172,13 +173,13 @@ def test_what_is_written(tmp_path, monkeypatch, capsys):
     assert {step["name"]: step["status"] for step in written["steps"]}["sci"] == "timed out"
     assert written["figures"]["sci"]["operators"] == {"sci_forward": times}
 
-    monkeypatch.setattr(backends, "MEASURED", measured)
-    backends._measured.cache_clear()
+    monkeypatch.setattr(measurements, "MEASURED", measured)
+    measurements._measured.cache_clear()
     try:
-        assert backends.measured_faster("sci_forward", "NVIDIA H200", (9, 0)) == "triton"
-        assert backends.measured_faster("sci_forward", "NVIDIA A100", (8, 0)) is None
+        assert measurements.measured_faster("sci_forward", "NVIDIA H200", (9, 0)) == "triton"
+        assert measurements.measured_faster("sci_forward", "NVIDIA A100", (8, 0)) is None
     finally:
-        backends._measured.cache_clear()
+        measurements._measured.cache_clear()
 
 
 def test_the_measurements_run():

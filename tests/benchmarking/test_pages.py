@@ -15,6 +15,7 @@ from helpers import refused, ship_random_weights
 import fastllie
 from fastllie import methods as table_of_methods
 from fastllie.benchmarking import bench, contest
+from fastllie.ops import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / "benchmarks" / "page.py").exists() or not (ROOT / "docs").is_dir():
@@ -22,6 +23,7 @@ if not (ROOT / "benchmarks" / "page.py").exists() or not (ROOT / "docs").is_dir(
 if str(ROOT / "benchmarks") not in sys.path:
     sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import gpu_tables  # noqa: E402
 import methods  # noqa: E402
 import page  # noqa: E402
 import record  # noqa: E402
@@ -258,6 +260,10 @@ def test_the_committed_pages_are_what_the_figures_make():
         committed = ROOT / name
         assert committed.exists(), f"{name} is missing: run python benchmarks/page.py"
         assert committed.read_text(encoding="utf-8") == text, f"{name} is stale: run benchmarks/page.py"
+
+
+def test_the_backend_that_serves_is_what_the_machine_code_says():
+    assert dict.fromkeys(gpu_tables.preferred(page.RESULTS), "triton") == measured.ESTIMATED
 
 
 def test_every_block_is_shown_somewhere():

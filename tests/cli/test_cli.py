@@ -18,6 +18,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import cli
+from fastllie.cli import doctor
 from fastllie.cli.common import Progress
 from fastllie.folders.record import NAME as RECORD
 from fastllie.images import writing
@@ -479,6 +480,32 @@ def test_doctor(capsys, quick):
         assert backend.detail in out
     assert f"on cpu: {fastllie.ops.default_backend('cpu')}" in out
     assert out.endswith("all is well\n")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "serving", "advice"),
+    [
+        (False, (), "there is no GPU here"),
+        (True, ("cuda",), "built, and they run"),
+        (True, (), "worth building, only PyTorch serves the GPU without: FASTLLIE_CUDA=1"),
+        (True, ("triton",), "Triton serves without. Worth building where the first image"),
+    ],
+)
+def test_doctor_says_when_to_build_the_cuda_kernels(gpu, serving, advice):
+    found = {name: fastllie.ops.Backend(name, name in serving, "") for name in ("cuda", "triton")}
+    assert advice in doctor._advice(found, gpu)
+
+
+def test_doctor_says_which_backend_serves_a_gradient(monkeypatch, capsys, quick):
+    """And asks for none of an operator that has no gradient."""
+    rows = [fastllie.ops.SelfTest(op, "cuda", True, "") for op in ("curve", "illumination", "sci")]
+    monkeypatch.setattr(fastllie.ops, "self_test", lambda: rows)
+    others = {"curve_backward": "triton", "sci_backward": "unknown"}
+    monkeypatch.setattr(fastllie.ops, "default_backend", lambda device, op=None: others.get(op, "cuda"))
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    for line in ("curve on cpu: cuda, its gradient triton", "illumination on cpu: cuda", "sci on cpu: cuda"):
+        assert line in out
 
 
 def test_doctor_fails_on_a_wrong_kernel(monkeypatch, capsys):

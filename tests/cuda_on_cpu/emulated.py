@@ -91,7 +91,7 @@ class Emulator(Library):
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Serve tensors of the CPU that ask for backend "cuda" by name."""
         patch.setattr(_native, "cuda", self.module)
-        patch.setattr(backends, "_cuda", lambda: backends.Backend("cuda", True, "emulated"))
+        patch.setattr(backends, "_cuda", lambda *_: backends.Backend("cuda", True, "emulated"))
         choose = backends.choose
 
         def chosen(backend: str, *rest: object) -> str:

@@ -1,6 +1,8 @@
 """Recordings of networks: when they are made, how many are kept, and that results stay as they came."""
 
 import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from helpers import refused, ship_random_weights
 
 import fastllie
 from fastllie.inference import cuda_graphs, runner
-from fastllie.inference.cuda_graphs import Graphs
+from fastllie.inference.cuda_graphs import Graph, Graphs
 
 
 class Turns:
@@ -122,20 +124,47 @@ def test_shapes_are_forgotten(recorder, monkeypatch):
     assert len(recorder._seen) == 2
 
 
-def test_no_memory_for_a_recording(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("full"),
+        RuntimeError("operation not permitted when stream is capturing\nCompile with ..."),
+        AssertionError(),
+    ],
+    ids=["memory", "capture", "without words"],
+)
+def test_a_recording_that_fails(error):
     attempts = []
 
     def record(network, x, pool):
         attempts.append(x.shape)
-        raise torch.cuda.OutOfMemoryError("full")
+        raise error
 
-    full = Graphs(record, Turns)
-    for seed in range(4):
-        assert torch.equal(full(double, "double", frame(seed)), 2 * frame(seed))
-    assert len(attempts) == 1
+    plain = Graphs(record, Turns)
+    with pytest.warns(RuntimeWarning, match="no CUDA graph could be recorded") as warned:
+        results = [plain(double, "double", frame(0, *size)) for size in [(4, 5), (5, 4)] * 4]
+    for result, size in zip(results, [(4, 5), (5, 4)] * 4, strict=True):
+        assert torch.equal(result, 2 * frame(0, *size))
+    # each shape once, and one warning for all
+    assert len(attempts) == 2
+    assert len(warned) == 1
+    words = str(warned[0].message)
+    assert type(error).__name__ in words
+    assert "\n" not in words
+    assert not plain._lock.locked()
 
 
-def test_errors_of_the_network_come_through(recorder):
+def test_streams_that_cannot_be_made():
+    def turns(device):
+        raise RuntimeError("CUDA graphs are not supported on this driver")
+
+    plain = Graphs(Recording, turns)
+    with pytest.warns(RuntimeWarning, match="not supported on this driver"):
+        results = [plain(double, "double", frame(seed)) for seed in range(3)]
+    assert all(torch.equal(result, 2 * frame(seed)) for seed, result in enumerate(results))
+
+
+def test_errors_of_the_network_come_through(recorder, recwarn):
     def broken(x):
         raise ValueError("broken")
 
@@ -143,6 +172,66 @@ def test_errors_of_the_network_come_through(recorder):
         with refused(ValueError, "broken"):
             recorder(broken, "broken", frame(0))
     assert not recorder._lock.locked()
+    # nobody is sent to look for the graph
+    assert not recwarn.list
+
+
+class Device:
+    """torch.cuda in as much as a recording asks for it; what is current is seen."""
+
+    def __init__(self, patch, fails):
+        self.device, self.stream = 0, "usual"
+        self.fails = fails
+        cuda = torch.cuda
+        patch.setattr(cuda, "device", lambda device: self._within("device", torch.device(device).index or 0))
+        patch.setattr(cuda, "stream", lambda stream: self._within("stream", stream))
+        patch.setattr(cuda, "graph", lambda graph, pool, stream, capture_error_mode: self._captured(stream))
+        patch.setattr(cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+        patch.setattr(cuda, "Stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+        patch.setattr(cuda, "current_stream", lambda: SimpleNamespace(wait_stream=lambda other: None))
+
+    @contextmanager
+    def _within(self, name, value):
+        before = getattr(self, name)
+        setattr(self, name, value)
+        try:
+            yield
+        finally:
+            setattr(self, name, before)
+
+    @contextmanager
+    def _captured(self, stream):
+        # as torch's: where its end fails, its stream stays
+        self.stream, before = stream, self.stream
+        yield
+        if self.fails:
+            raise RuntimeError("capture failed")
+        self.stream = before
+
+
+class Placed(torch.Tensor):
+    """An image of the CPU that says it is on the second GPU."""
+
+    device = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["recorded", "failed"])
+def test_device_and_stream_are_what_they_were(fails, monkeypatch):
+    seen = []
+    torch_cuda = Device(monkeypatch, fails)
+
+    def network(x):
+        seen.append((torch_cuda.device, torch_cuda.stream == "usual"))
+        return x.clone()
+
+    x = frame(0).as_subclass(Placed)
+    if fails:
+        with refused(RuntimeError, "capture failed"):
+            Graph(network, x, object())
+    else:
+        Graph(network, x, object())(x)
+    assert seen == [(1, False)] * 3
+    assert (torch_cuda.device, torch_cuda.stream) == (0, "usual")
 
 
 def test_threads(recorder):
