@@ -20,7 +20,7 @@ import fastllie
 from fastllie import cli
 from fastllie.cli import doctor
 from fastllie.cli.common import Progress
-from fastllie.folders.record import NAME as RECORD
+from fastllie.folders.record import SUFFIX as RECORD
 from fastllie.images import writing
 from fastllie.images.reading import read
 
@@ -49,7 +49,7 @@ def quick(monkeypatch):
 
 
 def tree(folder):
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and not path.name.endswith(RECORD))
     return sorted(str(path.relative_to(folder)) for path in files)
 
 

@@ -23,7 +23,7 @@ import fastllie
 from fastllie import cli, cluster
 from fastllie.cluster import EnhanceBatch, LazyEnhancer
 from fastllie.folders import work
-from fastllie.folders.record import NAME as RECORD
+from fastllie.folders.record import SUFFIX as RECORD
 from fastllie.images import files
 
 pytestmark = pytest.mark.usefixtures("random_weights")
@@ -71,7 +71,7 @@ def contents(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_file() and path.name != RECORD
+        if path.is_file() and not path.name.endswith(RECORD)
     }
 
 

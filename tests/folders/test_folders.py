@@ -18,7 +18,7 @@ from serving import HOME
 import fastllie
 from fastllie import cli
 from fastllie.folders import threads, work
-from fastllie.folders.record import NAME as RECORD
+from fastllie.folders.record import SUFFIX as RECORD
 from fastllie.images import files
 
 pytestmark = pytest.mark.usefixtures("random_weights")
@@ -36,7 +36,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def tree(folder):
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != RECORD)
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and not path.name.endswith(RECORD))
     return sorted(str(path.relative_to(folder)) for path in files)
 
 

@@ -143,6 +143,13 @@ def test_a_folder_with_a_name_as_long_as_names_get_has_a_record():
     assert counts(fastllie.enhance_folder("in", long, "zerodce")) == (3, 3, 0)
 
 
+def test_a_record_that_cannot_be_written_is_said(caplog):
+    Path("wall").write_text("a file where a folder should be")
+    result = fastllie.enhance_folder("in", "wall/out", "sci")
+    assert len(result.failed) == 3
+    assert caplog.text.count("what made the results cannot be written down") == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
 def test_names_that_are_no_text_are_written_down():
     os.rename("in/0.png", "in/\udcff.png")
