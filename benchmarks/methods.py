@@ -1,6 +1,6 @@
 """Time every method for the record: ours beside eager, torch.compile, ONNX Runtime and OpenVINO, in one run.
 
-    python benchmarks/methods.py                        # everything, a quarter of an hour on two cores
+    python benchmarks/methods.py                        # everything, some twenty minutes on two cores
     python benchmarks/methods.py --methods sci zerodce  # these alone; the file keeps the others
     python benchmarks/page.py                           # then: the pages that show it
 
@@ -35,7 +35,7 @@ SLOW = ("nerco",)
 PUBLISHED_WIDTH = "random, of the published width"
 # of each contender at each size and batch; three turns within 3 % are enough
 ROUNDS, SECONDS, STEADY = 5, 6.0, 0.03
-MINUTES = 15.0
+MINUTES = 30.0
 
 
 @dataclass(frozen=True)
