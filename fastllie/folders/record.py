@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, TextIO
 
 SUFFIX = ".fastllie.jsonl"
 LONGEST = 255  # bytes of a name
+
+logger = logging.getLogger("fastllie")
 
 
 class Record:
@@ -37,6 +40,7 @@ class Record:
         self._known: dict[str, tuple[str, int | None]] = {}
         self._written: TextIO | None = None
         self._settings_known = False
+        self._lost = False
         self._read()
 
     def made_by_others(self, target: Path) -> bool:
@@ -48,7 +52,17 @@ class Record:
         return by != self._by or (over is not None and _time_of(target) == over)
 
     def begin(self, target: Path) -> None:
-        """Write down that a file is made with these settings, from now on."""
+        """Write down that a file is made with these settings, from now on; a warning where that cannot be."""
+        if self._lost:
+            return
+        try:
+            self._begin(target)
+        except OSError as error:
+            # the image itself may have more luck
+            self._lost = True
+            logger.warning("what made the results cannot be written down: %s", error)
+
+    def _begin(self, target: Path) -> None:
         if self._written is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._written = self._path.open("a", encoding="utf-8")

@@ -124,12 +124,7 @@ def carry_out(
                 logger.info("%s: other settings made %s", source, target)
                 stale.add(target)
             if record is not None:
-                try:
-                    record.begin(target)
-                except OSError as error:
-                    # the image itself may have more luck
-                    logger.warning("what made the results cannot be written down: %s", error)
-                    del records[other]
+                record.begin(target)
             if target.parent not in swept:
                 swept.add(target.parent)
                 remove_remains(target.parent)
