@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_skipped_by_name(tmp_path, monkeypatch):
         *("empty.jpg", "words.png", "short.png", "short.jpg", "thin.bmp", "huge.png"),
         "photos",
     }
-    assert told["photos"] == "holds 1 .txt, 1 hidden beside photographs; left out"
+    assert told["photos"] == "holds 1 .txt, 1 hidden beside photographs"
     assert told["empty.jpg"] == "is empty"
     assert told["words.png"] == "is not an image that Pillow can read"
     assert told["short.png"].startswith("is damaged:")

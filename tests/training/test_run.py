@@ -165,6 +165,7 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch):
     # the line of step 4 stopped it before its checkpoint was written
     assert [line.split("  ")[0] for line in lines] == [
         "reading photographs 0/3",
+        f"{photos} holds 1 .txt beside photographs; skipped",
         "goes on from step 2",
         "step 3/6",
         "step 4/6",
@@ -528,13 +529,14 @@ def test_train_and_finetune_on_the_command_line(photos, tmp_path, capsys):
     flags = ["--epochs", "1", "--losses.exposure=2", "--log-every", "1", "--exposure-level", "0.5"]
     assert cli.main(["train", "sci", str(photos), "-o", str(out), *flags]) == 0
     written = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in written[:4]] == [
+    assert [line.split("  ")[0] for line in written[:5]] == [
         "reading photographs 0/3",
+        f"{photos} holds 1 .txt beside photographs; skipped",
         "step 1/3",
         "step 2/3",
         "step 3/3",
     ]
-    assert "exposure" in written[1]
+    assert "exposure" in written[2]
     assert written[-1].strip() == str(out / "report.html")
     assert f"wrote {out / 'weights.safetensors'}" in written
     with safe_open(out / "weights.safetensors", "pt") as file:

@@ -666,7 +666,7 @@ def test_ctrl_c_on_the_command_line(tmp_path):
         "-o",
         str(tmp_path / "b.mp4"),
         "--method",
-        "zerodce++",
+        "zerodce",
     ]
     process = subprocess.Popen(command, cwd=HOME, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

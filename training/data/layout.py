@@ -166,7 +166,7 @@ def _images(folder: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _left_out(where: str, passed_over: Mapping[str, list[Path]]) -> Problem:
-    return Problem(where, f"holds {counted(passed_over)} beside photographs; left out", True)
+    return Problem(where, f"holds {counted(passed_over)} beside photographs", True)
 
 
 def _one_side(

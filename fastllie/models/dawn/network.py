@@ -109,7 +109,10 @@ class Dawn(Network):
 
     def look(self, x: Tensor, bgr: bool = False) -> Sight:
         """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
-        fast = not standard_only() and self._packed(x) is not None
+        return self._look(x, bgr, not standard_only() and self._packed(x) is not None)
+
+    def _look(self, x: Tensor, bgr: bool, fast: bool) -> Sight:
+        """By the CPU's kernels where `fast` says so."""
         # asked for last: an exporter takes a size that is compared with for a bound of all sizes
         large = fast and x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
         thumb = dawn.thumbnail(x) if large else None
@@ -136,7 +139,7 @@ class Dawn(Network):
             y = self._by_layers(floats(x), sight, window, curve)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if sight is None:
-            sight = self.look(x)
+            sight = self._look(x, False, False)
         v = self.denoised(x, sight)
         light = (v * sight.mean / (1 - v)).clamp(0, 1)
         place, size = _placed(window)
