@@ -125,8 +125,11 @@ def _pipes(arguments: argparse.Namespace) -> Iterator[tuple[list[str], str]]:
     inputs, output = arguments.inputs, arguments.output
     if output is None and inputs != ["-"]:
         path = Path(inputs[0])
+        if path.name in ("", ".."):
+            # . and .. have a name too, beside which the result goes
+            path = path.resolve()
         suffix = _suffix_of_result(path, arguments.format)
-        yield inputs, str(path.with_name(f"{path.stem}-bright{suffix}" if path.name else "bright"))
+        yield inputs, str(path.with_name(f"{path.stem}-bright{suffix}") if path.name else path / "bright")
         return
     with tempfile.TemporaryDirectory(prefix="fastllie-") as folder:
         if inputs == ["-"]:

@@ -162,13 +162,17 @@ def test_the_command_alone_is_help(capsys):
     assert told.err == ""
 
 
-def test_without_an_output_the_result_lies_beside_its_input(photos, capsys):
+def test_without_an_output_the_result_lies_beside_its_input(photos, capsys, monkeypatch):
     assert cli.main(["enhance", "photos/a.png"]) == 0
     assert np.array_equal(pixels("photos/a-bright.png"), fastllie.enhance(RGB))
     assert capsys.readouterr().err == f"fastllie enhance: wrote {Path('photos/a-bright.png')}\n"
     assert cli.main(["enhance", "photos/", "-q"]) == 0
     assert tree("photos-bright") == ["a-bright.png", "a.png", "b.jpg", "below/c.PNG"]
     assert capsys.readouterr() == ("", "")
+    monkeypatch.chdir("photos")
+    assert cli.main(["enhance", "."]) == 0
+    assert "0 done, 4 skipped" in capsys.readouterr().err
+    monkeypatch.chdir("..")
     assert cli.main(["enhance", "photos/a.png", "photos/b.jpg"]) == 2
     assert "-o is missing: several inputs want a folder" in capsys.readouterr().err
 
