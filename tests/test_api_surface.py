@@ -78,7 +78,10 @@ def described(name, value):
     surface = {name: signature(value)}
     # what networks and tasks do besides is between them and who runs them
     if inspect.isclass(value) and not name.startswith(("fastllie.models.", "fastllie.training.")):
-        for part, content in vars(value).items():
+        # with what it inherits from classes of ours
+        ours = [kind for kind in reversed(value.__mro__) if kind.__module__.startswith("fastllie")]
+        parts = {part: content for kind in ours for part, content in vars(kind).items()}
+        for part, content in parts.items():
             if part.startswith("_"):
                 continue
             if isinstance(content, (staticmethod, classmethod)):

@@ -113,6 +113,7 @@ MAY_IMPORT = {
         "fastllie.video",
         "fastllie.api",
         "fastllie.images",
+        "fastllie.defaults",
         "fastllie.methods",
         "fastllie.ops",
     ),

@@ -1,15 +1,13 @@
 """Against flicker: the exposure of a video's frames, steadied over time before a network sees them."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.images.batches import from_batch, to_batch
-from fastllie.ops.checks import is_number
 from fastllie.ops.curve import apply_curve
+from fastllie.video.frame_filter import FrameFilter
 
 # Enough pixels to tell the exposure of a frame of any size, and too few to cost anything
 SAMPLES = 160 * 90
@@ -22,7 +20,7 @@ STRONGEST = 0.4
 CUT = 0.5
 
 
-class Steady:
+class Steady(FrameFilter):
     """Holds the exposure of consecutive frames together: call it with each frame, in order.
 
     The light of a scene flickers as a whole, by a factor for each channel, and things move in a part of it.
@@ -44,39 +42,18 @@ class Steady:
     """
 
     def __init__(self, smooth: float):
-        if not is_number(smooth):
-            raise TypeError(f"smooth must be a number, got {type(smooth).__name__}")
-        if not 0 <= smooth < 1:
-            raise ValueError(f"smooth must lie in [0, 1), got {smooth}")
-        self.smooth = float(smooth)
+        super().__init__(smooth)
         self.cuts = 0
         self._before: Tensor | None = None
         self._shift = torch.zeros(3)
 
-    def __call__(self, image: Any) -> Any:
-        """The frame in steady light; of any kind that `fastllie.enhance` takes, and the same kind returned.
-
-        Bytes are rounded to bytes; floats lose nothing.
-        """
-        x, source = to_batch(image)
-        return from_batch(self.follow(x), source)
-
-    def follow(self, x: Tensor) -> Tensor:
-        """The same for a float batch of one frame, `[1, 3, H, W]` in [0, 1].
-
-        Raises:
-            ValueError: not one frame.
-        """
-        if x.dim() != 4 or x.shape[:2] != (1, 3):
-            raise ValueError(f"wanted one frame, (1,3,H,W), got shape {tuple(x.shape)}")
-        if self.smooth == 0:
-            return x
+    def _follow(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
-            shift = self._follow(x)
+            shift = self._gain(x)
             beta = torch.expm1(shift).to(x).view(1, 3, 1, 1)
             return apply_curve(x, beta.expand_as(x), steps=1)
 
-    def _follow(self, x: Tensor) -> Tensor:
+    def _gain(self, x: Tensor) -> Tensor:
         """The logarithm of the gain of each channel for this frame, `[3]`."""
         step = max(1, math.isqrt(x.shape[-2] * x.shape[-1] // SAMPLES))
         sample = x[0, :, ::step, ::step].float()

@@ -1,15 +1,12 @@
 """Against noise: an average over time where nothing moves, before a network sees a frame."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.checks import is_number
-from fastllie.images.batches import from_batch, to_batch
+from fastllie.defaults import LUMA
+from fastllie.video.frame_filter import FrameFilter
 
-LUMA = (0.299, 0.587, 0.114)
 CELL = 4  # pixels, along rows and columns, that are judged together
 # Means over 3 x 3 cells of what has changed, in deviations of the noise: what is nearer has not moved, what
 # is farther has, and between the two the average counts in part
@@ -19,7 +16,7 @@ LEAST_NOISE = 0.25 / 255  # of pixels: a black or frozen frame has none
 COARSE = 2.5  # times what white noise would have is the most that means of cells may deviate by
 
 
-class TemporalFilter:
+class TemporalFilter(FrameFilter):
     """Averages consecutive frames where nothing moves: call it with each frame, in order.
 
     Each pixel has an average a and the number n of frames in it; a frame x makes it a + (x - a) / n. What
@@ -37,29 +34,11 @@ class TemporalFilter:
     """
 
     def __init__(self, smooth: float):
-        if not is_number(smooth):
-            raise TypeError(f"smooth must be a number, got {type(smooth).__name__}")
-        if not 0 <= smooth < 1:
-            raise ValueError(f"smooth must lie in [0, 1), got {smooth}")
-        self.smooth = float(smooth)
+        super().__init__(smooth)
         self._average: Tensor | None = None
         self._count = torch.zeros(())
 
-    def __call__(self, image: Any) -> Any:
-        """The frame with less noise; of any kind that `fastllie.enhance` takes, and of the same kind."""
-        x, source = to_batch(image)
-        return from_batch(self.follow(x), source)
-
-    def follow(self, x: Tensor) -> Tensor:
-        """The same for a float batch of one frame, `[1, 3, H, W]` in [0, 1].
-
-        Raises:
-            ValueError: not one frame.
-        """
-        if x.dim() != 4 or x.shape[:2] != (1, 3):
-            raise ValueError(f"wanted one frame, (1,3,H,W), got shape {tuple(x.shape)}")
-        if self.smooth == 0:
-            return x
+    def _follow(self, x: Tensor) -> Tensor:
         with torch.inference_mode():
             before = self._average
             if before is None or before.shape != x.shape or before.device != x.device:

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastllie.defaults import LUMA
+
 THUMB = (64, 96)  # rows and columns of the thumbnail
 GRID = (8, 8, 12)  # lumas, rows and columns of the grid
 PLANES = 6  # of the grid: a curve's alpha and a black level of red, green and blue each
-LUMA = (0.299, 0.587, 0.114)  # BT.601
 LEAST_MEAN = 1 / 255  # of a picture's luma: added, so that black pictures divide by something
 PERCENTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.995)
 NOISES = 6  # luma, blueness and redness at full and at half size
