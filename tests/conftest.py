@@ -1,6 +1,7 @@
 """Which copy of fastllie and which backends this run really tests."""
 
 import os
+import shutil
 
 # Before OpenMP is loaded: threads that wait for the next operator would spin, and take the processor from the
 # other processes of pytest-xdist, whose tests took several times as long
@@ -23,6 +24,22 @@ import fastllie
 def own_cache(monkeypatch, tmp_path):
     """No photograph of a test belongs into the user's cache."""
     monkeypatch.setenv("FASTLLIE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def browser():
+    """The system's Chromium, which reaches this machine alone."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as library:
+        # a page that asks for another host must not reach it, but be found out
+        flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        chromium = library.chromium.launch(executable_path=found, args=flags)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -36,21 +36,6 @@ def onnxruntime_web():
 
 
 @pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as library:
-        # a page that asks for another host must not reach it, but be found out
-        flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        chromium = library.chromium.launch(executable_path=found, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
 def site(tmp_path):
     pytest.importorskip("onnxscript")
     modules = onnxruntime_web()

@@ -28,7 +28,7 @@ class Facts:
 def read(content: bytes) -> Facts:
     """The facts of a HEIC or AVIF file; those of any other bytes are none."""
     meta, beside = b"", []
-    for kind, body in _boxes(content):
+    for kind, body in boxes_of(content):
         if kind == b"meta":
             meta = body
         elif kind == b"uuid" and body.startswith(_C2PA):
@@ -67,7 +67,7 @@ def _hevc(coding: bytes) -> tuple[int, str]:
     return 8 + (coding[17] & 7), _SUBSAMPLINGS[coding[16] & 3]
 
 
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The boxes of a file, one after the other: their kinds and what is in them."""
     place = 0
     while place + 8 <= len(content):

@@ -255,18 +255,10 @@ def _codestreams(content: bytes) -> Iterator[bytes]:
     if not content.startswith(_JXL_BOX):
         yield content[:64]
         return
-    place = 0
-    while place + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        head = 8
-        if length == 1 and place + 16 <= len(content):
-            length, head = struct.unpack_from(">Q", content, place + 8)[0], 16
+    for kind, body in boxes.boxes_of(content):
         if kind in (b"jxlc", b"jxlp"):
-            start = place + head + (4 if kind == b"jxlp" else 0)
-            yield content[start : start + 64]
-        if length < 8:
-            return
-        place += length
+            # the parts of a divided one are numbered
+            yield body[4:68] if kind == b"jxlp" else body[:64]
 
 
 def _raw(content: bytes, name: str, max_pixels: int | None) -> "Photograph":

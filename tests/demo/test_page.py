@@ -1,7 +1,6 @@
 """The page: what it computes and writes, the command that serves it, and all of it in a real browser."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -315,21 +314,6 @@ def address(tmp_path):
             server.kill()
     assert record.read_text() == ""
     assert list(files.glob("fastllie-demo-*")) == []
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as library:
-        # a page that asks for another host must not reach it, but be found out
-        flags = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        chromium = library.chromium.launch(executable_path=found, args=flags)
-        yield chromium
-        chromium.close()
 
 
 class Visitor:
