@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastllie import defaults
 from fastllie.training.data import camera
 from fastllie.training.data.synthesis import compress, linear, srgb
 from fastllie.training.recipes import Scenes
 
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+LUMA = torch.tensor(defaults.LUMA).view(3, 1, 1)
 CEILING = 0.95  # linear light that highlights of a target stay under
 STOPS = torch.arange(-3, 2.01, 0.5)  # exposures that are tried for a photograph
 # Where a photograph's exposure aims: its mean and its nearly brightest pixels, in sRGB. Of lol_val40's pairs

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.training.losses import dissimilarity
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+_LUMA = torch.tensor(LUMA).view(1, 3, 1, 1)
 _SOFT = 1e-6  # the square of what is small: keeps gradients finite
 _QUIET = 1e-5  # 50 dB: better than that no frame needs to be
 _NEARLY_WHITE = 0.85
