@@ -200,7 +200,7 @@ def _refuse_traps(image: Image.Image, file: BinaryIO, name: str) -> None:
         content = whole(file)
         pixels = image.width * image.height
         # the fast count takes also what lies in segments and behind the end
-        if content.count(b"\xff\xda") * pixels > MOST_DECODED:
+        if not jpeg.is_one_scan(content) and content.count(b"\xff\xda") * pixels > MOST_DECODED:
             scans = jpeg.count_scans(content)
             if scans * pixels > MOST_DECODED:
                 size = f"{image.width}x{image.height}"

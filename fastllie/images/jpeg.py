@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fastllie.images import exif, photoshop
 
 EOI, SOS, COM = 0xD9, 0xDA, 0xFE
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # frames of one pass over their components
 APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC = b"ICC_PROFILE\0"
@@ -55,6 +56,17 @@ def _walk(content: bytes) -> Iterator[tuple[int, int, int]]:
             if found is None:
                 return
             place = found.start()
+
+
+def is_one_scan(content: bytes) -> bool:
+    """Whether a decoder stops behind the first scan, because it holds all colours in full."""
+    components = 0
+    for marker, begin, stop in _walk(content):
+        if marker in _SEQUENTIAL and stop - begin > 5:
+            components = content[begin + 5]
+        if marker == SOS:
+            return components > 0 and content[begin : begin + 1] == bytes((components,))
+    return False
 
 
 def count_scans(content: bytes) -> int:

@@ -1,6 +1,7 @@
 """TIFF files as photographs: what their tags say, and how photographs become strips."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -71,11 +72,16 @@ def unread(file: BinaryIO) -> str:
         "photometric": PHOTOMETRIC,
     }
     values = {words: page.all(tag) for words, tag in told.items()}
-    kind = ", ".join(f"{words} {'/'.join(map(str, found))}" for words, found in values.items() if found)
+    kind = ", ".join(f"{words} {_listed(found)}" for words, found in values.items() if found)
     return (
         f"a TIFF of a kind that is not read ({kind}); save it with 8 or 16 bits a channel or floats in"
         " [0, 1], without compression or with LZW or deflate"
     )
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """The first of them, as many as a photograph has channels: a damaged file may have thousands."""
+    return "/".join(map(str, values[:5])) + ("/..." if len(values) > 5 else "")
 
 
 def described(page: Directory) -> tuple[Directory, dict[str, Any], list[str]]:

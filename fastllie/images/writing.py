@@ -1,11 +1,11 @@
 """Photographs to files: coded as their own file was, with all that came with them that the format holds."""
 
-import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -196,9 +196,18 @@ def _encoded(
 def _by_pillow(photo: "Photograph", kind: str, **settings: Any) -> bytes:
     image = photo.as_pil()
     image.info = {}
-    content = io.BytesIO()
-    image.save(content, kind, **settings)
-    return content.getvalue()
+    # into a file Pillow encodes beside the other threads, into memory while all of them wait
+    with _unnamed_file() as file:
+        image.save(file, kind, **settings)
+        file.seek(0)
+        return file.read()
+
+
+def _unnamed_file() -> BinaryIO:
+    """A file for a moment, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("fastllie"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _jpeg(
