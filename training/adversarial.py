@@ -1,15 +1,27 @@
 """What the tasks of EnlightenGAN and NeRCo share: discriminators that learn beside the result."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastllie.training.data import Batch
+from fastllie.training.losses import scenes
 from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import Adversarial
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
+
+# by their names in a recipe
+PAIRED = {
+    "difference": scenes.difference,
+    "matched_difference": scenes.matched_difference,
+    "structure": scenes.structure,
+    "chroma": scenes.chroma,
+    "overshoot": scenes.overshoot,
+    "mean": scenes.mean,
+}
 
 
 class AdversarialTask(NetworkTask):
@@ -60,8 +72,26 @@ class AdversarialTask(NetworkTask):
         # a better discriminator makes the same images worth less
         return False
 
+    @property
+    def judging(self) -> bool:
+        """Whether all losses teach in this step, or the pairs alone."""
+        return self.steps_done >= self._adversarial.judged_from * self.total_steps
+
     def networks(self) -> Sequence[nn.Module]:
-        return [self.network, *self._learning.values()]
+        return [self.network, *self._learning.values()] if self.judging else [self.network]
+
+    def pair_names(self) -> list[str]:
+        return [name for name, weight in asdict(self._adversarial.pairs).items() if weight]
+
+    def pair_losses(self, y: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Of images in [0, 1] and what they should become, weighted."""
+        weights = asdict(self._adversarial.pairs)
+        return {name: weights[name] * PAIRED[name](y, target) for name in self.pair_names()}
+
+    def alone(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their total and all losses, where these are the only ones."""
+        nothing = dict.fromkeys(self.loss_names(), torch.zeros((), device=self.parallel.device))
+        return {"total": torch.stack(list(losses.values())).sum(), **nothing, **losses}
 
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         return [self.optimizer, *self.judges_optimizers.values()][: len(self.networks())]
@@ -112,9 +142,13 @@ class AdversarialTask(NetworkTask):
 def signed(batch: Batch, title: str) -> tuple[Tensor, Tensor]:
     """The dark and the normal images of a batch in [-1, 1].
 
+    Of whole scenes the normal image beside each is the target of the one before.
+
     Raises:
         ValueError: a batch without normal images, or with such of another shape; `title` names the method.
     """
+    if batch.normal is None and batch.target is not batch.x:
+        batch = batch._replace(normal=batch.target.roll(1, 0))
     if batch.normal is None:
         raise ValueError(f"{title} needs photographs of normal light beside the dark ones")
     if batch.normal.shape != batch.x.shape:

@@ -77,7 +77,7 @@ class EnlightenGANTask(AdversarialTask):
 
     def loss_names(self) -> list[str]:
         ours = [name for name in (*CONSISTENT, "identity") if getattr(self.recipe, name)]
-        return [*GENERATOR_LOSSES, *ours, *DISCRIMINATOR_LOSSES]
+        return [*GENERATOR_LOSSES, *ours, *self.pair_names(), *DISCRIMINATOR_LOSSES]
 
     def slowed(self, done: int, passes: float) -> float:
         held = self.recipe.hold * passes
@@ -113,7 +113,12 @@ class EnlightenGANTask(AdversarialTask):
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generator's losses alone; their discriminators as they are."""
         made = full(self.generate(batch).image)
+        if not self.judging:
+            return self._pairs(batch, made)
         return self._generator_losses(batch, self._faces(batch, made))
+
+    def _pairs(self, batch: Batch, made: Tensor) -> dict[str, Tensor]:
+        return self.pair_losses((made[: len(batch.x)] + 1) / 2, batch.target)
 
     def _faces(self, batch: Batch, made: Tensor) -> _Faces:
         normal = signed(batch, TITLE)[1]
@@ -154,7 +159,7 @@ class EnlightenGANTask(AdversarialTask):
                 losses[name] = getattr(recipe, name) * CONSISTENCIES[name](y, batch.x)
         if faces.kept is not None:
             losses["identity"] = recipe.identity * (faces.kept - signed(batch, TITLE)[1]).abs().mean() / 2
-        return losses
+        return losses | self._pairs(batch, fake)
 
     def discriminator_losses(self, faces: _Faces) -> dict[str, Tensor]:
         """What each discriminator got wrong."""
@@ -168,6 +173,10 @@ class EnlightenGANTask(AdversarialTask):
         """As of every task, for three networks: the discriminators are those of before the step."""
         self.network.train()
         made = full(self.generate(batch).image)
+        if not self.judging:
+            values = self.alone(self._pairs(batch, made))
+            self.scaler.scale(values["total"] * share).backward()
+            return values
         # a leaf between the networks: the generator's gradient ends here, the discriminators' begins here
         leaf = made.detach().requires_grad_()
         faces = self._faces(batch, leaf)

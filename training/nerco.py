@@ -62,8 +62,6 @@ class NeRCoTask(AdversarialTask):
         parallel: Parallel = ALONE,
     ):
         self.recipe = recipe
-        if not self._maker_names():
-            raise ValueError(f"all losses of nerco have weight zero: {recipe.losses}")
         network = build(recipe)
         darkener = Generator(3, width=recipe.width, blocks=recipe.blocks)
         judges = {
@@ -80,6 +78,8 @@ class NeRCoTask(AdversarialTask):
             )
         # one step for all that make images, one for all that judge them
         super().__init__(network, judges, recipe, total_steps, steps_per_epoch, parallel, together=True)
+        if not self._maker_names():
+            raise ValueError(f"all losses of nerco have weight zero: {recipe.losses}")
         self.darkener = self.placed(darkener)
         self._makers = nn.ModuleDict({"network": self.network, "darkener": self.darkener})
         self.optimizer = make_optimizer(recipe, self._makers, parallel.device)
@@ -109,7 +109,8 @@ class NeRCoTask(AdversarialTask):
             found.append("representation")
         if weights.residual:
             found.append("residual")
-        return [*found, *(name for name in CONSISTENCIES if getattr(weights, name))]
+        found += [name for name in CONSISTENCIES if getattr(weights, name)]
+        return [*found, *self.pair_names()]
 
     def _judge_names(self) -> list[str]:
         return [f"{name}_discriminator" for name in JUDGES if self._judged(name)]
@@ -122,7 +123,7 @@ class NeRCoTask(AdversarialTask):
         return bool(weights.adversarial or (judge == "dark" and weights.adversarial_representation))
 
     def networks(self) -> Sequence[nn.Module]:
-        return [self._makers, self.judges] if self._judge_names() else [self._makers]
+        return [self._makers, self.judges] if self._judge_names() and self.judging else [self._makers]
 
     def slowed(self, done: int, passes: float) -> float:
         # as published decay begins one pass early and ends at zero in the last; the first pass of a short run
@@ -141,6 +142,15 @@ class NeRCoTask(AdversarialTask):
             # with the mask of the other image, as published
             second = Cut(enhanced, self.darkener(normal * mask, self._logits(normal)))
         return Scene(dark, normal, represented, residual, *second.leaves), [second, first]
+
+    def _pairs(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of pairs alone."""
+        dark = 2 * batch.x - 1
+        with self.autocast():
+            mask = self.network.H(dark)[1]
+            images = torch.cat([dark, self.network.Pre(dark)], 1)
+            enhanced = full(self.network.G_A(images * mask, self._logits(dark)))
+        return self.pair_losses((enhanced + 1) / 2, batch.target)
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
@@ -161,13 +171,18 @@ class NeRCoTask(AdversarialTask):
 
     # --- the losses
 
-    def groups(self, scene: Scene, places: Mapping[str, Sequence[int | None]] | None) -> Iterator[Group]:
+    def groups(
+        self, scene: Scene, target: Tensor, places: Mapping[str, Sequence[int | None]] | None
+    ) -> Iterator[Group]:
         """All losses, group after group: what one depends on may be gone when the next is made.
 
         Args:
+            target: What the dark images should become, in [0, 1], for the losses of pairs.
             places: What the pools show, see `Pool.draws`; None leaves the discriminators' losses out.
         """
         weights = self.recipe.losses
+        if self.pair_names():
+            yield Group(self.pair_losses((scene.enhanced + 1) / 2, target), {})
         yield from self._identities(scene)
         yield from self._cycles(scene)
         if weights.residual:
@@ -295,9 +310,11 @@ class NeRCoTask(AdversarialTask):
 
     def losses_of(self, batch: Batch) -> dict[str, Tensor]:
         """The generators' losses alone; the discriminators as they are."""
+        if not self.judging:
+            return self._pairs(batch)
         dark, normal = signed(batch, "NeRCo")
         found: dict[str, Tensor] = {}
-        for group in self.groups(self.scene(dark, normal)[0], None):
+        for group in self.groups(self.scene(dark, normal)[0], batch.target, None):
             add(found, group.losses)
         return {name: found[name] for name in self._maker_names()}
 
@@ -315,10 +332,15 @@ class NeRCoTask(AdversarialTask):
         count = count_of(parts, images)
         self._drawn, self._made = self.draws(count), {name: [] for name in POOLS}
         values = super().backward(parts, images)
-        self._remember(count, parts)
+        if self.judging:
+            self._remember(count, parts)
         return values
 
     def backward_part(self, batch: Batch, share: float, first: int) -> dict[str, Tensor]:
+        if not self.judging:
+            values = self.alone(self._pairs(batch))
+            self.scaler.scale(values["total"] * share).backward()
+            return values
         places = {name: drawn[first : first + len(batch.x)] for name, drawn in self._drawn.items()}
         # within one context weights are rounded once, not once for each of their passes
         with self.autocast():
@@ -327,7 +349,7 @@ class NeRCoTask(AdversarialTask):
             judges = list(self.judges.parameters())
             losses: dict[str, Tensor] = {}
             theirs: dict[str, Tensor] = {}
-            for group in self.groups(scene, places):
+            for group in self.groups(scene, batch.target, places):
                 add(losses, {name: value.detach() for name, value in group.losses.items()})
                 add(theirs, {name: value.detach() for name, value in group.judges.items()})
                 # what the discriminators share with the generators' losses is used twice

@@ -114,7 +114,9 @@ def open_source(
             " or a folder of photographs in normal light and a recipe that makes dark frames of some of them"
         )
     how = Preparation(**recipe.kept())
-    if recipe.synthesis is not None and collection.layout != "plain" and not recipe.unpaired:
+    scenes = isinstance(recipe.synthesis, Scenes)
+    one_side = scenes or (recipe.synthesis is not None and not recipe.unpaired)
+    if one_side and collection.layout != "plain":
         raise ValueError(
             f"synthetic exposures are made of photographs of normal light, got {collection.layout} ones:"
             " give the folder of those alone, or synthesis=None to train on what is there"

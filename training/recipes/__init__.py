@@ -28,7 +28,7 @@ from fastllie.training.recipes.nerco import (
     NeRCoLossWeights,
     NeRCoRecipe,
 )
-from fastllie.training.recipes.scenes import Scenes
+from fastllie.training.recipes.scenes import PairWeights, Scenes
 from fastllie.training.recipes.sci import (
     SCI_FINETUNE,
     SCI_MILD,
@@ -84,6 +84,7 @@ __all__ = [
     "LossWeights",
     "NeRCoLossWeights",
     "NeRCoRecipe",
+    "PairWeights",
     "Recipe",
     "SCILossWeights",
     "SCIRecipe",

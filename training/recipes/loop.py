@@ -1,9 +1,9 @@
 """What every recipe says of the loop and of synthetic dark frames."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from fastllie.training.recipes.scenes import Scenes
+from fastllie.training.recipes.scenes import PairWeights, Scenes
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("adam", "adamw")
@@ -184,7 +184,12 @@ class Adversarial(Loop):
         by_index: Show dark photograph i beside normal photograph i, in every pass; False draws the normal
             ones at random.
         decay: Of the learning rate: "passes" lowers it pass by pass, as published; "schedule" is `schedule`.
-        synthesis: Make the dark side of photographs, see `fastllie.training.data.open_source`.
+        synthesis: Make the dark side of photographs, see `fastllie.training.data.open_source`. By `Scenes`
+            the normal side of a frame is the target of another one of its batch.
+        pairs: Weights of the losses of the result and the target of a synthetic frame, which the published
+            methods do not know; all zero: none.
+        judged_from: The share of the steps after which the adversarial losses and all others of the method's
+            own begin; before that the pairs alone teach.
     """
 
     unpaired: ClassVar[bool] = True
@@ -197,6 +202,8 @@ class Adversarial(Loop):
     by_index: bool = False
     decay: str = "passes"
     flips: bool = True
+    pairs: PairWeights = field(default_factory=PairWeights)
+    judged_from: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,8 +211,13 @@ class Adversarial(Loop):
         for name, only in (("compile", False), ("padding", "zeros"), ("normal_init", None)):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} is not for {self.method}, got {getattr(self, name)!r}")
-        if isinstance(self.synthesis, Scenes):
-            raise ValueError(f"{self.method} takes no scenes: its dark side is made by Synthesis")
+        if any(asdict(self.pairs).values()):
+            if self.synthesis is None:
+                raise ValueError("pairs need a synthesis, which knows what a dark frame should become")
+        elif self.judged_from:
+            raise ValueError(f"judged_from={self.judged_from} leaves steps without a loss: give pairs")
+        if not 0 <= self.judged_from <= 1:
+            raise ValueError(f"judged_from must be in [0, 1], got {self.judged_from}")
         for name, allowed in (("decay", self.decays), ("stored_as", STORED)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")

@@ -4,6 +4,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class PairWeights:
+    """The weight of each loss of a brightened frame and its target, see `fastllie.training.losses.scenes`.
+
+    A zero leaves it out.
+    """
+
+    difference: float = 0.0
+    matched_difference: float = 0.0
+    structure: float = 0.0
+    chroma: float = 0.0
+    overshoot: float = 0.0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True)
 class Scenes:
     """How whole scenes are made of photographs; see `fastllie.training.scenes` and `...camera`.
 
