@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in \
     $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
-.PHONY: demo test lint gpu cuda-on-cpu wheels docs clean
+.PHONY: demo test lint hostile gpu cuda-on-cpu wheels docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-for-development
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run -Werror $(shell find csrc -type f)
 	cd $(VENV) && bin/mypy --config-file ../pyproject.toml
+
+# more than 10,000 damaged files of all formats, in about a minute
+hostile: $(VENV)/installed-for-development
+	FASTLLIE_HOSTILE=400 $(BIN)/pytest tests/images/test_hostile.py
 
 # the CUDA kernels on this machine's CPU: every type and layout, sanitizers, and the machine code of three
 # architectures where nvcc is. Half an hour on two cores

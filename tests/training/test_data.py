@@ -767,8 +767,8 @@ def test_synthesis_wants_a_size_and_one_side(tmp_path, photos):
         opened(two_sides(tmp_path, "paired"), ZERODCE, tmp_path)
     with refused(ValueError, "squares of 64 do not fit into scenes of 48x96"):
         opened(photos, ZERODCE, tmp_path, synthesis=Scenes(size=(48, 96)))
-    with refused(ValueError, "enlightengan takes no scenes"):
-        replace(ENLIGHTENGAN, synthesis=Scenes())
+    with refused(ValueError, "photographs of normal light, got unpaired ones"):
+        opened(two_sides(tmp_path, "unpaired"), ENLIGHTENGAN, tmp_path, size=32, synthesis=Scenes())
 
 
 # --- parts and purity
