@@ -116,10 +116,13 @@ class AdversarialTask(NetworkTask):
         return self.stored(super().result())
 
     def stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights in the recipe's type of numbers."""
+        """The weights in the recipe's type of numbers; variances do not fit into float16, whatever they are."""
         if self._adversarial.stored_as == "float32":
             return state
-        return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        return {
+            name: value.half() if value.is_floating_point() and not name.endswith("running_var") else value
+            for name, value in state.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {
