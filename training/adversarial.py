@@ -116,7 +116,7 @@ class AdversarialTask(NetworkTask):
         return self.stored(super().result())
 
     def stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights in the recipe's type of numbers; variances do not fit into float16, whatever they are."""
+        """The weights in the recipe's type of numbers; variances may be more than float16 holds."""
         if self._adversarial.stored_as == "float32":
             return state
         return {
