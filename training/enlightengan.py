@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastllie.checkpoint.enlightengan import SAID
 from fastllie.models.enlightengan import Discriminator, EnlightenGAN, Generated, attention
 from fastllie.training.adversarial import AdversarialTask, signed
 from fastllie.training.data import Batch
@@ -203,12 +204,12 @@ class EnlightenGANTask(AdversarialTask):
         return super().stored(state)
 
     def metadata(self) -> dict[str, str]:
-        return {name: str(getattr(self.network, name)) for name in ("align_corners", "in_logits")}
+        return {name: str(getattr(self.network, name)) for name in SAID}
 
 
 def build(recipe: EnlightenGANRecipe) -> EnlightenGAN:
     """The recipe's generator with fresh weights, in training mode."""
-    network = EnlightenGAN(width=recipe.width, align_corners=recipe.align_corners, in_logits=recipe.in_logits)
+    network = EnlightenGAN(width=recipe.width, **{name: getattr(recipe, name) for name in SAID})
     return network.apply(_initialise)
 
 

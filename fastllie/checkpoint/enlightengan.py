@@ -8,6 +8,9 @@ from torch import Tensor
 
 from fastllie.checkpoint.file import PARALLEL, Checkpoint, flag
 
+# what a file says of its network beside the tensors
+SAID = ("align_corners", "in_logits", "sees_logits")
+
 
 def layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
     """EnlightenGAN, ours or published; the keys are the same, the width is read off the first convolution.
@@ -19,7 +22,7 @@ def layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoi
         norm, _, kind = key.rpartition(".")
         if kind == "running_mean":
             state.setdefault(f"{norm}.num_batches_tracked", torch.zeros((), dtype=torch.int64))
-    options: dict[str, Any] = {name: flag(metadata, name) for name in ("align_corners", "in_logits")}
+    options: dict[str, Any] = {name: flag(metadata, name) for name in SAID}
     first = state.get("conv1_1.weight", torch.empty(0))
     if first.numel():
         options["width"] = first.shape[0] if first.dim() else 1
@@ -32,8 +35,8 @@ def published(network: Any) -> dict[str, Tensor]:
 
     if network.width != WIDTH:
         raise ValueError(f"the published code has the width {WIDTH} alone, the network has {network.width}")
-    if network.in_logits:
-        raise ValueError("the published code adds no logits")
+    if network.in_logits or network.sees_logits:
+        raise ValueError("the published code knows no logits")
     # the published PyTorch knows no counters of batches
     return {
         f"{PARALLEL}{key}": tensor.detach().cpu().clone()

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from fastllie import methods
-from fastllie.checkpoint import hub
+from fastllie.checkpoint import enlightengan, hub
 from fastllie.checkpoint.loading import build, fits
 
 # what a network is besides the shapes of its tensors
@@ -15,7 +15,7 @@ _SAID = {
     "zerodce": ("padding",),
     "zerodce++": ("padding",),
     "sci": ("padding", "blocks"),
-    "enlightengan": ("align_corners", "in_logits"),
+    "enlightengan": enlightengan.SAID,
     "nerco": ("coordinates", "in_logits"),
     "dawn": (),
 }

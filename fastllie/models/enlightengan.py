@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract, Grid, Observed
-from fastllie.models.logits import half_logits
+from fastllie.models.logits import LARGEST, half_logits
 from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops.checks import check_count
 from fastllie.ops.enlightengan import (
@@ -69,6 +69,8 @@ class EnlightenGAN(Network):
         in_logits: Ours, not the paper's: the residual changes the logits of the image,
             y = sigmoid(2 residual * g + logit(x)). A constant residual is a gain in the shadows then, where a
             sum would be haze, and nothing clips.
+        sees_logits: Ours too: the network sees the logits of the image, in [-1, 1], where pictures of
+            different darkness lie as far apart as they are to the eye. g stays as it is.
 
     Raises:
         ValueError: a width that is not a positive integer, a switch that is neither True nor False.
@@ -81,6 +83,7 @@ class EnlightenGAN(Network):
         align_corners: bool = False,
         halve_wide: bool = False,
         in_logits: bool = False,
+        sees_logits: bool = False,
     ):
         super().__init__()
         check_count("width", width)
@@ -88,12 +91,14 @@ class EnlightenGAN(Network):
             ("align_corners", align_corners),
             ("halve_wide", halve_wide),
             ("in_logits", in_logits),
+            ("sees_logits", sees_logits),
         ):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False, got {value!r}")
         self.width = width
         self.align_corners = align_corners
         self.in_logits = in_logits
+        self.sees_logits = sees_logits
         self.halve_wide = halve_wide
         channels = [width * 2**level for level in range(LEVELS)]
         inputs = 4
@@ -106,7 +111,9 @@ class EnlightenGAN(Network):
             self._add_block(level, 2 * outputs, outputs)
         del self.bn9_2
         self.conv10 = nn.Conv2d(width, 3, 1)
-        self._built = Built.of(self, EnlightenGAN, ("align_corners", "halve_wide", "in_logits"))
+        self._built = Built.of(
+            self, EnlightenGAN, ("align_corners", "halve_wide", "in_logits", "sees_logits")
+        )
 
     def _add_block(self, block: int, inputs: int, outputs: int) -> None:
         self.add_module(f"conv{block}_1", nn.Conv2d(inputs, outputs, 3, padding=1))
@@ -166,7 +173,7 @@ class EnlightenGAN(Network):
             v = self._halved(v, network)
         else:
             # of x itself: in 16 bits the shadows are coarse around -1
-            logits = half_logits(x) if self.in_logits else None
+            logits = half_logits(x) if self.in_logits or self.sees_logits else None
             v = self._generate(v, attention(v), logits, network).image
         return ((v + 1) / 2).clamp(0, 1).to(x.dtype)
 
@@ -183,13 +190,18 @@ class EnlightenGAN(Network):
         Both of `[B, ., H, W]`; in training mode batch norm takes its statistics from the batch.
 
         Args:
-            logits: For `in_logits`, `half_logits` of the images in [0, 1] where they are at hand.
+            logits: For `in_logits` and `sees_logits`, `half_logits` of the images in [0, 1] where they are
+                at hand.
         """
         return self._generate(v, g, logits, self._residual)
 
     def _generate(self, v: Tensor, g: Tensor, logits: Tensor | None, network: Residual) -> Generated:
         height, width = v.shape[-2:]
         given = v
+        if logits is None and (self.in_logits or self.sees_logits):
+            logits = half_logits((given + 1) / 2)
+        if logits is not None and self.sees_logits:
+            v = (logits / LARGEST).to(v.dtype)
         rows, columns = self.completed(height).to(v.device), self.completed(width).to(v.device)
         v, g = (image.index_select(2, rows).index_select(3, columns) for image in (v, g))
         residual = network(v, g)
@@ -197,9 +209,8 @@ class EnlightenGAN(Network):
         for dim, side in ((2, height), (3, width)):
             inner = torch.arange(side, device=v.device) + (residual.shape[dim] - side) // 2
             residual = residual.index_select(dim, inner)
-        if not self.in_logits:
+        if logits is None or not self.in_logits:
             return Generated(given + residual, residual)
-        logits = half_logits((given + 1) / 2) if logits is None else logits
         return Generated(torch.tanh(residual + logits), residual)
 
     def _residual(self, v: Tensor, g: Tensor) -> Tensor:

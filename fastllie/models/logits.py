@@ -1,10 +1,14 @@
 """Images as logits: where a sum is a gain in the shadows, and never clips."""
 
+import math
+
 import torch
 from torch import Tensor
 
 # what an image is kept from 0 and 1: half a level of 8 bits
 _NEARLY = 0.5 / 255
+# the half logit of white
+LARGEST = math.log(1 / _NEARLY - 1) / 2
 
 
 def half_logits(image: Tensor) -> Tensor:

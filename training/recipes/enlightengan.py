@@ -11,7 +11,7 @@ class EnlightenGANRecipe(Adversarial):
     """Everything that decides a training run of EnlightenGAN but the photographs and the seed.
 
     Args:
-        width, align_corners, in_logits: As for `fastllie.models.EnlightenGAN`.
+        width, align_corners, in_logits, sees_logits: As for `fastllie.models.EnlightenGAN`.
         patch, patches: Side and number of the local discriminator's patches.
         features: Weight of the self feature preserving loss, of the images and of the patches alike.
         chroma, contrast: Weights of `chroma_consistency` and `contrast_consistency` of image and input; zero
@@ -35,6 +35,7 @@ class EnlightenGANRecipe(Adversarial):
     width: int = 32
     align_corners: bool = False
     in_logits: bool = False
+    sees_logits: bool = False
     size: int = 320
     patch: int = 32
     patches: int = 6
