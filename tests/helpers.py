@@ -67,7 +67,8 @@ def write_weights(path, method, **settings):
     network = random_network(method, **settings)
     metadata = {"format": "fastllie", "method": method}
     if method == "enlightengan":
-        metadata |= {"width": str(network.width), "align_corners": str(network.align_corners)}
+        said = ("width", "align_corners", "in_logits", "sees_logits")
+        metadata |= {name: str(getattr(network, name)) for name in said}
     elif method == "nerco":
         metadata["in_logits"] = str(network.in_logits)
     elif method != "dawn":

@@ -20,6 +20,7 @@ from serving import HOME
 
 import fastllie
 from fastllie import checkpoint, cli
+from fastllie.checkpoint.pretrained import to_file
 from fastllie.inference import tiles
 from fastllie.inference.tiles import on_grid
 from fastllie.models import EnlightenGAN
@@ -692,3 +693,56 @@ def test_file_of_weights_as_training_writes_it(weights):
     state = load_file(weights)
     assert state["bn1_1.num_batches_tracked"].dtype == torch.int64
     assert fastllie.load("enlightengan", weights).width == 2
+
+
+# --- what the network sees
+
+
+@pytest.mark.parametrize("in_logits", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_network_that_sees_logits_is_the_same_network_on_other_values(in_logits, dtype):
+    model = network(in_logits=in_logits, sees_logits=True)
+    x = noise(2, 3, 37, 51).to(dtype)
+    values = x.float().clamp(0.5 / 255, 1 - 0.5 / 255)
+    seen = ((values / (1 - values)).log() / np.log(509)).to(dtype)
+    assert seen.abs().max() <= 1
+    model = model.to(dtype)
+    rows, columns = (EnlightenGAN.completed(side) for side in x.shape[-2:])
+    v, g = 2 * x - 1, attention(2 * x - 1)
+    given = [image.index_select(2, rows).index_select(3, columns) for image in (seen, g)]
+    residual = model._by_layers(*given)[..., 5 : 5 + 37, 6 : 6 + 51]
+    wanted = (
+        torch.sigmoid(2 * residual.float() + (values / (1 - values)).log())
+        if in_logits
+        else ((v + residual + 1) / 2).clamp(0, 1)
+    )
+    close(model(x).float(), wanted.float(), 1e-5 if dtype == torch.float32 else 2e-2)
+    close(model(x).float(), model.standard(x).float(), 1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_what_a_network_sees_is_in_its_file(tmp_path):
+    model = network(in_logits=True, sees_logits=True)
+    path = write_weights(tmp_path / "w.safetensors", "enlightengan", seed=SEED, sees_logits=True)
+    assert fastllie.load("enlightengan", path).sees_logits
+    plain = write_weights(tmp_path / "plain.safetensors", "enlightengan", seed=SEED)
+    assert not fastllie.load("enlightengan", plain).sees_logits
+    (tmp_path / "hub.safetensors").write_bytes(to_file("enlightengan", model))
+    again = fastllie.load("enlightengan", tmp_path / "hub.safetensors")
+    assert again.sees_logits
+    assert again.in_logits
+    x = noise(1, 3, 40, 40)
+    assert torch.equal(again(x), model(x))
+    with refused(ValueError, "the published code has the width 32 alone"):
+        checkpoint.export_official(model, tmp_path / "official.pth")
+    with refused(ValueError, "the published code knows no logits"):
+        checkpoint.export_official(EnlightenGAN(sees_logits=True), tmp_path / "official.pth")
+    with refused(ValueError, "sees_logits must be True or False, got 1"):
+        EnlightenGAN(sees_logits=1)
+
+
+def test_tiles_of_a_network_that_sees_logits_are_exact(tmp_path):
+    weights = write_weights(tmp_path / "w.safetensors", "enlightengan", seed=SEED, sees_logits=True)
+    x = noise(1, 3, 500, 330)
+    whole = fastllie.Enhancer("enlightengan", weights=weights, device="cpu", tile=0)(x)
+    parts = fastllie.Enhancer("enlightengan", weights=weights, device="cpu", tile=320)(x)
+    close(parts, whole, 1e-5)
