@@ -26,12 +26,24 @@ def text(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_a_wheel_for_every_python_that_is_promised(project):
-    promised = [
-        f"cp{version.replace('.', '')}"
+def pythons(project):
+    """The versions of Python that the classifiers promise, the oldest first."""
+    return [
+        version
         for line in project["project"]["classifiers"]
         for version in re.findall(r"Python :: (3\.\d+)$", line)
     ]
+
+
+def test_the_pages_promise_the_pythons_of_the_classifiers(project):
+    versions = pythons(project)
+    for name in ("README.md", "CHANGELOG.md", "docs/install.md"):
+        found = set(re.findall(r"\b(3\.\d+) to (3\.\d+)\b", text(name)))
+        assert found == {(versions[0], versions[-1])}, name
+
+
+def test_a_wheel_for_every_python_that_is_promised(project):
+    promised = [f"cp{version.replace('.', '')}" for version in pythons(project)]
     settings = project["tool"]["cibuildwheel"]
     assert promised[0] == "cp" + project["project"]["requires-python"].removeprefix(">=").replace(".", "")
     assert [f"{tag}-*" for tag in promised] + ["cp314t-*"] == settings["build"]
