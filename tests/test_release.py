@@ -4,12 +4,15 @@ import fnmatch
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from serving import HOME
 
 import fastllie
+from fastllie import _native
 
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "release").is_dir():
@@ -117,6 +120,18 @@ def test_the_platforms_of_make_wheels_are_those_of_cibuildwheel(project):
     )
     named = {f"{name}-{arch}" for name in ("linux", "macos", "windows") for arch in settings[name]["archs"]}
     assert targets == {name.replace("AMD64", "x86_64") for name in named}
+
+
+@pytest.mark.skipif(_native.cpu is None, reason="the C++ kernels are not built")
+def test_the_selftest_of_wheels_knows_the_kernels():
+    """It calls them past the operators, and runs where a wheel is tried: without torch."""
+    script = ROOT / "release" / "selftest.py"
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout
+    assert re.search(r": digest [0-9a-f]{16}$", done.stdout.strip())
+    assert done.stdout.count(" ok ") == 4 * len(_native.cpu.isas())
 
 
 @pytest.mark.parametrize(("asked", "built"), [(None, False), ("", False), ("0", False), ("1", True)])
