@@ -87,7 +87,8 @@ def compiler(target: Target, work: Path, quick: bool) -> Path:
     script = work / "c++"
     faster = " -O1" if quick else ""
     words = f'"{sys.executable}" -m ziglang c++ -target {target.zig} -I"{headers}" "$@"{faster}'
-    script.write_text(f"#!/bin/sh\nexec {words}\n")
+    # asked for its version, zig leaves an empty a.o where it stands
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && cd "{work}"\nexec {words}\n')
     script.chmod(0o755)
     return script
 

@@ -4,6 +4,7 @@ import fnmatch
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,31 @@ def test_the_cuda_module_is_built_only_where_it_is_asked_for(asked, built, monke
     spec = importlib.util.spec_from_file_location("setup_that_builds", ROOT / "setup.py")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert ("fastllie._cuda" in {extension.name for extension in given["ext_modules"]}) == built
+
+
+@pytest.mark.skipif(shutil.which("make") is None or sys.platform == "win32", reason="no make here")
+def test_make_says_what_takes_long(tmp_path):
+    """With a Python whose pip takes its time: not a second passes without a word, and a failure is one."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
+        (tmp_path / name).touch()
+    for name in ("fastllie", "kernels", "training", "csrc"):
+        (tmp_path / name).mkdir()
+    python = tmp_path / "slow-python"
+    python.write_text(
+        "#!/bin/sh\nmkdir -p $3/bin\n"
+        "printf '#!/bin/sh\\nsleep 1.5\\n' >$3/bin/pip\n"
+        "printf '#!/bin/sh\\necho brightened\\n' >$3/bin/fastllie\n"
+        "chmod +x $3/bin/*\n"
+    )
+    python.chmod(0o755)
+    command = ["make", "demo", f"PYTHON={python}", "EVERY=1", "TORCH=torch"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    for step in ("installing torch", "compiling and installing fastllie (a minute or two)"):
+        assert told[told.index(step) + 1] == f"    {step}: 1 s"
+    assert told[-1].startswith("before | after: ")
+    shutil.rmtree(tmp_path / ".venv")
+    python.write_text("#!/bin/sh\nexit 3\n")
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60).returncode == 2
