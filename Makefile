@@ -8,6 +8,14 @@ SOURCES := setup.py pyproject.toml MANIFEST.in \
     $(shell find fastllie kernels training csrc -type f -not -name '*.pyc' -not -name '*.so')
 PHOTO := docs/photos/nyc-2nd-ave.jpg
 
+# $(call aloud,WHAT,COMMAND): says what it does, and every few seconds that it still does. Of the seconds that the
+# clock sleeps at the end nobody waits, for it holds no output
+EVERY := 5
+aloud = @echo "$(1)"; \
+    (waited=0; while sleep $(EVERY) >/dev/null 2>&1; do \
+        waited=$$((waited + $(EVERY))); echo "    $(1): $$waited s"; done) & clock=$$!; \
+    $(2); status=$$?; kill $$clock 2>/dev/null; exit $$status
+
 .PHONY: demo test lint hostile gpu cuda-on-cpu wheels docs clean
 
 demo: $(VENV)/installed
@@ -54,16 +62,16 @@ docs: $(VENV)/installed-for-development
 
 # pip builds a local project anew whenever it is named, so each stamp names it once
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(BIN)/pip install --quiet .
+	$(call aloud,compiling and installing fastllie (a minute or two),$(BIN)/pip install --quiet .)
 	touch $@
 
 $(VENV)/installed-for-development: $(VENV)/torch $(SOURCES)
-	$(BIN)/pip install --quiet ".[test,lint]"
+	$(call aloud,compiling fastllie and installing it with its tools,$(BIN)/pip install --quiet ".[test,lint]")
 	touch $@ $(VENV)/installed
 
 $(VENV)/torch:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)"
+	$(call aloud,making $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call aloud,installing $(TORCH),$(BIN)/pip install --quiet "$(TORCH)")
 	touch $@
 
 clean:

@@ -62,7 +62,9 @@ def results_of(dtype: str) -> list[tuple[str, array, list[float]]]:
         False,
         2,
     )
-    native.divide_forward(handle(dtype, x, 3), handle(dtype, illum, 3), handle(dtype, divided, 3), sizes, 2)
+    native.illumination_forward(
+        handle(dtype, x, 3), handle(dtype, illum, 3), handle(dtype, divided, 3), sizes, 2
+    )
     quotients = [min(max(a / b, 0.0), 1.0) for a, b in zip(x, illum, strict=True)]
     return [("curve", out, brightened(x, alpha)), ("illumination", divided, quotients)]
 

@@ -11,10 +11,12 @@ compile and link there: what is published is built on the platforms themselves, 
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from elftools.elf.elffile import ELFFile
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 VERSION = sysconfig.get_config_var("py_version_nodot")  # of this Python: 311
+GLIBC = 28  # 2.28: manylinux_2_28
 QEMU_ROOT = os.environ.get("FASTLLIE_AARCH64_ROOT", "")
 
 
@@ -39,10 +42,14 @@ class Target:
 
 TARGETS = {
     "linux-x86_64": Target(
-        "x86_64-linux-gnu.2.28", f".cpython-{VERSION}-x86_64-linux-gnu.so", "manylinux_2_28_x86_64"
+        f"x86_64-linux-gnu.2.{GLIBC}",
+        f".cpython-{VERSION}-x86_64-linux-gnu.so",
+        f"manylinux_2_{GLIBC}_x86_64",
     ),
     "linux-aarch64": Target(
-        "aarch64-linux-gnu.2.28", f".cpython-{VERSION}-aarch64-linux-gnu.so", "manylinux_2_28_aarch64"
+        f"aarch64-linux-gnu.2.{GLIBC}",
+        f".cpython-{VERSION}-aarch64-linux-gnu.so",
+        f"manylinux_2_{GLIBC}_aarch64",
     ),
     "macos-arm64": Target(
         "aarch64-macos.11.0",
@@ -80,7 +87,8 @@ def compiler(target: Target, work: Path, quick: bool) -> Path:
     script = work / "c++"
     faster = " -O1" if quick else ""
     words = f'"{sys.executable}" -m ziglang c++ -target {target.zig} -I"{headers}" "$@"{faster}'
-    script.write_text(f"#!/bin/sh\nexec {words}\n")
+    # asked for its version, zig leaves an empty a.o where it stands
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && cd "{work}"\nexec {words}\n')
     script.chmod(0o755)
     return script
 
@@ -146,26 +154,35 @@ def selftest(unpacked: Path, *python: object) -> str:
 
 def try_whole(wheel: Path, work: Path) -> None:
     """Install a wheel, with the torch of this Python if it has one, ask the doctor, brighten a photograph."""
-    place = work / "venv"
+    place, start = work / "venv", time.monotonic()
     run(sys.executable, "-m", "venv", "--clear", place)
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None:
         run(place / "bin" / "pip", "install", "--quiet", wheel)
     else:
-        # not the gigabytes once more: those that are here, behind what the wheel brings
+        # not the gigabytes once more: those that are here, behind what the wheel brings, which may be an
+        # installed fastllie too
         site = next(place.glob("lib/python*/site-packages"))
         (site / "beside.pth").write_text(f"{Path(torch.origin).parents[1]}\n")
-        run(place / "bin" / "pip", "install", "--quiet", "--no-deps", wheel)
-    for words in (["doctor"], ["enhance", ROOT / "docs/photos/nyc-2nd-ave.jpg", "-o", work / "bright.jpg"]):
-        told = run(place / "bin" / "fastllie", *words, cwd=work)
-        print("   ", (told.strip().splitlines() or [f"wrote {work / 'bright.jpg'}"])[-1])
+        run(place / "bin" / "pip", "install", "--quiet", "--no-deps", "--ignore-installed", wheel)
+    photograph, result = ROOT / "docs/photos/nyc-2nd-ave.jpg", work / "bright.jpg"
+    run(place / "bin" / "fastllie", "enhance", photograph, "-o", result, cwd=work)
+    print(f"    installed and {result} brightened: {time.monotonic() - start:.0f} s")
+    found = run(place / "bin" / "python", "-c", "import fastllie; print(fastllie.__file__)", cwd=work)
+    if not Path(found.strip()).is_relative_to(place):
+        sys.exit(f"tried {found.strip()}, not the wheel")
+    told = run(place / "bin" / "fastllie", "doctor", cwd=work)
+    print("    doctor:", told.strip().splitlines()[-1])
 
 
 def examine(name: str, wheel: Path, unpacked: Path, work: Path) -> None:
     """Say what can be found out here about a wheel, and what cannot."""
     if name.startswith("linux"):
         told = " ".join(run("auditwheel", "show", wheel).split())
-        print("    auditwheel:", told.partition("following platform tag: ")[2] or told)
+        found = re.search(r"platform tag: \"manylinux_2_(\d+)_", told)
+        if found is None or int(found[1]) > GLIBC:
+            sys.exit(f"{wheel} asks for more than glibc 2.{GLIBC}: {told}")
+        print(f"    auditwheel: glibc 2.{found[1]}")
     if name == "linux-x86_64":
         print("   ", selftest(unpacked, sys.executable))
         try_whole(wheel, work)

@@ -4,12 +4,16 @@ import fnmatch
 import importlib.util
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from serving import HOME
 
 import fastllie
+from fastllie import _native
 
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "release").is_dir():
@@ -26,12 +30,24 @@ def text(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_a_wheel_for_every_python_that_is_promised(project):
-    promised = [
-        f"cp{version.replace('.', '')}"
+def pythons(project):
+    """The versions of Python that the classifiers promise, the oldest first."""
+    return [
+        version
         for line in project["project"]["classifiers"]
         for version in re.findall(r"Python :: (3\.\d+)$", line)
     ]
+
+
+def test_the_pages_promise_the_pythons_of_the_classifiers(project):
+    versions = pythons(project)
+    for name in ("README.md", "CHANGELOG.md", "docs/install.md"):
+        found = set(re.findall(r"\b(3\.\d+) to (3\.\d+)\b", text(name)))
+        assert found == {(versions[0], versions[-1])}, name
+
+
+def test_a_wheel_for_every_python_that_is_promised(project):
+    promised = [f"cp{version.replace('.', '')}" for version in pythons(project)]
     settings = project["tool"]["cibuildwheel"]
     assert promised[0] == "cp" + project["project"]["requires-python"].removeprefix(">=").replace(".", "")
     assert [f"{tag}-*" for tag in promised] + ["cp314t-*"] == settings["build"]
@@ -107,6 +123,18 @@ def test_the_platforms_of_make_wheels_are_those_of_cibuildwheel(project):
     assert targets == {name.replace("AMD64", "x86_64") for name in named}
 
 
+@pytest.mark.skipif(_native.cpu is None, reason="the C++ kernels are not built")
+def test_the_selftest_of_wheels_knows_the_kernels():
+    """It calls them past the operators, and runs where a wheel is tried: without torch."""
+    script = ROOT / "release" / "selftest.py"
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout
+    assert re.search(r": digest [0-9a-f]{16}$", done.stdout.strip())
+    assert done.stdout.count(" ok ") == 4 * len(_native.cpu.isas())
+
+
 @pytest.mark.parametrize(("asked", "built"), [(None, False), ("", False), ("0", False), ("1", True)])
 def test_the_cuda_module_is_built_only_where_it_is_asked_for(asked, built, monkeypatch, tmp_path):
     """Also where nvcc is: nobody waits for minutes by surprise."""
@@ -125,3 +153,31 @@ def test_the_cuda_module_is_built_only_where_it_is_asked_for(asked, built, monke
     spec = importlib.util.spec_from_file_location("setup_that_builds", ROOT / "setup.py")
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert ("fastllie._cuda" in {extension.name for extension in given["ext_modules"]}) == built
+
+
+@pytest.mark.skipif(shutil.which("make") is None or sys.platform == "win32", reason="no make here")
+def test_make_says_what_takes_long(tmp_path):
+    """With a Python whose pip takes its time: not a second passes without a word, and a failure is one."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
+        (tmp_path / name).touch()
+    for name in ("fastllie", "kernels", "training", "csrc"):
+        (tmp_path / name).mkdir()
+    python = tmp_path / "slow-python"
+    python.write_text(
+        "#!/bin/sh\nmkdir -p $3/bin\n"
+        "printf '#!/bin/sh\\nsleep 1.5\\n' >$3/bin/pip\n"
+        "printf '#!/bin/sh\\necho brightened\\n' >$3/bin/fastllie\n"
+        "chmod +x $3/bin/*\n"
+    )
+    python.chmod(0o755)
+    command = ["make", "demo", f"PYTHON={python}", "EVERY=1", "TORCH=torch"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    for step in ("installing torch", "compiling and installing fastllie (a minute or two)"):
+        assert told[told.index(step) + 1] == f"    {step}: 1 s"
+    assert told[-1].startswith("before | after: ")
+    shutil.rmtree(tmp_path / ".venv")
+    python.write_text("#!/bin/sh\nexit 3\n")
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60).returncode == 2

@@ -1,16 +1,12 @@
-"""The chunks of a PNG file, and its pixels of 16 bits a channel."""
+"""The chunks of a PNG file."""
 
 import struct
 import zlib
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type: grey, grey and alpha, RGB, RGBA
-_SUB = 1  # PNG's filter: the difference to the pixel on the left
+TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type: grey, grey and alpha, RGB, RGBA
 _MOST = 1 << 26  # bytes of a chunk that is no picture
 # Of the coding; made anew; of an animation
 _OWN = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
@@ -144,24 +140,10 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def encoded(values: NDArray[np.uint16], level: int) -> bytes:
-    """Pixels `[H, W, C]` of 16 bits a channel."""
-    height, width, channels = values.shape
-    rows = values.astype(">u2").view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = _SUB
-    pixel = 2 * channels
-    filtered[:, 1 : 1 + pixel] = rows[:, :pixel]
-    np.subtract(rows[:, pixel:], rows[:, :-pixel], out=filtered[:, 1 + pixel :])
-    header = struct.pack(">IIBBBBB", width, height, 16, _TYPES[channels], 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(filtered.data, level))
-    return SIGNATURE + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
-
-
 def disguised(content: bytes) -> bytes:
     """A PNG of two 16-bit channels as if it had four of 8 bits: the filters see the same bytes."""
     header = bytearray(
         content[12:29]
     )  # "IHDR", width, height, depth, colour type, compression, filter, interlace
-    header[12:14] = bytes((8, _TYPES[4]))
+    header[12:14] = bytes((8, TYPES[4]))
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]

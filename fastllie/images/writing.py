@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from fastllie.defaults import QUALITY
-from fastllie.images import animations, exif, extras, jpeg, photoshop, png, tiffs, turbo
+from fastllie.defaults import PNG_LEVEL, QUALITY
+from fastllie.images import animations, exif, extras, jpeg, photoshop, png, pngs, tiffs, turbo
 from fastllie.images.files import replacing
 from fastllie.images.formats import FORMATS, KINDS, format_of
 
@@ -245,13 +245,13 @@ def _jpeg(
 def _png(photo: "Photograph", level: int, described: dict[Any, Any]) -> list[bytes]:
     if photo.later:
         content = animations.encode(photo, "PNG", {"compress_level": level})
-    elif photo.values.dtype == np.uint16 and photo.values.shape[2] > 1:
-        content = png.encoded(photo.values, level)
+    elif photo.native is None and photo.values.dtype == np.uint16:
+        content = pngs.encoded(photo.values, level)
     else:
-        if photo.values.dtype == np.uint16:
-            # our values end at 65535, and newer versions of Pillow write no others
-            photo = replace(photo, mode="I;16")
-        content = _by_pillow(photo, "PNG", compress_level=level)
+        plain = photo.native is None and not photo.mode and level == PNG_LEVEL
+        content = (plain and pngs.encoded_by_runs(photo.values, level)) or _by_pillow(
+            photo, "PNG", compress_level=level
+        )
     came = photo.stored.parts if photo.stored.format == "PNG" else None
     chunks = png.still_true(came, png.kind_of(content)) if came else []
     names = {name for name, _ in chunks}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import RGB, dng, write_weights
+from helpers import RGB, dng, needs_permissions, write_weights
 from PIL import Image
 from serving import HOME
 
@@ -347,7 +347,7 @@ def test_outputs_that_cannot_be_written(photos, capsys):
     assert [name for name in os.listdir() if "part" in name] == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_folder_without_permission(photos, capsys):
     Path("locked").mkdir(mode=0o500)
     assert cli.main(["enhance", "photos/a.png", "-o", "locked"]) == 1

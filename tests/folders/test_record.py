@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ship_random_weights, write_weights
+from helpers import needs_permissions, ship_random_weights, write_weights
 from PIL import Image
 
 import fastllie
@@ -157,7 +157,7 @@ def test_names_that_are_no_text_are_written_down():
     assert counts(fastllie.enhance_folder("in", "out", "zerodce")) == (3, 3, 0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_where_nothing_may_be_written_beside_the_folder_the_record_is_in_it():
     os.makedirs("locked/out")
     os.chmod("locked", 0o500)

@@ -74,7 +74,7 @@ def write_tiff(path, values, order="<", *, tags=()):
 
 
 def unfiltered(path):
-    """The values of a PNG as we write it, and its chunks: only the filter of the left neighbour."""
+    """The values of a PNG of 16 bits as we write it, and its chunks."""
     content, chunks = path.read_bytes()[8:], {}
     while content:
         length, name = struct.unpack(">I", content[:4])[0], content[4:8]
@@ -87,9 +87,14 @@ def unfiltered(path):
     assert (depth, rest) == (16, [0, 0, 0])
     channels = {kind: channels for channels, kind in TYPES.items()}[kind]
     lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
-    assert (lines[:, 0] == 1).all()
-    steps = lines[:, 1:].reshape(height, width, 2 * channels)
-    return np.cumsum(steps, axis=1, dtype=np.uint8).view(">u2").astype(np.uint16), chunks
+    pixel = 2 * channels
+    held = np.zeros((height + 1, pixel + lines.shape[1] - 1), int)
+    for row, (kind, *steps) in enumerate(lines.tolist(), 1):
+        for place, step in enumerate(steps, pixel):
+            left, above = held[row, place - pixel], held[row - 1, place]
+            held[row, place] = (step + {1: left, 2: above, 3: (left + above) // 2}[kind]) % 256
+    whole = held[1:, pixel:].astype(np.uint8).reshape(height, width, pixel)
+    return whole.view(">u2").astype(np.uint16), chunks
 
 
 # --- the type

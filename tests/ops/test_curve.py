@@ -1,6 +1,7 @@
 """The operators against the reference: every backend, dtype, layout and odd size, forward and gradients."""
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -306,6 +307,7 @@ assert works()
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes fork on POSIX alone")
 def test_threads_survive_a_fork():
     device_of("cpu")
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120, cwd=HOME)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -202,7 +201,7 @@ def test_killed_writer_leaves_logs_that_go_on(tmp_path):
             assert time.monotonic() < until, "the writer is stuck"
             time.sleep(0.01)
     finally:
-        writer.send_signal(signal.SIGKILL)
+        writer.kill()
         writer.wait()
     with Journal(tmp_path, total_steps=200, done=100) as journal:
         log_steps(journal, [101])
