@@ -68,6 +68,8 @@ class Kernel:
         instructions: All but the slow paths of divisions.
         loop: Those of the largest loop, once; 0 where there is none.
         path: Those that a thread runs: the largest loop once, smaller ones not at all.
+        nest: The loops in the order of the program: of each the number of the loop around it, or -1, and its
+            own instructions on the longest way through; last what is in no loop.
         in_flight: Bytes that a thread asks global memory for before it waits.
         doubles: Instructions of float64.
     """
@@ -81,6 +83,7 @@ class Kernel:
     instructions: int
     loop: int
     path: int
+    nest: list[list[int]]
     in_flight: int
     doubles: int
 
@@ -197,7 +200,8 @@ def _kernel(name: str, code: str, registers: int, stack: int, shared: int) -> Ke
         _widths(opcodes, "STG"),
         len(opcodes),
         _size(blocks, largest),
-        _longest(blocks, others - largest),
+        _longest(blocks, others - largest)[0],
+        _nest(blocks, loops),
         max((_in_flight(block) for block in fast), default=0),
         sum(opcode[:4] in ("DADD", "DMUL", "DFMA", "DSET", "DMNM") for opcode in opcodes),
     )
@@ -236,6 +240,10 @@ def _blocks(code: str) -> dict[str, Block]:
         current.slow = current.slow or opcode.startswith("CALL")
         if opcode.split(".")[0] not in ("BRA", "EXIT", "RET"):
             continue
+        # where the lanes of a warp come to a shuffle at different times, which none of ours do
+        if opcode == "BRA.DIV":
+            begun = True
+            continue
         if target := re.search(r"`\((\.L_x_\d+)\)", operands):
             current.next.append(target[1])
         begun = condition is not None
@@ -243,12 +251,48 @@ def _blocks(code: str) -> dict[str, Block]:
             after = f"after {len(blocks)}"
             current.next.append(after)
             current = blocks.setdefault(after, Block())
-    return blocks
+    reached = set(_in_turn(blocks))
+    return {name: block for name, block in blocks.items() if name in reached}
+
+
+def _in_turn(blocks: dict[str, Block]) -> list[str]:
+    """Blocks that can be reached, each before those that it leads to but for the ways back of loops."""
+    seen, done = {"entry"}, list[str]()
+    ahead = [("entry", iter(blocks["entry"].next))]
+    while ahead:
+        name, following = ahead[-1]
+        target = next((n for n in following if n in blocks and n not in seen), None)
+        if target is None:
+            done.append(name)
+            ahead.pop()
+        else:
+            seen.add(target)
+            ahead.append((target, iter(blocks[target].next)))
+    return done[::-1]
+
+
+def _before(blocks: dict[str, Block]) -> dict[str, set[str]]:
+    """Of each block those that every way to it leads through, itself too."""
+    names = _in_turn(blocks)
+    sources: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        for target in blocks[name].next:
+            if target in sources:
+                sources[target].append(name)
+    found = {name: set(names) for name in names} | {"entry": {"entry"}}
+    changed = True
+    while changed:
+        changed = False
+        for name in names[1:]:
+            common = set.intersection(*(found[source] for source in sources[name])) | {name}
+            changed = changed or common != found[name]
+            found[name] = common
+    return found
 
 
 def _loops(blocks: dict[str, Block]) -> dict[str, set[str]]:
     """By their first block, the blocks of each loop."""
-    order = {name: place for place, name in enumerate(blocks)}
+    through = _before(blocks)
     before: dict[str, list[str]] = {name: [] for name in blocks}
     for name, block in blocks.items():
         for target in block.next:
@@ -258,7 +302,7 @@ def _loops(blocks: dict[str, Block]) -> dict[str, set[str]]:
     for name, block in blocks.items():
         for target in block.next:
             # a jump to itself is how the code ends
-            if target not in order or order[target] > order[name] or not _goes_on(blocks, target):
+            if target not in through[name] or not _goes_on(blocks, target):
                 continue
             inside, open_ends = loops.setdefault(target, {target}), [name]
             while open_ends:
@@ -277,15 +321,34 @@ def _size(blocks: dict[str, Block], names: set[str]) -> int:
     return sum(len(blocks[name].instructions) for name in names if not blocks[name].slow)
 
 
-def _longest(blocks: dict[str, Block], without: set[str]) -> int:
-    """Instructions on the longest way from the first block on, no block twice."""
-    names = [name for name in blocks if name not in without and not blocks[name].slow]
+def _longest(blocks: dict[str, Block], without: set[str]) -> tuple[int, list[str]]:
+    """The longest way from the first block on, no block twice: its instructions and its blocks."""
+    names = [name for name in _in_turn(blocks) if name not in without and not blocks[name].slow]
     order = {name: place for place, name in enumerate(names)}
-    longest: dict[str, int] = {}
+    longest: dict[str, tuple[int, str | None]] = {}
     for name in reversed(names):
-        ahead = [longest[n] for n in blocks[name].next if order.get(n, -1) > order[name]]
-        longest[name] = len(blocks[name].instructions) + max(ahead, default=0)
-    return longest["entry"]
+        ahead = [(longest[n][0], n) for n in blocks[name].next if order.get(n, -1) > order[name]]
+        most, after = max(ahead, default=(0, None))
+        longest[name] = len(blocks[name].instructions) + most, after
+    way, name = [], "entry"
+    while name is not None:
+        way.append(name)
+        name = longest[name][1]
+    return longest["entry"][0], way
+
+
+def _nest(blocks: dict[str, Block], loops: dict[str, set[str]]) -> list[list[int]]:
+    order = {name: place for place, name in enumerate(blocks)}
+    heads = sorted(loops, key=order.__getitem__)
+
+    def innermost(name: str, but: str | None = None) -> int:
+        around = [head for head in heads if name in loops[head] and head != but]
+        return heads.index(min(around, key=lambda head: len(loops[head]))) if around else -1
+
+    own = [[innermost(head, head), 0] for head in heads] + [[-1, 0]]
+    for name in _longest(blocks, set())[1]:
+        own[innermost(name)][1] += len(blocks[name].instructions)
+    return own
 
 
 def _in_flight(block: Block) -> int:
