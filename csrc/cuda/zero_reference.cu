@@ -7,7 +7,7 @@ namespace fastllie {
 namespace {
 
 template <class X, class A, bool SHARED, bool TANH, bool EIGHT>
-__global__ void __launch_bounds__(WARP* WARPS) forward_kernel(const __grid_constant__ Task task) {
+__global__ void __launch_bounds__(WARP* WARPS, 8) forward_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<X>::type;
   constexpr bool ROTATE = SHARED || EIGHT;
   constexpr int MAPS = SHARED ? 1 : CHUNK;
@@ -113,7 +113,8 @@ __global__ void __launch_bounds__(WARP* WARPS) forward_kernel(const __grid_const
 }
 
 template <class X, class A, bool SHARED, bool TANH, bool EIGHT>
-__global__ void __launch_bounds__(WARP* WARPS) backward_kernel(const __grid_constant__ Task task) {
+__global__ void __launch_bounds__(WARP* WARPS, EIGHT ? 5 : 4)
+    backward_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<X>::type;
   constexpr bool ROTATE = SHARED || EIGHT;
   constexpr int MAPS = SHARED ? 1 : CHUNK;
@@ -127,13 +128,18 @@ __global__ void __launch_bounds__(WARP* WARPS) backward_kernel(const __grid_cons
   const int x = min(max(column, 0), task.width - 1);
   const bool mine = lane > 0 && lane <= COLUMNS && column < task.width;
   const T* const losses = static_cast<const T*>(task.grad);
-  const T vertical = T(task.vertical) * losses[0], horizontal = T(task.horizontal) * losses[0];
-  const T spatial = T(task.spatial) * losses[task.grad_stride];
-  const T exposure = T(task.exposure) * losses[3 * task.grad_stride], level = T(task.level);
-  const T colour = T(task.colour) * losses[2 * task.grad_stride] *
-                   slope_of_colour<T>(task.means + corner.b * int64_t{3}, int(c));
   const int cells_down = task.height / SIDE, cells_across = task.width / SIDE;
   const int patches_down = task.height / ROWS, patches_across = task.width / ROWS;
+  // of what lies in one patch of one channel
+  T common = T(task.colour) * losses[2 * task.grad_stride] *
+             slope_of_colour<T>(task.means + corner.b * int64_t{3}, int(c));
+  if (corner.top / ROWS < patches_down && x / ROWS < patches_across) {
+    const int64_t patch = (corner.b * int64_t{patches_down} + corner.top / ROWS) * patches_across + x / ROWS;
+    const T apart = static_cast<const T*>(task.patches)[patch] - T(task.level);
+    common += T(task.exposure) * losses[3 * task.grad_stride] * apart;
+  }
+  const T vertical = T(task.vertical) * losses[0], horizontal = T(task.horizontal) * losses[0];
+  const T spatial = T(task.spatial) * losses[task.grad_stride];
   const T* const cells = static_cast<const T*>(task.cells) + corner.b * (int64_t{cells_down} * cells_across);
   const int64_t steps = EIGHT ? CHUNK : task.steps;
   const int64_t step = 3 * task.alpha.strides[1], grad_step = 3 * task.grad_alpha.strides[1];
@@ -144,13 +150,6 @@ __global__ void __launch_bounds__(WARP* WARPS) backward_kernel(const __grid_cons
   X* to_x = const_cast<X*>(at<X>(task.grad_x, corner.b, c, corner.top, x));
   A* to = const_cast<A*>(at<A>(task.grad_alpha, corner.b, c, corner.top, x));
   const bool to_image = mine && task.grad_x.data, to_maps = mine && task.grad_alpha.data;
-  T exposed = 0;
-  const int patch = corner.top / ROWS, patch_column = x / ROWS;
-  if (patch < patches_down && patch_column < patches_across)
-    exposed = exposure *
-              (static_cast<const T*>(
-                   task.patches)[(corner.b * int64_t{patches_down} + patch) * patches_across + patch_column] -
-               level);
   T above[MAPS], here[MAPS], below[MAPS];
   if constexpr (ROTATE) {
     read_maps<EIGHT, TANH>(task, previous, 0, above);
@@ -167,18 +166,16 @@ __global__ void __launch_bounds__(WARP* WARPS) backward_kernel(const __grid_cons
     for (int r = cell * SIDE; r < end; ++r) {
       const A* const next = corner.top + r + 1 < task.height ? maps + task.alpha.strides[2] : maps;
       if constexpr (ROTATE) read_maps<EIGHT, TANH>(task, next, 0, below);
-      T grad = direct + exposed + colour, grad_shared = 0;
+      T grad = direct + common, grad_shared = 0;
+      A* at_step = to + (SHARED ? 0 : steps - 1) * grad_step;
       // every lane of a warp takes part: its neighbours ask for its maps
-      const auto finish = [&](int k, int64_t place, T grad_a) {
+      const auto finish = [&](int k, T grad_a) {
         const T a = here[k];
         const T before = __shfl_up_sync(ALL, a, 1), behind = __shfl_down_sync(ALL, a, 1);
         grad_a += variation_slope(a, above[k], below[k], before, behind, vertical, horizontal);
         if constexpr (TANH) grad_a *= T(1) - a * a;
-        A stored;
-        narrow(grad_a, stored);
-        // reckoned for every lane: what is left is one store, with no jump around it
-        A* const at_step = to + place * grad_step;
-        if (to_maps) *at_step = stored;
+        if (to_maps) narrow(grad_a, *at_step);
+        at_step -= grad_step;
       };
       // a chunk's states are recomputed into registers; the state before it from the image, at no memory
       for (int64_t first = (steps - 1) / CHUNK * CHUNK; first >= 0; first -= CHUNK) {
@@ -208,12 +205,12 @@ __global__ void __launch_bounds__(WARP* WARPS) backward_kernel(const __grid_cons
             if constexpr (SHARED) {
               grad_shared += grad_a;
             } else {
-              finish(k, first + k, grad_a);
+              finish(k, grad_a);
             }
           }
         }
       }
-      if constexpr (SHARED) finish(0, 0, grad_shared);
+      if constexpr (SHARED) finish(0, grad_shared);
       if (to_image) narrow(grad - direct, *to_x);
       if constexpr (ROTATE) {
 #pragma unroll
