@@ -9,320 +9,58 @@ by the number of instructions that an H200 can issue, not measurements.
 """
 
 import argparse
-import hashlib
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "csrc"
-RESULT = ROOT / "benchmarks" / "results" / "gpu-budget.json"
-PAGE = ROOT / "docs" / "gpu.md"
+import machine_code
+
+RESULT = machine_code.ROOT / "benchmarks" / "results" / "gpu-budget.json"
+PAGE = machine_code.ROOT / "docs" / "gpu.md"
 MARKS = "<!-- gpu_budget.py writes from here -->\n", "<!-- to here -->\n"
 
 # H200: multiprocessors x schedulers x clock, and what torch's copy was seen to move
 ISSUED = 132 * 4 * 1.98e9
 COPIED = 4.3e12
-WARP = 32
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What a multiprocessor has."""
-
-    threads: int
-    blocks: int
-    shared: int
-    registers: int = 65536
-
-
-CHIPS = {80: Chip(2048, 32, 164 << 10), 90: Chip(2048, 32, 228 << 10), 120: Chip(1536, 24, 100 << 10)}
-
-
-@dataclass
-class Block:
-    """Instructions without a jump between them."""
-
-    instructions: list[tuple[str, str]] = field(default_factory=list)  # opcode, operands
-    next: list[str] = field(default_factory=list)
-    slow: bool = False  # calls a division's slow path
-
-
-@dataclass
-class Kernel:
-    """One instantiation.
-
-    Attributes:
-        registers: Of a thread.
-        stack: Bytes of a thread in local memory: what was spilled, or indexed.
-        shared: Bytes of a block.
-        loads: Instructions that load from global memory, by bits.
-        stores: Likewise.
-        instructions: All but the slow paths of divisions.
-        loop: Those of the largest loop, once; 0 where there is none.
-        path: Those that a thread runs: the largest loop once, smaller ones not at all.
-        in_flight: Bytes that a thread asks global memory for before it waits.
-        doubles: Instructions of float64.
-    """
-
-    name: str
-    registers: int
-    stack: int
-    shared: int
-    loads: dict[str, int]
-    stores: dict[str, int]
-    instructions: int
-    loop: int
-    path: int
-    in_flight: int
-    doubles: int
-
-    def occupancy(self, threads: int, chip: Chip, dynamic_shared: int = 0) -> float:
-        """Share of a multiprocessor's threads that can be there at a time, in blocks of so many."""
-        warps = -(-threads // WARP)
-        # registers are given to a warp by 256
-        by_registers = chip.registers // (-(-self.registers * WARP // 256) * 256) // warps
-        # a kilobyte of each block is the system's
-        by_shared = chip.shared // (self.shared + dynamic_shared + 1024)
-        return min(by_registers, by_shared, chip.blocks, chip.threads // threads) * threads / chip.threads
-
-
-@cache
-def tool(name: str) -> str | None:
-    """A program of the CUDA toolkit: on the path, or triton's."""
-    if found := shutil.which(name):
-        return found
-    try:
-        import triton
-    except ImportError:
-        return None
-    beside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    return str(beside) if beside.exists() else None
-
-
-def compiled(source: Path, architecture: int) -> Path:
-    """The machine code of one .cu file, made if there is none of the same sources yet.
-
-    Raises:
-        RuntimeError: the compiler's errors, and warnings.
-    """
-    files = sorted([source, *CSRC.glob("*.h"), *CSRC.glob("cuda/*.cuh")])
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-    target = ROOT / "build" / "gpu_budget" / f"{source.stem}-{architecture}-{digest}.cubin"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = target.with_suffix(".new")
-        command = [str(tool("nvcc")), "-cubin", "-O3", "-std=c++17", f"-arch=sm_{architecture}"]
-        command += ["-Werror=all-warnings", f"-I{CSRC}", str(source), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-3000:])
-        made.replace(target)
-    return target
-
-
-def kernels(architecture: int) -> list[Kernel]:
-    """All instantiations: of the module that setup.py has built here, or compiled, two files at a time."""
-    cubins = _of_module(architecture)
-    if not cubins:
-        sources = sorted((CSRC / "cuda").glob("*.cu"))
-        with ThreadPoolExecutor(2) as pool:
-            cubins = list(pool.map(lambda source: compiled(source, architecture), sources))
-    return [kernel for cubin in cubins for kernel in _kernels_of(cubin)]
-
-
-def _of_module(architecture: int) -> list[Path]:
-    """The machine code in build/, where it is younger than every source and of this architecture too."""
-    sources = [ROOT / "setup.py", *CSRC.glob("*.h"), *CSRC.glob("cuda/*")]
-    changed = max(path.stat().st_mtime for path in sources)
-    for module in (ROOT / "build").glob("lib.*/fastllie/_cuda.*.so"):
-        if module.stat().st_mtime < changed:
-            continue
-        folder = ROOT / "build" / "gpu_budget" / f"{architecture}-{module.stat().st_mtime_ns}"
-        folder.mkdir(parents=True, exist_ok=True)
-        extract = ["-xelf", f"sm_{architecture}.cubin", str(module)]
-        subprocess.run([str(tool("cuobjdump")), *extract], cwd=folder, capture_output=True, check=True)
-        if cubins := sorted(folder.glob("*.cubin")):
-            return cubins
-    return []
-
-
-def _kernels_of(cubin: Path) -> list[Kernel]:
-    usage = _run("cuobjdump", "-res-usage", str(cubin))
-    found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage)
-    if not found:  # of a source without kernels, in a whole module
-        return []
-    names = subprocess.run(
-        ["c++filt", *(f[0] for f in found)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    sections = re.split(r"\n//-+ \.text\.", _run("nvdisasm", "-c", str(cubin)))[1:]
-    code = {section.split()[0]: section for section in sections}
-    return [
-        _kernel(_short(name), code[mangled], *map(int, rest))
-        for name, (mangled, *rest) in zip(names, found, strict=True)
-    ]
-
-
-def _run(name: str, *arguments: str) -> str:
-    return subprocess.run([str(tool(name)), *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def _short(name: str) -> str:
-    name = re.sub(r"\(anonymous namespace\)::|fastllie::|zerodce::|^void ", "", name.split(">(")[0])
-    name = name.replace("__nv_bfloat16", "bf16").replace("__half", "f16").replace("unsigned char", "u8")
-    name = name.replace("(bool)0", "false").replace("(bool)1", "true")
-    return re.sub(r"\((?:int|Color)\)|\(.*", "", name) + ">"
-
-
-def _kernel(name: str, code: str, registers: int, stack: int, shared: int) -> Kernel:
-    blocks = _blocks(code)
-    loops = _loops(blocks)
-    largest = max(loops.values(), key=lambda loop: _size(blocks, loop), default=set())
-    others = set().union(*loops.values()) - largest if loops else set()
-    fast = [block for block in blocks.values() if not block.slow]
-    opcodes = [opcode for block in fast for opcode, _ in block.instructions]
-    return Kernel(
-        name,
-        registers,
-        stack,
-        shared,
-        _widths(opcodes, "LDG"),
-        _widths(opcodes, "STG"),
-        len(opcodes),
-        _size(blocks, largest),
-        _longest(blocks, others - largest),
-        max((_in_flight(block) for block in fast), default=0),
-        sum(opcode[:4] in ("DADD", "DMUL", "DFMA", "DSET", "DMNM") for opcode in opcodes),
-    )
-
-
-def _widths(opcodes: list[str], kind: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for opcode in opcodes:
-        if opcode.startswith(kind):
-            width = re.search(r"\.(?:U|S)?(8|16|64|128)\b", opcode)
-            key = width[1] if width else "32"
-            found[key] = found.get(key, 0) + 1
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
-
-
-def _blocks(code: str) -> dict[str, Block]:
-    """Basic blocks by label, in the order of the program, up to the first function that they call."""
-    blocks: dict[str, Block] = {}
-    name, begun = "entry", True
-    current = blocks.setdefault(name, Block())
-    for line in code.splitlines():
-        if label := re.match(r"(\S+):$", line):
-            if label[1].startswith("$__internal"):
-                break
-            if not re.match(r"\.L_x_\d+$", label[1]):
-                continue
-            if begun:
-                current.next.append(label[1])
-            current, begun = blocks.setdefault(label[1], Block()), True
-            continue
-        found = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(@!?\w+\s+)?(\S+)\s*([^;]*);", line)
-        if not found or not begun:
-            continue
-        condition, opcode, operands = found.groups()
-        current.instructions.append((opcode, operands))
-        current.slow = current.slow or opcode.startswith("CALL")
-        if opcode.split(".")[0] not in ("BRA", "EXIT", "RET"):
-            continue
-        if target := re.search(r"`\((\.L_x_\d+)\)", operands):
-            current.next.append(target[1])
-        begun = condition is not None
-        if begun:
-            after = f"after {len(blocks)}"
-            current.next.append(after)
-            current = blocks.setdefault(after, Block())
-    return blocks
-
-
-def _loops(blocks: dict[str, Block]) -> dict[str, set[str]]:
-    """By their first block, the blocks of each loop."""
-    order = {name: place for place, name in enumerate(blocks)}
-    before: dict[str, list[str]] = {name: [] for name in blocks}
-    for name, block in blocks.items():
-        for target in block.next:
-            if target in before:
-                before[target].append(name)
-    loops: dict[str, set[str]] = {}
-    for name, block in blocks.items():
-        for target in block.next:
-            # a jump to itself is how the code ends
-            if target not in order or order[target] > order[name] or not _goes_on(blocks, target):
-                continue
-            inside, open_ends = loops.setdefault(target, {target}), [name]
-            while open_ends:
-                found = open_ends.pop()
-                if found not in inside:
-                    inside.add(found)
-                    open_ends += before[found]
-    return loops
-
-
-def _goes_on(blocks: dict[str, Block], name: str) -> bool:
-    return {opcode for opcode, _ in blocks[name].instructions} != {"BRA"}
-
-
-def _size(blocks: dict[str, Block], names: set[str]) -> int:
-    return sum(len(blocks[name].instructions) for name in names if not blocks[name].slow)
-
-
-def _longest(blocks: dict[str, Block], without: set[str]) -> int:
-    """Instructions on the longest way from the first block on, no block twice."""
-    names = [name for name in blocks if name not in without and not blocks[name].slow]
-    order = {name: place for place, name in enumerate(names)}
-    longest: dict[str, int] = {}
-    for name in reversed(names):
-        ahead = [longest[n] for n in blocks[name].next if order.get(n, -1) > order[name]]
-        longest[name] = len(blocks[name].instructions) + max(ahead, default=0)
-    return longest["entry"]
-
-
-def _in_flight(block: Block) -> int:
-    """The most bytes that loads of a block ask for before one of them is waited for."""
-    most = asked = 0
-    awaited: set[int] = set()
-    for opcode, operands in block.instructions:
-        used = {int(r) for r in re.findall(r"\bR(\d+)\b", operands)}
-        if opcode.startswith("LDG"):
-            bits = re.search(r"\.(?:U|S)?(8|16|64|128)\b", opcode)
-            bits_asked = int(bits[1]) if bits else 32
-            first = re.match(r"R(\d+)", operands)
-            if first:
-                awaited |= set(range(int(first[1]), int(first[1]) + max(1, bits_asked // 32)))
-            asked += bits_asked // 8
-            most = max(most, asked)
-        elif used & awaited:
-            awaited, asked = set(), 0
-    return most
-
-
-# ---- the table ----
 
 
 @dataclass(frozen=True)
 class Row:
-    """A kernel on 8 images of 1920 x 1080 in float32, whose threads do `pixels` of a channel."""
+    """A kernel on 8 images of 1920 x 1080 in float32, whose threads do `pixels` of a channel.
+
+    Attributes:
+        tensors: Of the image's size, read and written.
+        turns: How often a thread goes through each loop of the program each time that it comes to it, in the
+            order of `Kernel.nest`; None where it goes through the largest once, and through no other.
+    """
 
     title: str
     kernel: str
-    tensors: int  # of the image's size, read and written
-    pixels: int
+    tensors: float
+    pixels: float
     channels: int = 3
-    turns: float = 1  # of the largest loop
+    turns: tuple[float, ...] | None = None
+
+    def issued(self, kernel: dict[str, Any]) -> float:
+        """Instructions of a thread."""
+        if self.turns is None:
+            return float(kernel["path"])
+        *loops, (_, count) = kernel["nest"]
+        if len(loops) != len(self.turns):
+            raise RuntimeError(f"{self.kernel} has {len(loops)} loops, and {len(self.turns)} are known")
+        times: list[float] = []
+        # a loop comes after the one around it
+        for (around, own), turns in zip(loops, self.turns, strict=True):
+            times.append(turns * (times[around] if around >= 0 else 1))
+            count += own * times[-1]
+        return float(count)
 
 
 PIXELS = 8 * 1080 * 1920
+BAND = 1080 / 49
+LOSSES = "{}_kernel<float, float, false, {}, true>"
 ROWS = (
     Row("curve", "curve_forward_kernel<float, float, false, false, 4>", 10, 4),
     Row("curve, tanh inside", "curve_forward_kernel<float, float, false, true, 4>", 10, 4),
@@ -332,9 +70,24 @@ ROWS = (
     Row("division backward", "map_kernel<float, DivideBackward, 4>", 5, 4),
     Row("illumination", "map_kernel<float, IlluminateForward, 4>", 5, 4),
     Row("illumination backward", "map_kernel<float, IlluminateBackward, 4>", 8, 4),
-    # a block of 256 threads fills 36 x 36 pixels in turns
-    Row("smoothness", "forward_kernel<float, 0, false>", 2, 4, 1, 36 * 36 / 256),
-    Row("smoothness backward", "backward_kernel<float, 0, false>", 4, 4, 1, 36 * 36 / 256),
+    # a block of 256 threads holds 36 rows of 36 pixels: a warp has five rows of 32, and then what is beside
+    Row("smoothness", "forward_kernel<float, 0, false>", 2, 4, 1, (36 * 4 / 256,)),
+    Row("smoothness backward", "backward_kernel<float, 0, false>", 4, 4, 1, (36 * 4 / 256,)),
+    # a lane has 16 rows of a column: loops over channels, cells, rows, the maps beside, and cells again. The
+    # backward's first and last of 32 lanes only help the others
+    Row("zero-reference", LOSSES.format("forward", "false"), 9, 16, 1, (3, 4, 4, 8, 4)),
+    Row("zero-reference, tanh inside", LOSSES.format("forward", "true"), 9, 16, 1, (3, 4, 4, 8, 4)),
+    Row("zero-reference backward", LOSSES.format("backward", "false"), 18, 16 * 30 / 32, 3, (4, 4)),
+    Row(
+        "zero-reference backward, tanh inside", LOSSES.format("backward", "true"), 18, 16 * 30 / 32, 3, (4, 4)
+    ),
+    # the grid of dawn makes 49 bands of the rows. Each channel has loops of 16 steps, of 4 and of one: eight
+    # are twice the second; backward, loops over eights and over the steps before them. At last come the 64
+    # columns
+    Row("grid curve", "gridcurve_forward_kernel<float>", 7 / 3, BAND, 1, (BAND, *3 * (0, 2, 0))),
+    Row(
+        "grid curve backward", "gridcurve_backward_kernel<float>", 11 / 3, BAND, 1, (BAND, *3 * (1, 0), 1, 16)
+    ),
 )
 
 
@@ -345,8 +98,8 @@ def estimates(found: dict[str, Any]) -> list[dict[str, Any]]:
         kernel = found[row.kernel]
         threads = PIXELS * row.channels / row.pixels
         copy = PIXELS * 3 * 4 * row.tensors / COPIED
-        instructions = kernel["path"] + (row.turns - 1) * kernel["loop"]
-        floor = instructions * threads / WARP / ISSUED
+        instructions = row.issued(kernel)
+        floor = instructions * threads / machine_code.WARP / ISSUED
         rows.append(
             {
                 "title": row.title,
@@ -363,13 +116,13 @@ def estimates(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def record(architectures: Sequence[int]) -> dict[str, Any]:
     by_architecture = {
-        str(architecture): {kernel.name: asdict(kernel) for kernel in kernels(architecture)}
+        str(architecture): {kernel.name: asdict(kernel) for kernel in machine_code.kernels(architecture)}
         for architecture in architectures
     }
     for found in by_architecture.values():
         for kernel in found.values():
             del kernel["name"]
-    release = re.search(r"release (\S+),", _run("nvcc", "--version"))
+    release = re.search(r"release (\S+),", machine_code.run("nvcc", "--version"))
     return {
         "nvcc": release[1] if release else "unknown",
         "estimates_h200": estimates(by_architecture["90"]),
@@ -408,7 +161,9 @@ def main() -> None:
     parser.add_argument(
         "--page", action="store_true", help="only write the table, from the committed figures"
     )
-    parser.add_argument("--architectures", type=int, nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument(
+        "--architectures", type=int, nargs="+", choices=machine_code.CHIPS, default=list(machine_code.CHIPS)
+    )
     arguments = parser.parse_args()
     if not arguments.page:
         found = record(sorted({90, *arguments.architectures}))

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import gpu_budget
 import gpu_tables
+import machine_code
 import record
 import triton
 from triton.backends.compiler import GPUTarget
@@ -32,7 +32,7 @@ def strides(channels: int) -> tuple[int, ...]:
     return channels * HEIGHT * WIDTH, HEIGHT * WIDTH, WIDTH, 1
 
 
-def compiled(kernel: Any, values: dict[str, Any], constants: dict[str, Any]) -> gpu_budget.Kernel:
+def compiled(kernel: Any, values: dict[str, Any], constants: dict[str, Any]) -> machine_code.Kernel:
     """A kernel's machine code, specialised to the values of its arguments as Triton does at a launch."""
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     fixed: dict[Any, Any] = {name: constants[name] for name in kernel.arg_names if name in constants}
@@ -57,11 +57,11 @@ def compiled(kernel: Any, values: dict[str, Any], constants: dict[str, Any]) -> 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(made.asm["cubin"])
-        (found,) = gpu_budget._kernels_of(path)
+        (found,) = machine_code.kernels_of(path)
     return found
 
 
-def kernel_of(op: str, form: str) -> gpu_budget.Kernel:
+def kernel_of(op: str, form: str) -> machine_code.Kernel:
     """Of an operator in one of its forms."""
     name, way = op.split("_")
     pixels = HEIGHT * WIDTH

@@ -288,7 +288,6 @@ constexpr int64_t CELL = 4, PATCH = 16;  // sides of the regions that have means
 // Parts that the forward leaves to be added up, image after image: of each the sums of the three channels of
 // the enhanced image, and of the squared vertical and horizontal differences of the maps.
 int64_t zero_reference_blocks_cpu(const Sizes& sizes);
-int64_t zero_reference_blocks_cuda(const Sizes& sizes);
 
 // Fills `cells` [B, H / 4, W / 4] with the means of enhanced minus given, `patches` [B, H / 16, W / 16] with
 // those of enhanced.
@@ -300,10 +299,21 @@ void zero_reference_backward_cpu(const View& x, const View& alpha, const void* s
                                  const double* grad, const View& grad_x, const View& grad_alpha,
                                  const Curve& curve, int threads);
 
-void zero_reference_forward_cuda(const View& x, const View& alpha, void* cells, void* patches, double* parts,
-                                 const Curve& curve, int device, void* stream);
-void zero_reference_backward_cuda(const View& x, const View& alpha, const void* slopes, const void* channels,
-                                  const double* grad, const View& grad_x, const View& grad_alpha,
-                                  const Curve& curve, int device, void* stream);
+// Of the enhanced image the means that three losses are made of, and the losses: contiguous, the first three
+// in the type of the arithmetic.
+struct ZeroReference {
+  void *losses, *cells, *patches;
+  double* means;  // [B, 3], of the channels
+};
+
+// On a GPU each way is at most three launches, all of them kernels of our own. The workspace is of so many
+// numbers; `grad` is that of the losses.
+int64_t zero_reference_doubles_cuda(const Sizes& sizes);
+void zero_reference_losses_cuda(const View& x, const View& alpha, const ZeroReference& found,
+                                double* workspace, const Curve& curve, double level, int device,
+                                void* stream);
+void zero_reference_slopes_cuda(const View& x, const View& alpha, const ZeroReference& found,
+                                const View& grad, const View& grad_x, const View& grad_alpha,
+                                const Curve& curve, double level, int device, void* stream);
 
 }  // namespace fastllie

@@ -105,21 +105,22 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
     smoothness_colours_cuda(view(grad_colours), view(grad_guide), triples, device,
                             reinterpret_cast<void*>(stream));
   });
-  m.def("zero_reference_blocks", zero_reference_blocks_cuda);
-  m.def("zero_reference_forward", [](const Handle& x, const Handle& alpha, const Handle& cells,
-                                     const Handle& patches, const Handle& parts, Sizes sizes, bool shared,
-                                     int64_t steps, bool tanh, int device, uintptr_t stream) {
-    zero_reference_forward_cuda(view(x), view(alpha), view(cells).data, view(patches).data,
-                                static_cast<double*>(view(parts).data), {sizes, shared, steps, tanh}, device,
-                                reinterpret_cast<void*>(stream));
+  m.def("zero_reference_doubles", zero_reference_doubles_cuda);
+  m.def("zero_reference_losses", [](View x, View alpha, View losses, View cells, View patches, View means,
+                                    View workspace, Sizes sizes, bool shared, int64_t steps, bool tanh,
+                                    double level, int device, uintptr_t stream) {
+    zero_reference_losses_cuda(x, alpha,
+                               {losses.data, cells.data, patches.data, static_cast<double*>(means.data)},
+                               static_cast<double*>(workspace.data), {sizes, shared, steps, tanh}, level,
+                               device, reinterpret_cast<void*>(stream));
   });
-  m.def("zero_reference_backward",
-        [](const Handle& x, const Handle& alpha, const Handle& slopes, const Handle& channels,
-           const Handle& grad, const Handle& grad_x, const Handle& grad_alpha, Sizes sizes, bool shared,
-           int64_t steps, bool tanh, std::array<bool, 2> needs, int device, uintptr_t stream) {
-          zero_reference_backward_cuda(view(x), view(alpha), view(slopes).data, view(channels).data,
-                                       static_cast<const double*>(view(grad).data), view_if(needs[0], grad_x),
-                                       view_if(needs[1], grad_alpha), {sizes, shared, steps, tanh}, device,
-                                       reinterpret_cast<void*>(stream));
-        });
+  m.def("zero_reference_slopes", [](View x, View alpha, View cells, View patches, View means, View grad,
+                                    const Handle& grad_x, const Handle& grad_alpha, Sizes sizes, bool shared,
+                                    int64_t steps, bool tanh, double level, std::array<bool, 2> needs,
+                                    int device, uintptr_t stream) {
+    zero_reference_slopes_cuda(x, alpha,
+                               {nullptr, cells.data, patches.data, static_cast<double*>(means.data)}, grad,
+                               view_if(needs[0], grad_x), view_if(needs[1], grad_alpha),
+                               {sizes, shared, steps, tanh}, level, device, reinterpret_cast<void*>(stream));
+  });
 }

@@ -25,7 +25,6 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
   constexpr int COUNT = SCALAR ? 2 * OFFSETS : 1;
   __shared__ Held<T> held;
   const Corner corner(task);
-  const int64_t x = corner.left + threadIdx.x % 32;
   T sums[COUNT] = {};
   for (int part = 0; part < PARTS<T>; ++part) {
     // before the last part's pixels are overwritten
@@ -46,17 +45,15 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
           const int dy = n - r, dx = k - REACH;
           if (dy < 0 || dy > REACH || (dy == 0 && dx <= 0)) continue;
           const int d = pair_number(dy, dx);
-          const Pair<T> pair(own[r], other);
+          T exponent = 0;
+          if constexpr (!SCALAR) exponent_of(task, d, exponent);
+          const Pair<T> pair(own[r], other, exponent);
           if constexpr (SCALAR) {
-            const int64_t y = top + line + r;
-            const bool there =
-                y + dy < task.sizes[2] && x < task.sizes[3] && x + dx >= 0 && x + dx < task.sizes[3];
+            const bool there = in_image(own[r]) && in_image(other);
             sums[d] += there ? pair.weight : T(0);
             sums[OFFSETS + d] += there ? pair.size : T(0);
           } else {
-            T share;
-            share_of(task, d, share);
-            sums[0] += pair.weight * pair.size * share;
+            sums[0] += pair.weight * pair.size;
           }
         }
       }
@@ -68,7 +65,7 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
   const double sum = sums_of_block(wide);
   if (threadIdx.x >= COUNT) return;
   const int d = int(threadIdx.x) % OFFSETS;
-  const double share = !SCALAR ? 1 : threadIdx.x < OFFSETS ? task.shares[d] : task.shares[d] / 3;
+  const double share = !SCALAR ? task.shares[0] : threadIdx.x < OFFSETS ? task.shares[d] : task.shares[d] / 3;
   task.parts[blockIdx.x * int64_t{COUNT} + threadIdx.x] = sum * share;
 }
 
@@ -107,7 +104,8 @@ __global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_const
   }
   const Corner corner(task);
   const int64_t x = corner.left + threadIdx.x % 32;
-  const T factor = T(2 * *task.grad), steepness = T(-2 * task.scale / LOG2_E) * factor;
+  const T factor = T(2 * *task.grad * (SCALAR ? 1 : task.shares[0])),
+          steepness = T(-2 * task.scale / LOG2_E) * factor;
   for (int part = 0; part < PARTS<T>; ++part) {
     // before the last part's pixels are overwritten
     if (part) __syncthreads();
@@ -115,7 +113,8 @@ __global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_const
     hold<COLOR, S>(task, corner, top, held);
     const int line = threadIdx.x / 32 * ROWS<T>, s = threadIdx.x % 32;
     Pixel<T> own[ROWS<T>];
-    T slope_o[ROWS<T>][3] = {}, slope_f[ROWS<T>][3] = {};
+    // of the illuminations the slopes up, and all of them: those down are the rest
+    T slope_o[ROWS<T>][3] = {}, slope_f[ROWS<T>][3] = {}, slopes[ROWS<T>] = {};
 #pragma unroll
     for (int r = 0; r < ROWS<T>; ++r) own[r] = pixel_of(held, line + r + REACH, s + REACH);
 #pragma unroll
@@ -128,22 +127,21 @@ __global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_const
           const int dy = n - r, dx = k - REACH;
           if (dy < -REACH || dy > REACH || (dy == 0 && dx == 0)) continue;
           const int d = pair_number(dy, dx);
-          const Pair<T> pair(own[r], other);
-          T slope, steep;
+          T slope, steep, exponent = 0;
+          if constexpr (!SCALAR) exponent_of(task, d, exponent);
+          const Pair<T> pair(own[r], other, exponent);
           if constexpr (SCALAR) {
-            const int64_t y = top + line + r + dy;
-            const bool there = y >= 0 && y < task.sizes[2] && x + dx >= 0 && x + dx < task.sizes[3];
-            slope = there ? illum_factors[d] : T(0);
+            slope = in_image(other) ? illum_factors[d] : T(0);
             steep = guide_factors[d] * pair.weight;
           } else {
-            T share;
-            share_of(task, d, share);
-            slope = share * pair.weight;
+            slope = pair.weight;
             steep = slope * pair.size;
           }
+          if constexpr (!SCALAR) slopes[r] += slope;
 #pragma unroll
           for (int c = 0; c < 3; ++c) {
-            if (pair.a[c] != 0) slope_o[r][c] += with_sign(slope, pair.a[c]);
+            const T above = above_zero(pair.a[c]);
+            slope_o[r][c] += slope * (SCALAR ? 2 * above - 1 : above);
             slope_f[r][c] += steep * pair.e[c];
           }
         }
@@ -152,7 +150,7 @@ __global__ void __launch_bounds__(THREADS, 2) backward_kernel(const __grid_const
 #pragma unroll
     for (int r = 0; r < ROWS<T>; ++r) {
       for (int c = 0; c < 3; ++c) {
-        slope_o[r][c] *= factor;
+        slope_o[r][c] = factor * (SCALAR ? slope_o[r][c] : 2 * slope_o[r][c] - slopes[r]);
         slope_f[r][c] *= steepness;
       }
       const int64_t y = top + line + r;
@@ -224,7 +222,8 @@ void execute(Task task, const Smoothness& settings, bool backward, int device, v
   task.down = tiles(task.sizes[2], LINES);
   for (int d = 0; d < OFFSETS; ++d) {
     task.shares[d] = 1 / double(pairs_of(task.sizes, d));
-    task.narrow_shares[d] = float(task.shares[d]);
+    task.exponents[d] = log2(task.shares[d] / task.shares[0]);
+    task.narrow_exponents[d] = float(task.exponents[d]);
   }
   const Kind kind{settings.color, settings.scalar, backward};
   const auto s = static_cast<cudaStream_t>(stream);

@@ -52,11 +52,11 @@ def check_images(dtypes: Sequence[torch.dtype] = FLOATS, /, **tensors: Tensor) -
 
 def check_one_device(**tensors: Tensor) -> None:
     """Raise a ValueError unless all are on one device."""
-    devices = [tensor.device for tensor in tensors.values()]
-    if any(device != devices[0] for device in devices):
-        raise ValueError(
-            f"{' and '.join(tensors)} must be on one device, got {' and '.join(map(str, devices))}"
-        )
+    first, *others = tensors.values()
+    for other in others:
+        if other.device != first.device:
+            devices = (str(tensor.device) for tensor in tensors.values())
+            raise ValueError(f"{' and '.join(tensors)} must be on one device, got {' and '.join(devices)}")
 
 
 def check_rgb(dtypes: Sequence[torch.dtype], x: Tensor) -> None:

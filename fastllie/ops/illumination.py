@@ -1,6 +1,5 @@
 """The illumination division of SCI, fused with the end of its network: one pass, forward and backward."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,12 +60,15 @@ def _checked(backend: str, **tensors: Tensor) -> list[Tensor]:
     """The tensors in their common dtype."""
     check_images(**tensors)
     backends.check_name(backend)
-    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    if any(shape != shapes[0] for shape in shapes):
-        listed = ", ".join(f"{name} {shape}" for name, shape in zip(tensors, shapes, strict=True))
-        raise ValueError(f"all must have one shape, got {listed}")
-    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
-    return [tensor.to(dtype) for tensor in tensors.values()]
+    first, *others = tensors.values()
+    dtype = first.dtype
+    for other in others:
+        if other.shape != first.shape:
+            listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+            raise ValueError(f"all must have one shape, got {listed}")
+        if other.dtype != dtype:
+            dtype = torch.promote_types(dtype, other.dtype)
+    return [tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors.values()]
 
 
 def _run(

@@ -1,6 +1,7 @@
 """Where a backend's kernels are, what they get to know of tensors, and where they run."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -42,7 +43,12 @@ def cpu_kernels() -> Kernels:
 
 def views(*tensors: Tensor) -> list[Handle]:
     """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
-    return [(t.data_ptr(), str(t.dtype).removeprefix("torch."), t.stride()) for t in tensors]
+    return [(t.data_ptr(), _name_of(t.dtype), t.stride()) for t in tensors]
+
+
+@cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def cuda_place(x: Tensor) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_budget = pytest.importorskip("gpu_budget", reason="the benchmarks are not here")
+machine_code = pytest.importorskip("machine_code", reason="the benchmarks are not here")
 
 ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", "90").split()]
 
@@ -27,10 +28,10 @@ LOSSES, MORE = r"backward_kernel<\w+, (float|f16|bf16),", 144
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def found(request):
-    missing = [name for name in ("nvcc", "cuobjdump", "nvdisasm") if gpu_budget.tool(name) is None]
-    if missing or not gpu_budget.CSRC.is_dir():
+    missing = [name for name in ("nvcc", "cuobjdump", "nvdisasm") if machine_code.tool(name) is None]
+    if missing or not machine_code.CSRC.is_dir():
         pytest.skip(f"{', '.join(missing) or 'the sources'} not here")
-    kernels = {kernel.name: kernel for kernel in gpu_budget.kernels(request.param)}
+    kernels = {kernel.name: kernel for kernel in machine_code.kernels(request.param)}
     assert len(kernels) > 150
     return kernels
 
@@ -51,7 +52,7 @@ def test_registers_leave_room(found):
     small = [k for name, k in kernels.items() if name.startswith(("map_kernel", "curve_forward"))]
     assert small
     for kernel in small:
-        assert kernel.occupancy(256, gpu_budget.CHIPS[90]) >= 0.5
+        assert kernel.occupancy(256, machine_code.CHIPS[90]) >= 0.5
 
 
 def elementwise(kernels):
@@ -77,11 +78,23 @@ def test_no_float64_where_nothing_is_float64(found):
 
 
 def test_instructions_take_less_than_the_copy(found):
-    # smoothness: each pixel has 24 neighbours, and each of those pairs takes 27 instructions
-    most = {"smoothness": 2.1, "smoothness backward": 2.7}
+    most = {
+        # each pixel has 24 neighbours, and each of those pairs takes 23 instructions
+        "smoothness": 1.65,
+        "smoothness backward": 2.25,
+        # of 27 instructions a map and pixel 14 are its tanh; backward of 54
+        "zero-reference, tanh inside": 1.0,
+        "zero-reference backward, tanh inside": 0.95,
+        # of each pixel 24 pairs of numbers are looked up, and mixed in three directions
+        "grid curve": 2.9,
+        "grid curve backward": 3.7,
+    }
     figures = {name: dataclasses.asdict(kernel) for name, kernel in found.items()}
-    for row in gpu_budget.estimates(figures):
-        assert row["share"] <= most.get(row["title"], 0.8 if "tanh" in row["title"] else 0.6), row
+    rows = {row["title"]: row for row in gpu_budget.estimates(figures)}
+    for title, row in rows.items():
+        assert row["share"] <= most.get(title, 0.8 if "tanh" in title else 0.6), row
+    both = [rows["smoothness"], rows["smoothness backward"]]
+    assert sum(row["floor_ms"] for row in both) < 2 * sum(row["copy_ms"] for row in both)
 
 
 def test_the_table_of_the_page():
@@ -97,9 +110,9 @@ def test_the_table_of_the_page():
 
 def test_occupancy():
     def kernel(registers, shared=0):
-        return gpu_budget.Kernel("k", registers, 0, shared, {}, {}, 0, 0, 0, 0, 0)
+        return machine_code.Kernel("k", registers, 0, shared, {}, {}, 0, 0, 0, [], 0, 0)
 
-    chip = gpu_budget.CHIPS[90]
+    chip = machine_code.CHIPS[90]
     assert kernel(32).occupancy(256, chip) == 1
     assert kernel(64).occupancy(256, chip) == 0.5
     assert kernel(124).occupancy(256, chip) == 0.25
@@ -124,6 +137,12 @@ def test_the_path_of_a_program():
 $__internal_0:
         /*0090*/                   RET.REL.NODEC R2 `(k) ;
 """
-    kernel = gpu_budget._kernel("k", program, 16, 0, 0)
+    kernel = machine_code.kernel_of("k", program, 16, 0, 0)
     assert (kernel.instructions, kernel.loop, kernel.path) == (8, 3, 8)
+    # the call is a slow path, without which the loop is two blocks on the longest way
+    assert kernel.nest == [[-1, 3], [-1, 5]]
+    row = gpu_budget.Row("k", "k", 1, 1, turns=(4,))
+    assert row.issued({"nest": kernel.nest}) == 5 + 4 * 3
+    with pytest.raises(RuntimeError, match="k has 1 loops, and 2 are known"):
+        gpu_budget.Row("k", "k", 1, 1, turns=(4, 2)).issued({"nest": kernel.nest})
     assert (kernel.loads, kernel.stores, kernel.in_flight) == ({"128": 2}, {"16": 1}, 32)

@@ -17,8 +17,8 @@ PROGRAM = Path(__file__).with_name("triton_compiled.py")
     [
         (90, ["curve"], 27),
         (90, ["images"], 44),
-        (90, ["losses"], 32),
-        (80, ["curve", "images", "losses"], 21),
+        (90, ["losses"], 36),
+        (80, ["curve", "images", "losses"], 23),
     ],
     ids=["90-curve", "90-images", "90-losses", "80"],
 )

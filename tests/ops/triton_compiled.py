@@ -131,18 +131,23 @@ def compile_losses():
         def kind(name, image=image, maps=maps):
             if name.endswith("strides"):
                 return ("i64",) * 4
-            if name in ("parts_ptr", "grad_ptr"):
+            if name in ("parts_ptr", "sums_ptr", "means_ptr"):
                 return "*fp64"
-            if name in ("cells_ptr", "patches_ptr", "slopes_ptr", "channels_ptr"):
+            if name in ("cells_ptr", "patches_ptr", "losses_ptr", "grad_ptr"):
                 return "*fp64" if image == "fp64" else "*fp32"
             if name.endswith("_ptr"):
                 return "*" + (maps if "alpha" in name else image)
-            return "i32"
+            return "fp32" if name.startswith("level") else "i32"
 
         constants = flags | {"TANH": not flags["SHARED"], "NEED_X": True, "NEED_ALPHA": True, "STEPS": 8}
         constants |= {"CHUNK": 8, "BLOCK": zero_reference.BLOCK, "PATCHES": zero_reference.PATCHES}
+        constants["MOST_PIECES"] = zero_reference.MOST_PIECES
         compile_kernel(zero_reference.zero_reference_forward_kernel, kind, constants)
         compile_kernel(zero_reference.zero_reference_backward_kernel, kind, constants)
+        # of the image's type they see that of the arithmetic alone
+        if (not flags["SHARED"] and (image, maps) in PAIRS[:1]) or image == "fp64":
+            compile_kernel(zero_reference.zero_reference_sums_kernel, kind, constants)
+            compile_kernel(zero_reference.zero_reference_losses_kernel, kind, constants)
 
 
 def compile_gridcurve():

@@ -149,7 +149,8 @@ template <class T>
 void __stcs(T* at, T value) {
   *at = value;
 }
-// saturates, and a NaN becomes 0
+// each saturates, and a NaN becomes 0
+inline float __saturatef(float v) { return std::fmin(std::fmax(v, 0.0f), 1.0f); }
 inline int __float2int_rn(float v) {
   if (v != v) return 0;
   const float r = std::nearbyint(v);
