@@ -19,6 +19,26 @@ __device__ __forceinline__ float power_of_two(float v) {
   return to;
 }
 
+// The larger and the smaller of two; a NaN in v stays one
+__device__ __forceinline__ float at_least(float v, float low) {
+#if __CUDA_ARCH__ >= 800
+  float to;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(to) : "f"(v), "f"(low));
+  return to;
+#else
+  return v < low ? low : v;
+#endif
+}
+__device__ __forceinline__ float at_most(float v, float high) {
+#if __CUDA_ARCH__ >= 800
+  float to;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(to) : "f"(v), "f"(high));
+  return to;
+#else
+  return v > high ? high : v;
+#endif
+}
+
 }  // namespace
 }  // namespace fastllie
 #else

@@ -19,6 +19,8 @@ namespace {
 // What sm_90 allows
 constexpr size_t STATIC_SHARED = 48 << 10, SHARED = 227 << 10;
 constexpr int DEVICES = 2;
+// A small GPU, so that small images make its blocks do what large ones do
+constexpr int PROCESSORS = 4;
 // Frames are larger where a sanitizer surrounds variables
 constexpr size_t STACK = 256 << 10;
 
@@ -354,6 +356,10 @@ const char* cudaGetErrorString(cudaError_t error) {
 }
 cudaError_t cudaGetDevice(int* to) {
   *to = emulator::device;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* to, cudaDeviceAttr attribute, int) {
+  *to = attribute == cudaDevAttrMultiProcessorCount ? emulator::PROCESSORS : int(emulator::SHARED);
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
