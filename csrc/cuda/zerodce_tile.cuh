@@ -27,6 +27,7 @@ constexpr int WARPS = TILE_H / ROWS * (TILE_W / SIDE), THREADS_OF_TILE = LANES *
 // A layer reads one pixel around its tile.
 constexpr int NEAR_H = TILE_H + 2, NEAR_W = TILE_W + 2, NEAR = NEAR_H * NEAR_W;
 constexpr int VECTORS = CHANNELS / VECTOR;
+static_assert(THREADS_OF_TILE == TILE_W * VECTORS && TILE_W >= NEAR_H * (NEAR_W - TILE_W), "who copies what");
 static_assert(NEAR_W % 2 == 0, "a pair of pixels is in one row, and fills the banks");
 
 // Where features are, or shall be: pixels from `margin` beyond the image on, where they end zeros.
@@ -207,23 +208,28 @@ struct Layer {
       __pipeline_memcpy_async(to + at, from + at, sizeof(F) * VECTOR);
   }
 
-  // Past the registers, so that all of a tile's copies are under way at once. A pixel's four vectors change
-  // places by its column, so that the same of eight neighbours lie on different banks.
+  // Past the registers, so that all of a tile's copies are under way at once. A thread takes a vector of each
+  // row, and some one of the two columns that are left.
   __device__ __forceinline__ void load_pixels(const Origin& origin, int s, F* to) const {
     const Features& from = task.sources[s];
     const int top = origin.top - 1 + from.margin, left = origin.left - 1 + from.margin;
-    const F* const features = static_cast<const F*>(from.data);
+    const int j = threadIdx.x / VECTORS, vector = threadIdx.x % VECTORS;
+    const F* const features = static_cast<const F*>(from.data) + vector * VECTOR;
     const F* const start = features + ((origin.b * from.rows + top) * from.columns + left) * CHANNELS;
-    for (int item = threadIdx.x; item < NEAR * VECTORS; item += THREADS_OF_TILE) {
-      const int pixel = item / VECTORS, vector = item % VECTORS, i = pixel / NEAR_W, j = pixel % NEAR_W;
+    const auto copy = [&](int i, int j) {
       const bool inside = top + i >= 0 && top + i < from.rows && left + j >= 0 && left + j < from.columns;
-      __pipeline_memcpy_async(
-          to + pixel * CHANNELS + (vector ^ j / 2 % VECTORS) * VECTOR,
-          inside ? start + (static_cast<int64_t>(i) * from.columns + j) * CHANNELS + vector * VECTOR
-                 : features,
-          sizeof(F) * VECTOR, inside ? 0 : sizeof(F) * VECTOR);
-    }
+      const F* const at = start + (static_cast<int64_t>(i) * from.columns + j) * CHANNELS;
+      __pipeline_memcpy_async(to + (i * NEAR_W + j) * CHANNELS + place_of(vector, j) * VECTOR,
+                              inside ? at : features, sizeof(F) * VECTOR, inside ? 0 : sizeof(F) * VECTOR);
+    };
+#pragma unroll
+    for (int i = 0; i < NEAR_H; ++i) copy(i, j);
+    const int i = threadIdx.x / VECTORS / (NEAR_W - TILE_W);
+    if (i < NEAR_H) copy(i, TILE_W + j % (NEAR_W - TILE_W));
   }
+
+  // A pixel's vectors change places by its column, so that the same of eight neighbours lie on all banks.
+  static __device__ __forceinline__ int place_of(int vector, int j) { return vector ^ j / 2 % VECTORS; }
 
   static __device__ __forceinline__ void multiply(const F* pixels, const F* weights, Sums& sums) {
     const int lane = threadIdx.x % LANES;
@@ -235,7 +241,7 @@ struct Layer {
 #pragma unroll
       for (int half = 0; half < HALVES; ++half) {
         const int j = pixel + kx;
-        const F* const from = corner + j * CHANNELS + ((2 * half + vector) ^ j / 2 % VECTORS) * VECTOR;
+        const F* const from = corner + j * CHANNELS + place_of(2 * half + vector, j) * VECTOR;
         uint4 w[3][2];
 #pragma unroll
         for (int ky = 0; ky < 3; ++ky) {

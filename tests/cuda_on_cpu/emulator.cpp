@@ -73,7 +73,7 @@ uint64_t seed = 0;
 cudaError_t last_error = cudaSuccess;
 std::string failure, report;
 int device = 0;
-int processor_shared = 228 << 10;  // bytes of a multiprocessor, as the runtime tells
+int processor_shared = 228 << 10;              // bytes of a multiprocessor, as the runtime tells
 std::unordered_map<const void*, int> granted;  // bytes of dynamic shared memory
 
 // ---- fibers ----
@@ -314,12 +314,13 @@ void multiply_matrices(float (&sums)[4], const float (&left)[4][2], const float 
   const Brought all = meet(0xffffffff, "mma", &own, sizeof own);
   const unsigned row = lane() / 4, column = lane() % 4 * 2;
   for (unsigned k = 0; k < 16; ++k) {
-    // of the left the second eight rows are every other register, of both the second eight inputs the later ones
+    // of the left the second eight rows are every other register, of both the second eight inputs the later
+    // ones
     const unsigned pair = k % 8 / 2, late = k / 8, e = k % 2;
     const auto rows = of_lane<Operands>(all, row * 4 + pair);
     for (unsigned i = 0; i < 4; ++i)
-      sums[i] += rows.left[2 * late + i / 2][e] *
-                 of_lane<Operands>(all, (column + i % 2) * 4 + pair).right[late][e];
+      sums[i] +=
+          rows.left[2 * late + i / 2][e] * of_lane<Operands>(all, (column + i % 2) * 4 + pair).right[late][e];
   }
 }
 
