@@ -177,16 +177,16 @@ struct ZeroDce {
 void zerodce_forward_cpu(const ZeroDce& network, int threads);
 
 // The same for tensor cores: image and features are float16, or all bfloat16. Matrices and biases are packed
-// by fastllie.ops.zerodce; features of layers 2 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
+// by fastllie.ops.fragments; features of layers 1 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
 // 7 - l.
 struct ZeroDceMatrices {
   View x, out;
   int64_t sizes[4];  // of the output: B, C, H, W
   int64_t around;    // as above
   bool zeros;
-  const void* matrices;  // [2624, 32]
+  const void* matrices;  // [2640, 32]
   const float* biases;   // [7, 32]
-  void* features[5];     // those of layers 4 and 6 may be one
+  void* features[6];     // those of layers 4 and 6 may be one
 };
 
 void zerodce_forward_cuda(const ZeroDceMatrices& network, int device, void* stream);

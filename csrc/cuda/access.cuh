@@ -39,6 +39,11 @@ __device__ __forceinline__ void narrow(float v, float& to) { to = v; }
 __device__ __forceinline__ void narrow(double v, double& to) { to = v; }
 __device__ __forceinline__ void narrow(float v, __nv_bfloat16& to) { to = __float2bfloat16_rn(v); }
 __device__ __forceinline__ void narrow(float v, __half& to) { to = __float2half_rn(v); }
+// Bytes are shares of 255
+__device__ __forceinline__ float widen(uint8_t v) { return v * (1.0f / 255); }
+__device__ __forceinline__ void narrow(float v, uint8_t& to) {
+  to = static_cast<uint8_t>(__float2int_rn(v * 255.0f));
+}
 // In float32 arithmetic off by at most 5e-7: its division has no path for numbers that do not occur
 __device__ __forceinline__ float tanh_of(float z) {
   float numerator, denominator;
@@ -63,12 +68,16 @@ template <>
 struct Words<8> {
   using type = uint2;
 };
+template <>
+struct Words<4> {
+  using type = unsigned;
+};
 
 // As words: of a structure the compiler would move one value at a time
 template <int N, class S>
 __device__ __forceinline__ Pack<S, N> load(const S* from) {
   Pack<S, N> pack;
-  if constexpr (sizeof(pack) >= 8) {
+  if constexpr (sizeof(pack) >= 4 && sizeof(pack) <= 16 && N > 1) {
     const auto words = *reinterpret_cast<const typename Words<sizeof(pack)>::type*>(from);
     memcpy(&pack, &words, sizeof pack);
   } else {
@@ -93,7 +102,7 @@ __device__ __forceinline__ void write(S* to, const T (&from)[N]) {
   Pack<S, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) narrow(from[i], pack.values[i]);
-  if constexpr (sizeof(pack) >= 8) {
+  if constexpr (sizeof(pack) >= 4 && sizeof(pack) <= 16 && N > 1) {
     typename Words<sizeof(pack)>::type words;
     memcpy(&words, &pack, sizeof pack);
     // by name: of an assignment the compiler makes a store of each word

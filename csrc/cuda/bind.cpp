@@ -70,7 +70,7 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
   });
   m.def("zerodce_forward",
         [](const Handle& x, const Handle& out, Sizes sizes, int64_t around, bool zeros, uintptr_t matrices,
-           uintptr_t biases, std::array<uintptr_t, 5> features, int device, uintptr_t stream) {
+           uintptr_t biases, std::array<uintptr_t, 6> features, int device, uintptr_t stream) {
           ZeroDceMatrices network{view(x),
                                   view(out),
                                   {},
@@ -80,7 +80,7 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
                                   reinterpret_cast<const float*>(biases),
                                   {}};
           for (int i = 0; i < 4; ++i) network.sizes[i] = sizes[i];
-          for (int i = 0; i < 5; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
+          for (int i = 0; i < 6; ++i) network.features[i] = reinterpret_cast<void*>(features[i]);
           zerodce_forward_cuda(network, device, reinterpret_cast<void*>(stream));
         });
   m.def("smoothness_blocks", smoothness_blocks_cuda);

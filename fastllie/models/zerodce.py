@@ -148,7 +148,7 @@ class ZeroDCE(_CurveNetwork):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
-                (x.dtype, backends.choose("auto", x)),
+                (x.dtype, backends.choose("auto", x, "zerodce_forward")),
                 lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastllie.ops.launch import kernels
 
 # What Zero-DCE's kernels read: rows of the packed weights, and layers by features
-MATRICES, BIASES, FEATURES = (2624, 32), (7, 32), 32
+MATRICES, BIASES, FEATURES = (2640, 32), (7, 32), 32
 
 _failures: dict[tuple[str, str, int], str | None] = {}
 
@@ -68,8 +68,8 @@ def _network(backend: str, device: torch.device) -> bool:
 
     x, out = filled(0.25, 1, 3, 8, 8), filled(math.nan, 1, 3, 8, 8)
     matrices, biases = filled(0, *MATRICES), filled(0, *BIASES, dtype=torch.float32)
-    # zeros around: features of the image's size. Of CUDA's, the first layer makes its own
-    features = [filled(math.nan, 1, 8, 8, FEATURES) for _ in range(4 if backend == "cuda" else 5)]
+    # zeros around: features of the image's size
+    features = [filled(math.nan, 1, 8, 8, FEATURES) for _ in range(5)]
     features.append(features[-2])
     module, handles, place = kernels(backend, "zerodce", x)
     given = [t if backend == "triton" else t.data_ptr() for t in (matrices, biases, *features)]

@@ -11,6 +11,7 @@ from fastllie import _native
 from fastllie.ops import backend as backends
 from fastllie.ops.checks import check_choice, check_no_gradient, check_on_cpu, check_rgb
 from fastllie.ops.convolution import pack_convolution
+from fastllie.ops.fragments import pack_biases, pack_fragments
 from fastllie.ops.launch import cpu_kernels, kernels
 from fastllie.ops.packing import can_run_packed
 
@@ -32,16 +33,21 @@ class PackedZeroDCE:
     """The weights of Zero-DCE's network as its kernels read them: see `pack_zerodce`.
 
     Attributes:
-        weights: One tensor a layer, or (where `matrices`) one of all: `[2624, 32]`.
-        epilogues: Likewise the biases, `[7, 32]` where `matrices`.
+        weights: One tensor a layer, or one of all for the tensor cores of a GPU.
+        epilogues: Likewise the biases, `[7, 32]` for tensor cores.
         pairs: Whether the CPU multiplies bfloat16.
-        matrices: Whether this is for the tensor cores of a GPU.
+        backend: Whose kernels read them.
     """
 
     weights: tuple[Tensor, ...]
     epilogues: tuple[Tensor, ...]
     pairs: bool
-    matrices: bool = False
+    backend: str = "cpu"
+
+    @property
+    def matrices(self) -> bool:
+        """Whether this is for the tensor cores of a GPU."""
+        return self.backend in GPU_BACKENDS
 
 
 def can_run_zerodce(x: Tensor, weights: Sequence[Tensor]) -> bool:
@@ -99,6 +105,8 @@ def pack_zerodce(
     if serving in GPU_BACKENDS:
         if dtype not in _multiplied(serving):
             raise TypeError(f"dtype must be one of {_multiplied(serving)} for tensor cores, got {dtype}")
+        if serving == "cuda":
+            return PackedZeroDCE((pack_fragments(weights, dtype),), (pack_biases(biases),), False, serving)
         return _pack_matrices(weights, biases, dtype)
     pairs = dtype == torch.bfloat16 and _native.cpu is not None and _native.cpu.has_bf16()
     packed = [
@@ -121,7 +129,7 @@ def _serving(backend: str, x: Tensor) -> str:
 
 
 def _pack_matrices(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> PackedZeroDCE:
-    """Of each layer, and of each 32 channels that it reads, a matrix: (row, column, channel) by output.
+    """For Triton `[2624, 32]`: of each layer, and of each 32 channels that it reads, a matrix: (row, column, channel) by output.
 
     The 27 rows of the first layer are filled up to 32; `map_columns` says where the last one's outputs lie.
     """
@@ -136,7 +144,7 @@ def _pack_matrices(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: t
     wide = [bias.detach().to(torch.float32) for bias in biases]
     wide[-1] = _spread(wide[-1])
     return PackedZeroDCE(
-        (torch.cat(rows).to(dtype).contiguous(),), (torch.stack(wide).contiguous(),), False, True
+        (torch.cat(rows).to(dtype).contiguous(),), (torch.stack(wide).contiguous(),), False, "triton"
     )
 
 
@@ -225,6 +233,8 @@ def _check_matrices(x: Tensor, packed: PackedZeroDCE, backend: str) -> None:
     name = _serving(backend, x)
     if name not in GPU_BACKENDS:
         raise RuntimeError(f"the weights are packed for a GPU's tensor cores, got backend {name!r}")
+    if name != packed.backend:
+        raise RuntimeError(f"the weights are packed for backend {packed.backend!r}, got backend {name!r}")
 
 
 def inner(x: Tensor, cropped: bool) -> Tensor:
@@ -270,10 +280,8 @@ def _matrices_forward(
         return out
     x = inner(x, cropped)
     zeros, around = padding == "zeros", HALO if cropped else 0
-    # the first layer's features are made again where CUDA reads them, and those of the fourth are free by the
-    # time that the sixth writes
-    features: list[Tensor] = [] if name == "cuda" else [_features(x, 1, zeros)]
-    features += [_features(x, layer, zeros) for layer in range(2, 6)]
+    # those of the fourth layer are free by the time that the sixth writes
+    features = [_features(x, layer, zeros) for layer in range(1, 6)]
     features.append(features[-2])
     module, handles, place = kernels(name, "zerodce", x)
     given = [t if name == "triton" else t.data_ptr() for t in (matrices, biases, *features)]

@@ -19,13 +19,15 @@ namespace {
 // What sm_90 allows
 constexpr size_t STATIC_SHARED = 48 << 10, SHARED = 227 << 10;
 constexpr int DEVICES = 2;
+// A small GPU, so that small images make its blocks do what large ones do
+constexpr int PROCESSORS = 4;
 // Frames are larger where a sanitizer surrounds variables
 constexpr size_t STACK = 256 << 10;
 
 struct Copy {
   char* to;
   const char* from;
-  size_t bytes;
+  size_t bytes, zeros;
   const void* program;
 };
 
@@ -71,6 +73,7 @@ uint64_t seed = 0;
 cudaError_t last_error = cudaSuccess;
 std::string failure, report;
 int device = 0;
+int processor_shared = 228 << 10;              // bytes of a multiprocessor, as the runtime tells
 std::unordered_map<const void*, int> granted;  // bytes of dynamic shared memory
 
 // ---- fibers ----
@@ -267,13 +270,14 @@ void set_dynamic_shared(const void* function, int bytes) {
     granted[function] = bytes;
 }
 
-void copy_async(void* to, const void* from, size_t bytes) {
+void copy_async(void* to, const void* from, size_t bytes, size_t zeros) {
   const auto apart = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
   if ((bytes != 4 && bytes != 8 && bytes != 16) || apart % bytes)
     fail("an asynchronous copy that is not aligned");
-  meter_access(__builtin_return_address(0), from, bytes, false);
+  if (zeros != 0 && zeros != bytes) fail("an asynchronous copy that is zero in part");
+  if (!zeros) meter_access(__builtin_return_address(0), from, bytes, false);
   threads[current].copies.push_back(
-      {static_cast<char*>(to), static_cast<const char*>(from), bytes, __builtin_return_address(0)});
+      {static_cast<char*>(to), static_cast<const char*>(from), bytes, zeros, __builtin_return_address(0)});
 }
 
 void commit_copies() { threads[current].groups.push_back(threads[current].copies.size()); }
@@ -285,28 +289,39 @@ void wait_for_copies(size_t groups) {
   for (size_t i = 0; i < arrive; ++i) {
     const Copy& copy = thread.copies[i];
     meter_access(copy.program, copy.to, copy.bytes, true);
-    std::memcpy(copy.to, copy.from, copy.bytes);
+    copy.zeros ? std::memset(copy.to, 0, copy.bytes) : std::memcpy(copy.to, copy.from, copy.bytes);
   }
   thread.copies.erase(thread.copies.begin(), thread.copies.begin() + ptrdiff_t(arrive));
   thread.groups.erase(thread.groups.begin(), thread.groups.end() - ptrdiff_t(groups));
   for (size_t& end : thread.groups) end -= arrive;
 }
 
-void multiply(const float* a, const float* b, const float* c, float* d) {
+void load_matrices(unsigned (&to)[4], const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) fail("ldmatrix: a row that is not aligned");
+  if (space_of(row) != Space::shared) fail("ldmatrix: a row that is not in shared memory");
+  meter_access(__builtin_return_address(0), row, 16, false);
+  const Brought all = meet(0xffffffff, "ldmatrix", &row, sizeof row);
+  for (unsigned i = 0; i < 4; ++i)
+    std::memcpy(&to[i], of_lane<const char*>(all, 8 * i + lane() / 4) + lane() % 4 * 4, 4);
+}
+
+void multiply_matrices(float (&sums)[4], const float (&left)[4][2], const float (&right)[2][2]) {
   struct Operands {
-    float a[8], b[8];
+    float left[4][2], right[2][2];
   } own;
-  std::copy(a, a + 8, own.a);
-  std::copy(b, b + 8, own.b);
-  const auto* const all = reinterpret_cast<const Operands*>(meet(0xffffffff, "mma_sync", &own, sizeof own));
-  const int row = int(lane()) / 2, column = int(lane()) % 2 * 8;
-  float sums[8];
-  std::copy(c, c + 8, sums);
-  for (int k = 0; k < 16; ++k) {
-    const float left = all[row * 2 + k / 8].a[k % 8];
-    for (int i = 0; i < 8; ++i) sums[i] += left * all[k * 2 + column / 8].b[i];
+  std::memcpy(own.left, left, sizeof left);
+  std::memcpy(own.right, right, sizeof right);
+  const Brought all = meet(0xffffffff, "mma", &own, sizeof own);
+  const unsigned row = lane() / 4, column = lane() % 4 * 2;
+  for (unsigned k = 0; k < 16; ++k) {
+    // of the left the second eight rows are every other register, of both the second eight inputs the later
+    // ones
+    const unsigned pair = k % 8 / 2, late = k / 8, e = k % 2;
+    const auto rows = of_lane<Operands>(all, row * 4 + pair);
+    for (unsigned i = 0; i < 4; ++i)
+      sums[i] +=
+          rows.left[2 * late + i / 2][e] * of_lane<Operands>(all, (column + i % 2) * 4 + pair).right[late][e];
   }
-  std::copy(sums, sums + 8, d);
 }
 
 __attribute__((noinline)) void launch(const char* kernel, const void* function,
@@ -356,6 +371,10 @@ cudaError_t cudaGetDevice(int* to) {
   *to = emulator::device;
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetAttribute(int* to, cudaDeviceAttr attribute, int) {
+  *to = attribute == cudaDevAttrMultiProcessorCount ? emulator::PROCESSORS : emulator::processor_shared;
+  return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= emulator::DEVICES) return cudaErrorInvalidDevice;
   emulator::device = device;
@@ -368,6 +387,8 @@ extern "C" {
 // The order of blocks, warps and lanes; 0: as they are numbered.
 void emulator_seed(uint64_t seed) { emulator::seed = seed; }
 int emulator_device() { return emulator::device; }
+// Bytes of shared memory that a multiprocessor shall have, by what the runtime tells
+void emulator_processor_shared(int bytes) { emulator::processor_shared = bytes; }
 // The launches since this was last asked, as JSON.
 const char* emulator_launches() {
   static std::string text;

@@ -41,7 +41,6 @@ struct History {
 };
 
 bool on = false;
-bool quiet = false;
 std::vector<Event> events[MOST_THREADS];
 std::map<const void*, Site> sites;
 uint64_t branches = 0, divergent = 0;
@@ -184,7 +183,7 @@ uint64_t offset(const void* program) { return uint64_t(static_cast<const char*>(
 }  // namespace
 
 void meter_access(const void* program, const void* address, size_t bytes, bool write) {
-  if (!on || quiet) return;
+  if (!on) return;
   const Space space = space_of(address);
   if (space == Space::own) return;
   const auto at = reinterpret_cast<uintptr_t>(address);
@@ -194,9 +193,6 @@ void meter_access(const void* program, const void* address, size_t bytes, bool w
   const void* const key = static_cast<const char*>(program) - (write ? 1 : 0);
   events[now().thread].push_back({key, at, unsigned(bytes), space, write});
 }
-
-Unmetered::Unmetered() { quiet = true; }
-Unmetered::~Unmetered() { quiet = false; }
 
 void meter_begin_block() {
   shared_history.clear();

@@ -24,6 +24,8 @@ ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", 
 MANY = 128
 # those of the losses, whose eight states and maps of four rows stay in registers, come in blocks of 128
 LOSSES, MORE = r"backward_kernel<\w+, (float|f16|bf16),", 144
+# eight warps of a multiprocessor walk through SCI's network, each with 36 sums under way
+WALKS, MOST = r"sci_kernel", 255
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -47,7 +49,9 @@ def test_nothing_is_spilled(found):
 
 def test_registers_leave_room(found):
     kernels = in_float32(found)
-    most = {name: MORE if re.match(LOSSES, name) else MANY for name in kernels}
+    most = {
+        name: MORE if re.match(LOSSES, name) else MOST if re.match(WALKS, name) else MANY for name in kernels
+    }
     assert {name: k.registers for name, k in kernels.items() if k.registers > most[name]} == {}
     small = [k for name, k in kernels.items() if name.startswith(("map_kernel", "curve_forward"))]
     assert small

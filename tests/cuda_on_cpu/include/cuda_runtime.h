@@ -35,11 +35,13 @@ struct alignas(16) uint4 {
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidDevice, cudaErrorLaunchFailure };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerMultiprocessor };
 
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t);
 cudaError_t cudaGetDevice(int*);
 cudaError_t cudaSetDevice(int);
+cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int);
 
 namespace emulator {
 
@@ -63,10 +65,13 @@ void shared_variable(void* at, size_t bytes);
 unsigned char* dynamic_shared();
 void set_dynamic_shared(const void* function, int bytes);
 void barrier(int line);
-void copy_async(void* to, const void* from, size_t bytes);
+void copy_async(void* to, const void* from, size_t bytes, size_t zeros);
 void commit_copies();
 void wait_for_copies(size_t groups);
 unsigned lane();
+void load_matrices(unsigned (&to)[4], const void* row);
+// What each lane holds, in float32: pairs of the left's four registers, and of the right's two
+void multiply_matrices(float (&sums)[4], const float (&left)[4][2], const float (&right)[2][2]);
 
 // The lanes of a warp come together, and what each brings is seen by all: 64 bytes a lane.
 using Brought = const unsigned char (*)[64];
