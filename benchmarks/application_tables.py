@@ -47,12 +47,14 @@ def found_again(kind: str, results: Path) -> str:
     rows: Mapping[str, Row] = record["rows"]
     stops = rows[DARK][kind]
     lines = [
-        [name, spelled(row["ms_per_megapixel"]) if name != DARK else "", *(_cell(kind, row[kind][one]) for one in stops)]
+        [
+            name,
+            spelled(row["ms_per_megapixel"]) if name != DARK else "",
+            *(_cell(kind, row[kind][one]) for one in stops),
+        ]
         for name, row in rows.items()
     ]
-    compared = [
-        [title, *_compared(kind, rows, one)] for title, one in zip(_head(stops), stops, strict=True)
-    ]
+    compared = [[title, *_compared(kind, rows, one)] for title, one in zip(_head(stops), stops, strict=True)]
     return "\n".join(
         [
             table(["", "ms a megapixel", *_head(stops)], lines),

@@ -72,7 +72,9 @@ def main(words: Sequence[str] | None = None) -> int:
         help="the folder with data/ and weights/",
     )
     parser.add_argument("--only", default="", help="rows with this in their name")
-    parser.add_argument("--list", action="store_true", help="say which rows there are, and which are measured")
+    parser.add_argument(
+        "--list", action="store_true", help="say which rows there are, and which are measured"
+    )
     parser.add_argument("--again", action="store_true", help="measure also what the record has")
     parser.add_argument("--draw", action="store_true", help="train nothing: draw the pictures of the page")
     parser.add_argument("--steps", type=int, help="of every training, for a quick look")
@@ -83,9 +85,7 @@ def main(words: Sequence[str] | None = None) -> int:
         default=record.ROOT / "runs" / "papers",
         help="the folder for decoded photographs and for what the rows make of the page's",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, default=record.RESULTS, help=f"the folder for {RECORD}"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=record.RESULTS, help=f"the folder for {RECORD}")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     pictures = Pictures(options.shared, options.work, options.steps, options.every)

@@ -211,7 +211,7 @@ def trained_reader(shared: Path, work: Path) -> LightReader:
 
 
 def exposure_spread(network: nn.Module, pictures: Pictures) -> Scores:
-    """How far the results of one scene at several exposures differ in brightness: what normalisation is for."""
+    """How far the results of one scene at several exposures differ in brightness."""
     enhance = quality.enhancer(network)
     spreads = []
     for _, high in list(pictures.pairs())[::4]:
@@ -269,5 +269,3 @@ def nerco_rows(pictures: Pictures) -> list[Row]:
 def rows(pictures: Pictures) -> list[Row]:
     vgg = pictures.shared / "weights" / "vgg16" / "vgg16_features_fp16.npz"
     return enlightengan_rows(vgg) + nerco_rows(pictures)
-
-

@@ -56,10 +56,10 @@ class Uncalibrated(SCI):
 
 
 class UnrolledRUAS(nn.Module):
-    """RUAS's unrolled illumination (Liu et al., CVPR 2021): blocks of weights of their own, one after the other.
+    """RUAS's unrolled illumination (Liu et al., CVPR 2021): blocks one after the other, each with its weights.
 
     t_0 = F(P(y)), t_k = F_k(P(u) - (u - y) / 2) with u = clamp(y / t_(k-1), 0, 1) and P the largest of four
-    neighbours; the result is y / t of the last. The cell F is the published one, its search is not done again.
+    neighbours; the result is y / t of the last. The cell F is the one that the published search found.
     """
 
     def __init__(self, blocks: int):

