@@ -56,7 +56,7 @@ class Uncalibrated(SCI):
 
 
 class UnrolledRUAS(nn.Module):
-    """RUAS's unrolled illumination (Liu et al., CVPR 2021): blocks one after the other, each with its weights.
+    """RUAS's unrolled illumination (Liu et al., CVPR 2021): blocks in a row, each with weights of its own.
 
     t_0 = F(P(y)), t_k = F_k(P(u) - (u - y) / 2) with u = clamp(y / t_(k-1), 0, 1) and P the largest of four
     neighbours; the result is y / t of the last. The cell F is the one that the published search found.

@@ -18,7 +18,6 @@ if str(ROOT / "benchmarks") not in sys.path:
     sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import methods_pictures  # noqa: E402
-import page  # noqa: E402
 import papers  # noqa: E402
 import papers_curves  # noqa: E402
 import papers_gans  # noqa: E402
@@ -246,7 +245,7 @@ def record_of_all(folder, **changes):
     trained = {"photographs": 9, "size": 96, "batch": 4, "steps": 7, "processor_s": 3.0}
     rows = {}
     for place, name in enumerate(sorted(names)):
-        scores = {key: 1 + place for key in papers_tables.FORMS}
+        scores = dict.fromkeys(papers_tables.FORMS, 1 + place)
         if name in (papers_sci.CALIBRATED, papers_sci.UNCALIBRATED):
             scores["stages"] = [[1.0, 2.0, 3.0], [2.0, 4.0, 4.0]]
         rows[name] = {"what": "", "trained": trained, "scores": scores, "commit": "abc"}
