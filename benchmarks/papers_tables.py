@@ -85,6 +85,40 @@ TABLES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
 }
 
 
+# what each picture shows: names of rows; benchmarks/papers_pictures.py draws them
+SHEETS: dict[str, Sequence[str]] = {
+    "papers-sci.jpg": (
+        sci.CALIBRATED,
+        sci.UNCALIBRATED,
+        "RUAS(1)",
+        "RUAS(3)",
+        "RUAS(1) + SCI",
+    ),
+    "papers-losses.jpg": (curves.FULL, *map(curves.without, curves.LOSSES)),
+    "papers-iterations.jpg": (
+        *(curves.iterated(count) for count in (1, 2, 4, curves.ITERATIONS)),
+        curves.SHARED,
+        curves.SEPARABLE,
+    ),
+    "papers-enlightengan.jpg": (gans.ENLIGHTEN, gans.UNATTENDED, gans.UNDISPUTED),
+    "papers-nerco.jpg": (
+        gans.REPRESENTED,
+        gans.UNREPRESENTED,
+        gans.UNMASKED,
+        gans.UNREAD,
+        *gans.EDGES.values(),
+    ),
+}
+# the picture below each table, and what it is
+PICTURES = {
+    "papers-stages": ("papers-sci.jpg", "SCI and RUAS on three photographs"),
+    "papers-losses": ("papers-losses.jpg", "Zero-DCE without each of its losses"),
+    "papers-iterations": ("papers-iterations.jpg", "Zero-DCE by iterations"),
+    "papers-enlightengan": ("papers-enlightengan.jpg", "EnlightenGAN without its parts"),
+    "papers-nerco": ("papers-nerco.jpg", "NeRCo without its parts"),
+}
+
+
 def shown(name: str, value: Any) -> str:
     return FORMS[name][1].format(value)
 
@@ -108,7 +142,19 @@ def block(name: str, results: Path) -> str:
         lines.append([what, trained(found), *(shown(key, found["scores"][key]) for key in figures)])
     missing = missing_of(name, rows)
     told = f"Not measured yet: {'; '.join(missing)}.\n" if missing else judged(CLAIMS[name](rows))
+    told += pictured(name, rows)
     return f"{table(head, lines)}\n{told}" if lines else told
+
+
+def pictured(name: str, rows: Rows) -> str:
+    """The picture of a table, once all that it shows is measured."""
+    if name not in PICTURES or any(row not in rows for row in SHEETS[PICTURES[name][0]]):
+        return ""
+    file, what = PICTURES[name]
+    chart = ""
+    if name == "papers-stages":
+        chart = f"\n![distances between the stages' results]({Path(STAGES_CHART).name})\n"
+    return f"{chart}\n![{what}]({file})\n"
 
 
 def missing_of(name: str, rows: Rows) -> list[str]:

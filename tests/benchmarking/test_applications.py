@@ -77,6 +77,25 @@ def test_the_measurement_counts_for_each_method_what_is_found_again():
     assert rows["eightfold"]["ms_per_megapixel"] >= 0
 
 
+def test_a_run_that_was_interrupted_goes_on(tmp_path, monkeypatch, capsys):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[10:30, 20:40] = 200
+    monkeypatch.setattr(applications, "face_detector", lambda: bright_squares)
+    monkeypatch.setattr(applications, "text_reader", lambda: bright_squares)
+    monkeypatch.setattr(applications.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(applications, "scenes", lambda shared: {"faces": [Scene("a", image, True)]})
+    methods = {applications.DARK: lambda x: x}
+    monkeypatch.setattr(applications, "enhancers", lambda: methods)
+    applications.main(["-o", str(tmp_path)])
+    methods["brighter"] = lambda x: np.minimum(x * 4.0, 255).astype(np.uint8)
+    capsys.readouterr()
+    applications.main(["-o", str(tmp_path)])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["brighter"]
+    content = json.loads((tmp_path / application_tables.RECORD).read_text())
+    assert list(content["rows"]) == [applications.DARK, "brighter"]
+    assert "| brighter |" in application_tables.found_again("faces", tmp_path)
+
+
 def record_of(folder, **methods):
     rows = {
         name: {"ms_per_megapixel": 12.0, "faces": {"-4": {"wanted": 10, "found": found, "right": found}}}

@@ -1,6 +1,7 @@
 """The papers' tables: the command at a tiny size, its parts, and the page that is made of the record."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -124,8 +125,9 @@ def test_every_row_stands_in_a_table_and_on_no_two_ways(shared):
     assert len(set(planned)) == len(planned)
     shown = {name for names, _ in papers_tables.TABLES.values() for name in names}
     assert shown == set(planned)
-    drawn = {name for names in papers_pictures.SHEETS.values() for name in names}
+    drawn = {name for names in papers_tables.SHEETS.values() for name in names}
     assert drawn <= set(planned)
+    assert {file for file, _ in papers_tables.PICTURES.values()} == set(papers_tables.SHEETS)
 
 
 # --- what is left out is out
@@ -279,6 +281,9 @@ def test_a_record_that_was_interrupted_says_what_is_missing(tmp_path):
     assert "Not measured yet: RUAS(1)." in found["papers-ruas"]
     assert "the paper says" not in found["papers-ruas"]
     assert "the paper says" in found["papers-blocks"]
+    # whose picture shows that row
+    assert "papers-sci.jpg" not in found["papers-stages"]
+    assert "(papers-nerco.jpg)" in found["papers-nerco"]
     (tmp_path / "papers.json").write_text(json.dumps({"facts": {}, "rows": {}}))
     assert "Nothing is measured yet" in blocks(tmp_path)["papers-facts"]
     assert papers_tables.stages_chart(tmp_path) is None
@@ -292,6 +297,13 @@ def test_the_stages_are_drawn(tmp_path):
     # the first stage lies at no distance, and the largest distance at the top
     assert f"M44.0 {26 + 200:.1f}" in chart
     assert ">4</text>" in chart
+
+
+def test_what_the_page_shows_is_there():
+    for name in re.findall(
+        r"\]\((papers-[^)]+)\)", (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    ):
+        assert (ROOT / "docs" / name).exists(), f"{name} is missing: run python benchmarks/papers.py --draw"
 
 
 def test_names_that_are_long_are_broken():
