@@ -4,8 +4,7 @@
     python benchmarks/page.py --check   # says whether they are what it would write
 
 README.md and docs/*.md have blocks between `<!-- figures: NAME -->` and `<!-- /figures -->`: what stands
-there is made by benchmarks/tables.py and score_tables.py, all else is written by people, without figures of
-speed or quality.
+there is made by benchmarks/*tables.py, all else is written by people, without figures of speed or quality.
 """
 
 import argparse
@@ -18,13 +17,15 @@ import record
 # a checkout that is not installed; behind benchmarks/, whose training.py is another one
 sys.path.append(str(record.ROOT))
 
+import application_tables
 import charts
+import papers_tables
 import score_tables
 import tables
 
 ROOT, RESULTS = record.ROOT, record.RESULTS
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-BLOCKS = {**tables.BLOCKS, **score_tables.BLOCKS}
+BLOCKS = {**tables.BLOCKS, **score_tables.BLOCKS, **papers_tables.BLOCKS, **application_tables.BLOCKS}
 CHART = "docs/performance-methods.svg"
 
 
@@ -53,6 +54,9 @@ def pages(results: Path, root: Path = ROOT) -> dict[str, str]:
     panels = tables.method_parts(results)[1]
     if panels:
         found[CHART] = charts.bars(panels, "Milliseconds for an image, by method")
+    stages = papers_tables.stages_chart(results)
+    if stages is not None:
+        found[papers_tables.STAGES_CHART] = stages
     return found
 
 
