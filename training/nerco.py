@@ -109,8 +109,7 @@ class NeRCoTask(AdversarialTask):
             found.append("representation")
         if weights.residual:
             found.append("residual")
-        found += [name for name in CONSISTENCIES if getattr(weights, name)]
-        return [*found, *self.pair_names()]
+        return [*found, *(name for name in CONSISTENCIES if getattr(weights, name)), *self.pair_names()]
 
     def _judge_names(self) -> list[str]:
         return [f"{name}_discriminator" for name in JUDGES if self._judged(name)]
@@ -147,9 +146,8 @@ class NeRCoTask(AdversarialTask):
         """The losses of pairs alone."""
         dark = 2 * batch.x - 1
         with self.autocast():
-            mask = self.network.H(dark)[1]
-            images = torch.cat([dark, self.network.Pre(dark)], 1)
-            enhanced = full(self.network.G_A(images * mask, self._logits(dark)))
+            images = torch.cat([dark, self.network.Pre(dark)], 1) * self.network.H(dark)[1]
+            enhanced = full(self.network.G_A(images, self._logits(dark)))
         return self.pair_losses((enhanced + 1) / 2, batch.target)
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
@@ -181,8 +179,7 @@ class NeRCoTask(AdversarialTask):
             places: What the pools show, see `Pool.draws`; None leaves the discriminators' losses out.
         """
         weights = self.recipe.losses
-        if self.pair_names():
-            yield Group(self.pair_losses((scene.enhanced + 1) / 2, target), {})
+        yield Group(self.pair_losses((scene.enhanced + 1) / 2, target), {})
         yield from self._identities(scene)
         yield from self._cycles(scene)
         if weights.residual:
@@ -312,9 +309,8 @@ class NeRCoTask(AdversarialTask):
         """The generators' losses alone; the discriminators as they are."""
         if not self.judging:
             return self._pairs(batch)
-        dark, normal = signed(batch, "NeRCo")
         found: dict[str, Tensor] = {}
-        for group in self.groups(self.scene(dark, normal)[0], batch.target, None):
+        for group in self.groups(self.scene(*signed(batch, "NeRCo"))[0], batch.target, None):
             add(found, group.losses)
         return {name: found[name] for name in self._maker_names()}
 
@@ -333,7 +329,8 @@ class NeRCoTask(AdversarialTask):
         self._drawn, self._made = self.draws(count), {name: [] for name in POOLS}
         values = super().backward(parts, images)
         if self.judging:
-            self._remember(count, parts)
+            for name, pool in self.pools.items():
+                pool.keep_all(self._made[name], self._drawn[name], parts[0].x.shape[1:], self.parallel)
         return values
 
     def backward_part(self, batch: Batch, share: float, first: int) -> dict[str, Tensor]:
@@ -372,22 +369,6 @@ class NeRCoTask(AdversarialTask):
         if wanted:
             total = self.scaler.scale(torch.stack(wanted).sum() * share)
             total.backward(inputs=inputs, retain_graph=keep)
-
-    def _remember(self, count: int, parts: Sequence[Batch]) -> None:
-        """Fill the pools; those of all processes with the images of all."""
-        for name, pool in self.pools.items():
-            if not pool.size:
-                continue
-            if self.parallel.world == 1:
-                pool.keep(torch.cat(self._made[name]), self._drawn[name])
-                continue
-            images = torch.zeros((count, *parts[0].x.shape[1:]), device=self.parallel.device)
-            if self._made[name]:
-                mine = torch.cat(self._made[name])
-                first = count * self.parallel.rank // self.parallel.world
-                images[first : first + len(mine)] = mine
-            self.parallel.sum_([images])
-            pool.keep(images, self._drawn[name])
 
     def metadata(self) -> dict[str, str]:
         return {"coordinates": self.network.coordinates, "in_logits": str(self.network.in_logits)}

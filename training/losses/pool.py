@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastllie.training.parallel import Parallel
+
 # the share of the new images that an old one stands in for
 SHARE = 0.5
 
@@ -51,6 +53,30 @@ class Pool:
                 self.images[place] = image.detach().clone()
             elif len(self.images) < self.size:
                 self.images.append(image.detach().clone())
+
+    def keep_all(
+        self, made: Sequence[Tensor], places: Sequence[int | None], shape: torch.Size, parallel: Parallel
+    ) -> None:
+        """`keep` the images of all processes.
+
+        Args:
+            made: Those of this process, part after part.
+            places: Of all images of the step.
+            shape: Of one image.
+        """
+        if not self.size:
+            return
+        if parallel.world == 1:
+            self.keep(torch.cat(list(made)), places)
+            return
+        count = len(places)
+        images = torch.zeros((count, *shape), device=parallel.device)
+        if made:
+            mine = torch.cat(list(made))
+            first = count * parallel.rank // parallel.world
+            images[first : first + len(mine)] = mine
+        parallel.sum_([images])
+        self.keep(images, places)
 
     def state_dict(self) -> list[Tensor]:
         return list(self.images)
