@@ -57,6 +57,11 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self.clear()
 
+    def begin(self, words: str) -> None:
+        """Say so at once, until the first is done: PyTorch takes its second to load, a large picture more."""
+        if not self._quiet and on_terminal():
+            self._bar.draw([words], 0)
+
     def advance(self, total: int | None = None) -> None:
         """One more is done, of so many where that was not known before."""
         self.done += 1

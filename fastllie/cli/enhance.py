@@ -95,8 +95,15 @@ def _white(text: str) -> int | str:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    with _pipes(arguments) as (inputs, output):
-        code = _enhance(arguments, inputs, output)
+    if not arguments.json and not any(map(_may_be_there, arguments.inputs)):
+        for name in arguments.inputs:
+            complain("enhance", f"{name}: no such image file: {name!r}")
+        return FAILED
+    # -v tells of each file
+    silent = arguments.quiet or arguments.verbose > 0
+    with _pipes(arguments) as (inputs, output), Progress(quiet=silent) as bar:
+        bar.begin("starting")
+        code = _enhance(arguments, inputs, output, bar)
         if code == OK and arguments.output is None and arguments.inputs != ["-"] and not arguments.quiet:
             changed = os.path.isfile(output) and Path(output).suffix != Path(inputs[0]).suffix
             why = f" ({Path(inputs[0]).suffix} is read only)" if changed and not arguments.format else ""
@@ -117,6 +124,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("-o - is stdout, for one input file")
     if arguments.output == "-" and arguments.json:
         raise UsageError("-o - and --json both want stdout")
+
+
+def _may_be_there(name: str) -> bool:
+    """Whether it is worth the second that PyTorch takes to look for this input."""
+    return name == "-" or os.path.lexists(name) or glob.has_magic(name)
 
 
 @contextmanager
@@ -172,7 +184,7 @@ def _from_stdin(folder: Path) -> str:
     return str(path)
 
 
-def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) -> int:
+def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str, bar: Progress) -> int:
     settings = {
         "weights": arguments.weights,
         "device": arguments.device,
@@ -188,7 +200,6 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
         fastllie.video.Steady(arguments.smooth)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    bar = Progress(quiet=arguments.quiet)
 
     def advance(finished: int, total: int, failure: "Failure | None") -> None:
         if failure is not None:
@@ -196,24 +207,25 @@ def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str) 
             complain("enhance", failure)
         bar.advance(total)
 
-    video = _Video(arguments, settings)
+    video = _Video(arguments, settings, bar)
     try:
-        with bar:
-            result = function(
-                inputs,
-                output,
-                enhancer,
-                compare=arguments.compare,
-                overwrite=arguments.overwrite,
-                progress=advance,
-                others=dict.fromkeys(fastllie.video.suffixes_among(inputs, output), video),
-                **given(arguments, "quality", "png_level", "format", "follow", "hidden", "max_pixels"),
-            )
+        result = function(
+            inputs,
+            output,
+            enhancer,
+            compare=arguments.compare,
+            overwrite=arguments.overwrite,
+            progress=advance,
+            others=dict.fromkeys(fastllie.video.suffixes_among(inputs, output), video),
+            **given(arguments, "quality", "png_level", "format", "follow", "hidden", "max_pixels"),
+        )
     except (TypeError, ValueError, ImportError, ConnectionError) as error:
         raise UsageError(str(error)) from error
     except KeyboardInterrupt:
+        bar.clear()
         complain("enhance", "stopped; the same command does the rest")
         raise
+    bar.clear()
     if not arguments.quiet and not arguments.json:
         for note in result.notes:
             complain("enhance", note)
@@ -271,6 +283,7 @@ class _Video:
 
     arguments: argparse.Namespace
     settings: dict[str, Any]
+    bar: Progress  # of the files, which makes room for that of the frames
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -282,6 +295,7 @@ class _Video:
         if arguments.compare:
             raise ValueError("--compare is for images")
         target.parent.mkdir(parents=True, exist_ok=True)
+        self.bar.clear()
         with Progress(quiet=arguments.quiet) as bar:
             result = fastllie.enhance_video(
                 source,

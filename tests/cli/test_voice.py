@@ -1,5 +1,6 @@
 """How much the command says, what it costs to be told of a mistake, and the words that a shell completes."""
 
+import io
 import logging
 import subprocess
 import sys
@@ -76,6 +77,45 @@ for words, wanted in {MISTAKES!r}.items():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_files_that_are_not_there_are_told_before_torch_is_loaded():
+    code = """
+import sys
+from fastllie.cli import main
+code = main(["enhance", "gone.png", "lost.jpg", "-o", "out"])
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "fastllie enhance: gone.png: no such image file: 'gone.png'",
+        "fastllie enhance: lost.jpg: no such image file: 'lost.jpg'",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("flags", "shown"), [([], True), (["-q"], False)])
+def test_a_terminal_shows_at_once_that_it_begins(flags, shown, tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    told = []
+    real = fastllie.Enhancer
+    monkeypatch.setattr(
+        fastllie,
+        "Enhancer",
+        lambda *args, **settings: told.append(terminal.getvalue()) or real(*args, **settings),
+    )
+    command = ["enhance", photo(tmp_path), "-o", str(tmp_path / "out.png"), "--method", "sci", *flags]
+    assert main(command) == 0
+    assert ("starting" in told[0]) == shown
+    # and nothing of it stays
+    assert terminal.getvalue().rpartition("\r")[2].strip() == ""
 
 
 def test_completion(capsys, monkeypatch):
