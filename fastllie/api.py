@@ -142,12 +142,11 @@ class Enhancer:
 
     Safe to call from several threads. It pickles by its arguments: worker processes, spawned or forked,
     load the network themselves: a variant's name then means the installation there. A forked process enhances
-    with one thread, as PyTorch's own loops would wait for threads that only the parent has.
+    with one thread, as PyTorch's own loops would wait for threads that only the parent has. Arguments that
+    are not told here are those of `enhance`.
 
     Args:
         method: One of `list_methods()`.
-        weights, device, dtype, tile, strength, channels, white_level, max_pixels, **options: As for
-            `enhance`.
         skip_bright: Images whose mean luma (0.299 R + 0.587 G + 0.114 B, in [0, 1]) is above this come back
             as with `strength=0`: the same pixels. In a batch each image is judged alone. None enhances all.
         compile: Run the network through `torch.compile`: slow at the first image, faster for many. What

@@ -1,7 +1,9 @@
 """What is published, and where: the build list, the workflows, the package's face. `make wheels` builds."""
 
 import fnmatch
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -81,6 +83,19 @@ def test_the_workflows_build_all_of_it(project):
             assert f"{name}=={floor}" in floors, f"ci.yml does not test {dependency}"
     for file in ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"):
         assert yaml.safe_load(file.read_text(encoding="utf-8")), file
+
+
+def test_the_pages_of_the_site_tell_of_arguments_that_there_are():
+    """What `mkdocs build --strict` refuses, where mkdocs is not."""
+    named = re.findall(r"^::: (\S+)$", text("docs/api.md"), re.M)
+    assert "fastllie.api.enhance" in named
+    for name in named:
+        module, _, item = name.rpartition(".")
+        found = getattr(importlib.import_module(module), item)
+        section = re.search(r"^Args:\n((?:[ ].*\n|\n)*)", inspect.getdoc(found) + "\n", re.M)
+        told = re.findall(r"^    (\S[^:]*):", section[1], re.M) if section else []
+        there = inspect.signature(found).parameters
+        assert {argument.lstrip("*") for argument in told} <= there.keys(), name
 
 
 def test_one_address_and_one_version(project):

@@ -82,14 +82,14 @@ def enhance_video(
     The same frames at the same times, size, aspect, rotation, pixel format, colour tags and codec, wherever
     the container and the encoders of FFmpeg allow (`notes` of the result say where not); audio, subtitles,
     chapters and metadata are passed through without decoding. Formats of more than 8 bits are enhanced in 16.
-    Decoding, enhancing and encoding overlap. The file appears when it is complete, or not at all.
+    Decoding, enhancing and encoding overlap. The file appears when it is complete, or not at all. Arguments
+    that are not told here are those of `fastllie.enhance`.
 
     Args:
         source: A video file.
         target: Where to write; the suffix says the container: .mp4, .m4v, .mov, .mkv, .webm, .avi, or
             another that FFmpeg writes (.mts, .3gp, .mpg, ...).
         method: One of `list_methods()`.
-        weights, device, dtype, strength, tile, **options: As for `fastllie.enhance`.
         smooth: Against flicker, in [0, 1): 0 treats each frame alone, 0.8 averages over about five; see
             `fastllie.video.Steady`. With a method that takes noise out (`dawn`), against noise too, see
             `fastllie.video.TemporalFilter`.
