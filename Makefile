@@ -50,14 +50,16 @@ cuda-on-cpu: $(VENV)/installed-for-development
 gpu:
 	$(PYTHON) benchmarks/gpu.py
 
-# for five platforms, by zig; see release/wheels.py. Some ten minutes on two cores
+# for five platforms, by zig; see release/wheels.py, whose arguments WHEELS may have. Some ten minutes on two cores
+WHEELS :=
 wheels: $(VENV)/installed-for-development
 	$(BIN)/pip install --quiet ziglang auditwheel wheel
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python release/wheels.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python release/wheels.py $(WHEELS)
 
-# the documentation as a site, in site/
+# the documentation as a site, in site/, by what the extra `docs` names
+DOCS := "mkdocs-material>=9.5" "mkdocstrings[python]>=0.27"
 docs: $(VENV)/installed-for-development
-	$(BIN)/pip install --quiet ".[docs]"
+	$(BIN)/pip install --quiet $(DOCS)
 	$(BIN)/mkdocs build --strict
 
 # pip builds a local project anew whenever it is named, so each stamp names it once

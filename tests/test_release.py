@@ -81,6 +81,9 @@ def test_the_workflows_build_all_of_it(project):
         name, _, floor = dependency.partition(">=")
         if floor:
             assert f"{name}=={floor}" in floors, f"ci.yml does not test {dependency}"
+    for requirement in project["project"]["optional-dependencies"]["docs"]:
+        assert f'"{requirement}"' in floors
+        assert f'"{requirement}"' in text("Makefile")
     for file in ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"):
         assert yaml.safe_load(file.read_text(encoding="utf-8")), file
 
