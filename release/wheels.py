@@ -63,7 +63,6 @@ TARGETS = {
         "macosx_10_13_x86_64",
         ("-shared", "-undefined", "dynamic_lookup"),
     ),
-    # behind Linux on x86-64, whose module says what of Python is called
     "windows-x86_64": Target("x86_64-windows-gnu", f".cp{VERSION}-win_amd64.pyd", "win_amd64"),
 }
 
@@ -93,17 +92,16 @@ def compiler(target: Target, work: Path, quick: bool) -> Path:
     return script
 
 
-def python_library(zig: Path, work: Path, linux: Path) -> Path:
-    """The import library of Windows' python3XX.dll, for what our module calls of Python."""
-    module = next(linux.glob("fastllie/_cpu*.so"))
-    with module.open("rb") as file:
+def python_library(work: Path) -> Path:
+    """The import library of Windows' python3XX.dll, with all that a module may ask of this Python here."""
+    shared = sysconfig.get_config_var("Py_ENABLE_SHARED")
+    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")
+    with (Path(folder, name) if shared else Path(sys.executable).resolve()).open("rb") as file:
         symbols = ELFFile(file).get_section_by_name(".dynsym").iter_symbols()
-        wanted = [
-            s.name for s in symbols if s["st_shndx"] == "SHN_UNDEF" and s.name.startswith(("Py", "_Py"))
-        ]
+        given = [s.name for s in symbols if s["st_shndx"] != "SHN_UNDEF" and s.name.startswith(("Py", "_Py"))]
     # objects are data and all else is called; the compiler asks for either by the same import
     definition = work / "python.def"
-    definition.write_text("\n".join([f"LIBRARY python{VERSION}.dll", "EXPORTS", *wanted, ""]))
+    definition.write_text("\n".join([f"LIBRARY python{VERSION}.dll", "EXPORTS", *given, ""]))
     library = work / f"libpython{VERSION}.a"
     run(sys.executable, "-m", "ziglang", "dlltool", "-m", "i386:x86-64", "-d", definition, "-l", library)
     return library
@@ -116,10 +114,7 @@ def build(name: str, out: Path, work: Path, quick: bool) -> Path:
     cxx = compiler(target, work, quick)
     linking = list(target.linking)
     if "windows" in target.zig:
-        linux = out / "unpacked" / "linux-x86_64"
-        if not linux.is_dir():
-            sys.exit(f"{name} goes behind linux-x86_64: build that first")
-        linking.append(str(python_library(cxx, work, linux)))
+        linking.append(str(python_library(work)))
     environment = {
         **os.environ,
         "CC": str(cxx),
