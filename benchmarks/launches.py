@@ -73,7 +73,7 @@ class StandIn:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[StandIn]:
-    """Our operators launch what they do on a GPU, convolutions are PyTorch's, and strips as large as there."""
+    """Our operators launch what they do on a GPU, convolutions are PyTorch's, strips as large as there."""
     from fastllie import _native
     from fastllie.ops import backend, launch, working_set
     from fastllie.training import task
