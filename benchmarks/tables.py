@@ -370,4 +370,5 @@ BLOCKS: Mapping[str, Callable[[Path], str]] = {
     "folders": folders,
     "gpus": gpus,
     "estimates": gpu_tables.estimates,
+    "launches": gpu_tables.launches,
 }

@@ -179,10 +179,14 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, alpha, *ctx.settings = inputs
     _, *means = output
     ctx.mark_non_differentiable(*means)
+    # of these no zeros are made that nobody reads
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, alpha, *means)
 
 
 def _differentiate(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    if grad is None:
+        return (None,) * 6
     *settings, backend = ctx.settings
     needs = ctx.needs_input_grad[:2]
     found = torch.ops.fastllie.zero_reference_backward(grad, *ctx.saved_tensors, *settings, *needs, backend)

@@ -81,7 +81,9 @@ def test_no_float64_where_nothing_is_float64(found):
             assert kernel.doubles == 0, name
 
 
-def test_instructions_take_less_than_the_copy(found):
+def test_instructions_take_less_than_the_copy(found, request):
+    if request.node.callspec.params["found"] != 90:
+        pytest.skip("the estimates are for the H200, and know the loops of its code")
     most = {
         # each pixel has 24 neighbours, and each of those pairs takes 23 instructions
         "smoothness": 1.65,
