@@ -152,13 +152,10 @@ def test_every_weight_has_a_place_of_its_own():
 
 
 def test_weights_for_another_backend_are_refused():
-    net, x = network(), photograph(1, 20, 20).half()
-    device_of("triton")
-    weights = packed(net, "triton")
-    if backends.interpreting():
-        other = dataclasses.replace(weights, backend="cuda")
-        with pytest.raises(RuntimeError, match=r"packed for backend 'cuda', got backend 'triton'"):
-            enhance_zerodce(x, other, backend="triton")
+    x = photograph(1, 20, 20).half().to(device_of("triton"))
+    other = dataclasses.replace(packed(network(), "triton"), backend="cuda")
+    with pytest.raises(RuntimeError, match=r"packed for backend 'cuda', got backend 'triton'"):
+        enhance_zerodce(x, other, backend="triton")
 
 
 def test_every_map_has_a_column_of_its_own():
