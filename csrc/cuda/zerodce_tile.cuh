@@ -128,12 +128,22 @@ struct Sums {
     };
     const F* const x = start(task.x);
     F* const out = start(task.out);
+    // all before the first is needed; of pixels that are not there others, which nobody keeps
+    float pixels[ROWS][2];
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+      for (int second = 0; second < 2; ++second) {
+        const int down = min(h + r, task.height - 1) - h, right = min(w + second * 8, task.width - 1) - w;
+        pixels[r][second] = widen(x[down * task.x.strides[2] + right * task.x.strides[3]]);
+      }
+    }
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
       for (int second = 0; second < 2; ++second) {
         if (h + r >= task.height || w + second * 8 >= task.width) continue;
-        float v = widen(x[r * task.x.strides[2] + second * 8 * task.x.strides[3]]);
+        float v = pixels[r][second];
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
           v = curve_step(v, tanh_of(values[r][step / 2][2 * second + step % 2]));

@@ -1,9 +1,9 @@
 """Zero-DCE's weights in the order in which the lanes of a warp hold them for the tensor cores of CUDA C++.
 
-A product is of 16 pixels with 16 inputs, by 8 outputs; of the 16 x 8 weights lane 4 g + t holds four: those of
-column g for inputs 2 t, 2 t + 1 and those plus 8. Which weights these are is our choice: the outputs, so that a
-lane's sums are eight channels that adjoin in memory, or all steps of the curve of one colour; and of the first
-layer the inputs, so that a lane reads all channels of one pixel at once.
+A product is of 16 pixels with 16 inputs, by 8 outputs; of the 16 x 8 weights lane 4 g + t holds four: those
+of column g for inputs 2 t, 2 t + 1 and those plus 8. Which weights these are is our choice: the outputs, so
+that a lane's sums are eight channels that adjoin in memory, or all steps of the curve of one colour; and of
+the first layer the inputs, so that a lane reads all channels of one pixel at once.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from torch import Tensor
 FEATURES, STEPS, COLOURS = 32, 8, 3
 LANES, VECTOR = 32, 8  # weights that a lane reads at once: 16 bytes
 SIDE = 16  # inputs of a product
-# of 32: a matrix of the first layer for each of three rows, and of the others for nine taps of twice 16 inputs
+# of 32: of the first layer a matrix for each of three rows, of the others for nine taps of twice 16 inputs
 ROWS = 3 * SIDE + 9 * FEATURES * 9
 
 
 def pack_fragments(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """The weights of the seven layers, `[2640, 32]`, one source of a layer after the other.
 
-    Of a source: column of taps, half of the inputs, row of taps, half of the outputs, lane, and eight weights. Of
-    the first layer: row of taps, half of the outputs, lane, and eight weights.
+    Of a source: column of taps, half of the inputs, row of taps, half of the outputs, lane, and eight
+    weights. Of the first layer: row of taps, half of the outputs, lane, and eight weights.
     """
     wide = [weight.detach().to(torch.float32) for weight in weights]
     packed = [_first(wide[0])]
@@ -45,8 +45,9 @@ def _by_colour(maps: Tensor) -> Tensor:
 
 
 def _places(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each weight, `[2, 32, 8]`: its output, which quarter of a product's inputs its lane has, and which of
-    the four in it this is."""
+    """Of each weight, `[2, 32, 8]`: its output, which quarter of a product's inputs its lane has, and which
+    of the four in it this is.
+    """
     part = torch.arange(2, device=device).view(-1, 1, 1)
     lane = torch.arange(LANES, device=device).view(1, -1, 1)
     place = torch.arange(VECTOR, device=device).view(1, 1, -1)

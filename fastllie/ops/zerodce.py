@@ -129,7 +129,7 @@ def _serving(backend: str, x: Tensor) -> str:
 
 
 def _pack_matrices(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> PackedZeroDCE:
-    """For Triton `[2624, 32]`: of each layer, and of each 32 channels that it reads, a matrix: (row, column, channel) by output.
+    """For Triton, `[2624, 32]`: of each 32 channels that a layer reads (row, column, channel) by output.
 
     The 27 rows of the first layer are filled up to 32; `map_columns` says where the last one's outputs lie.
     """

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 gpu_budget = pytest.importorskip("gpu_budget", reason="the benchmarks are not here")
 machine_code = pytest.importorskip("machine_code", reason="the benchmarks are not here")
+gpu_networks = pytest.importorskip("gpu_networks", reason="the benchmarks are not here")
 
 ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", "90").split()]
 
@@ -24,8 +25,10 @@ ARCHITECTURES = [int(name) for name in os.environ.get("FASTLLIE_ARCHITECTURES", 
 MANY = 128
 # those of the losses, whose eight states and maps of four rows stay in registers, come in blocks of 128
 LOSSES, MORE = r"backward_kernel<\w+, (float|f16|bf16),", 144
-# eight warps of a multiprocessor walk through SCI's network, each with 36 sums under way
+# eight warps of a multiprocessor walk through SCI's network, each with 36 sums under way; those of Zero-DCE's
+# layers have 64 sums each, three blocks of four warps
 WALKS, MOST = r"sci_kernel", 255
+PRODUCTS, ROOM = r"zerodce_kernel", 168
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -49,8 +52,9 @@ def test_nothing_is_spilled(found):
 
 def test_registers_leave_room(found):
     kernels = in_float32(found)
+    kinds = {LOSSES: MORE, WALKS: MOST, PRODUCTS: ROOM}
     most = {
-        name: MORE if re.match(LOSSES, name) else MOST if re.match(WALKS, name) else MANY for name in kernels
+        name: next((limit for kind, limit in kinds.items() if re.match(kind, name)), MANY) for name in kernels
     }
     assert {name: k.registers for name, k in kernels.items() if k.registers > most[name]} == {}
     small = [k for name, k in kernels.items() if name.startswith(("map_kernel", "curve_forward"))]
@@ -101,6 +105,51 @@ def test_instructions_take_less_than_the_copy(found, request):
         assert row["share"] <= most.get(title, 0.8 if "tanh" in title else 0.6), row
     both = [rows["smoothness"], rows["smoothness backward"]]
     assert sum(row["floor_ms"] for row in both) < 2 * sum(row["copy_ms"] for row in both)
+
+
+def networks(cubin, name):
+    return gpu_networks.code(machine_code.compiled(machine_code.CSRC / "cuda" / cubin, 90), name)
+
+
+def test_networks_on_an_h200(found):
+    """Microseconds for a frame of 1920 x 1080."""
+    sci, zerodce = gpu_networks.estimates()
+    for kind in ("issue_us", "requests_us"):
+        assert sci[kind] <= 25
+        assert zerodce[kind] <= 600
+    assert sci["memory_us"] <= 12
+    assert sci["step"] <= 1290
+    assert zerodce["tensor_us"] <= 350
+    assert zerodce["memory_us"] <= 500
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+@pytest.mark.parametrize("resident", [0, 1])
+def test_layers_of_zerodce_mostly_multiply(found, sources, resident):
+    """Of 64 pixels and a source: 288 products, all loads of shared memory as wide as there are."""
+    blocks = networks("zerodce.cu", rf"14zerodce_kernelI6__halfLi{sources}ELb{resident}ELb0E")
+    (block,) = [
+        block for block in blocks.values() if any(o.startswith("HMMA") for o, _ in block.instructions)
+    ]
+    opcodes = [opcode for opcode, _ in block.instructions]
+    assert sum(opcode.startswith("HMMA.16816.F32") for opcode in opcodes) == 288
+    assert sum(opcode == "LDSM.16.M88.4" for opcode in opcodes) == 36
+    assert sum(opcode == "LDS.128" for opcode in opcodes) == 36
+    assert len(opcodes) <= 400
+
+
+def test_the_sizes_that_the_estimates_take():
+    for file, names in {
+        "sci_walk.cuh": {"SCI_BLOCKS": gpu_networks.SCI_PLACES, "WARPS": gpu_networks.SCI_WARPS, "MARGIN": 4},
+        "zerodce_tile.cuh": {"TILE_H": gpu_networks.TILE_H, "TILE_W": gpu_networks.TILE_W},
+        "zerodce.cu": {"DCE_BLOCKS": 3},
+    }.items():
+        path = machine_code.CSRC / "cuda" / file
+        if not path.exists():
+            pytest.skip("the sources are not here")
+        text = path.read_text(encoding="utf-8")
+        for name, value in names.items():
+            assert re.search(rf"\b{name} = {value}[,;]", text), name
 
 
 def test_the_table_of_the_page():

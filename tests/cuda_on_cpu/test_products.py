@@ -63,7 +63,11 @@ def test_a_loaded_matrix_is_one_request(products):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["f16", "bf16"])
 def test_the_product(products, dtype):
-    left, right, before = matrices(dtype, 16, 16, 1), matrices(dtype, 16, 8, 2), matrices(torch.float32, 16, 8, 3)
+    left, right, before = (
+        matrices(dtype, 16, 16, 1),
+        matrices(dtype, 16, 8, 2),
+        matrices(torch.float32, 16, 8, 3),
+    )
     sums, lefts, rights = taken(before, SUMS), taken(left, LEFT), taken(right, RIGHT)
     bfloat = ctypes.c_bool(dtype == torch.bfloat16)
     products.library.run_multiplies(bfloat, pointer(lefts), pointer(rights), pointer(sums))

@@ -1,6 +1,7 @@
 """Zero-DCE's network for tensor cores, against its modules in float64: interpreted, or on a GPU."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from test_zerodce_kernel import exact, network, photograph, psnr
 
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
+from fastllie.ops.fragments import ROWS, pack_fragments
 from fastllie.ops.packing import can_run_packed
-from fastllie.ops.zerodce import can_run_zerodce, enhance_zerodce, map_columns, pack_zerodce
+from fastllie.ops.zerodce import CHANNELS, can_run_zerodce, enhance_zerodce, map_columns, pack_zerodce
 
 BACKENDS = [on(name) for name in ("triton", "cuda")]
 PADDINGS = ("replicate", "zeros")
@@ -129,6 +131,31 @@ def test_the_formula():
     parameters = list(net.parameters())
     got = reference.zerodce(x, parameters[::2], parameters[1::2], "replicate", cropped=True)
     torch.testing.assert_close(got, net(x, cropped=True), rtol=0, atol=1e-12)
+
+
+def test_every_weight_has_a_place_of_its_own():
+    """In the order of lanes: each once, and zeros where the first and the last layer have none."""
+    count = 0
+    weights = []
+    for given, outputs in CHANNELS:
+        size = outputs * given * 9
+        weights.append(torch.arange(count + 1, count + size + 1).float().view(outputs, given, 3, 3))
+        count += size
+    packed = pack_fragments(weights, torch.float32)
+    assert packed.shape == (ROWS, 32)
+    assert torch.equal(packed[packed > 0].sort().values, torch.arange(1, count + 1).float())
+    # a lane's eight of the second layer, column 0 of the taps, inputs 0 to 15, row 0: outputs 0, 2 and inputs
+    # 0, 1, 8, 9
+    second = weights[1][:, :, 0, 0]
+    lane = packed.flatten()[3 * 16 * 32 :][:8]
+    assert lane.tolist() == [*second[0, [0, 1, 8, 9]].tolist(), *second[2, [0, 1, 8, 9]].tolist()]
+
+
+def test_weights_for_another_backend_are_refused():
+    x = photograph(1, 20, 20).half().to(device_of("triton"))
+    other = dataclasses.replace(packed(network(), "triton"), backend="cuda")
+    with pytest.raises(RuntimeError, match=r"packed for backend 'cuda', got backend 'triton'"):
+        enhance_zerodce(x, other, backend="triton")
 
 
 def test_every_map_has_a_column_of_its_own():
