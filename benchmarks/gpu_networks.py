@@ -135,7 +135,8 @@ def _of_first_layer(cubin: Path) -> tuple[float, float, float]:
     (loop,) = machine_code._loops(blocks).values()
     once = _listed(blocks, blocks.keys() - loop)
     # two pixels a turn
-    repeated, times = _listed(blocks, loop), (TILE_H + 2) * (TILE_W + 4) / (TILE_WARPS * machine_code.WARP * 2)
+    repeated = _listed(blocks, loop)
+    times = (TILE_H + 2) * (TILE_W + 4) / (TILE_WARPS * machine_code.WARP * 2)
     return (
         len(once) + times * len(repeated),
         _turns(once) + times * _turns(repeated),
