@@ -55,9 +55,10 @@ def code(cubin: Path, pattern: str) -> Blocks:
     """The basic blocks of the one kernel whose mangled name fits."""
     sections = re.split(r"\n//-+ \.text\.", machine_code.run("nvdisasm", "-c", str(cubin)))[1:]
     (found,) = [section for section in sections if re.search(pattern, section.split()[0])]
-    # a jump of lanes that have parted, which none have
-    blocks = machine_code._blocks(re.sub(r"\bBRA\.DIV", "@P6 BRA.DIV", found))
-    return {name: block for name, block in blocks.items() if "WARPSYNC" not in _kinds(_opcodes(block))}
+    # a jump of lanes that have parted, which none have; it ends a block all the same
+    blocks = machine_code._blocks(re.sub(r"\bBRA\.DIV", "@P6 BRA.PARTED", found))
+    blocks = {name: block for name, block in blocks.items() if "WARPSYNC" not in _kinds(_opcodes(block))}
+    return {name: blocks[name] for name in blocks if name in set(machine_code._in_turn(blocks))}
 
 
 def _opcodes(block: machine_code.Block) -> Way:
