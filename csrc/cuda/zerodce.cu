@@ -14,8 +14,6 @@ constexpr int DCE_BLOCKS = 3;
 // Shared memory of a multiprocessor from which on weights stay there: two blocks of the largest layer
 constexpr int ROOMY = 160 << 10;
 
-__device__ __forceinline__ int clamped(int at, int low, int high) { return min(max(at, low), high); }
-
 // The image around a tile, pixel by pixel: three channels and a zero. Two columns more than are neighbours:
 // products of four reach one further, with weights of zero, but 0 times what is no number is not 0.
 template <class F>
@@ -33,8 +31,8 @@ __device__ __forceinline__ void load(const Task& task, const Origin& origin, Ima
     float values[4] = {};
     const bool outside = h < 0 || h >= task.height || w < 0 || w >= task.width;
     if (!task.zeros || !outside) {
-      h = clamped(h, -task.around, task.height - 1 + task.around);
-      w = clamped(w, -task.around, task.width - 1 + task.around);
+      h = min(max(h, -task.around), task.height - 1 + task.around);
+      w = min(max(w, -task.around), task.width - 1 + task.around);
 #pragma unroll
       for (int c = 0; c < 3; ++c)
         values[c] = widen(x[c * task.x.strides[1] + h * task.x.strides[2] + w * task.x.strides[3]]);

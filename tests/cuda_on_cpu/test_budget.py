@@ -135,7 +135,7 @@ def test_layers_of_zerodce_mostly_multiply(found, sources, resident):
     assert sum(opcode.startswith("HMMA.16816.F32") for opcode in opcodes) == 288
     assert sum(opcode == "LDSM.16.M88.4" for opcode in opcodes) == 36
     assert sum(opcode == "LDS.128" for opcode in opcodes) == 36
-    assert len(opcodes) <= 400
+    assert len(opcodes) <= 500
 
 
 def test_the_sizes_that_the_estimates_take():
