@@ -73,9 +73,9 @@ class StandIn:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[StandIn]:
-    """Our operators launch what they do on a GPU, convolutions are PyTorch's, strips as large as there."""
+    """Our operators launch what they do on a GPU, and convolutions are PyTorch's."""
     from fastllie import _native
-    from fastllie.ops import backend, launch, working_set
+    from fastllie.ops import backend, launch
     from fastllie.training import task
 
     stand_in = StandIn()
@@ -84,7 +84,6 @@ def as_on_a_gpu() -> Iterator[StandIn]:
         mock.patch.object(backend, "choose", return_value="cuda"),
         mock.patch.object(launch, "cuda_place", return_value=(0, 0)),
         mock.patch.object(task, "TrainableConvolutions", nullcontext),
-        mock.patch.object(working_set, "CPU_BYTES", working_set.ACCELERATOR_BYTES),
     ):
         yield stand_in
 

@@ -227,7 +227,8 @@ def _blocks(code: str) -> dict[str, Block]:
             continue
         if target := re.search(r"`\((\.L_x_\d+)\)", operands):
             current.next.append(target[1])
-        begun = condition is not None
+        # of a warp's own predicates the second one is an operand
+        begun = condition is not None or re.match(r"!?U?P\d", operands) is not None
         if begun:
             after = f"after {len(blocks)}"
             current.next.append(after)

@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
           if constexpr (!SCALAR) exponent_of(task, d, exponent);
           const Pair<T> pair(own[r], other, exponent);
           if constexpr (SCALAR) {
-            const bool there = in_image(own[r]) && in_image(other);
+            // below the image there are no others; what is beside it is left out at last
+            const bool there = in_image(other);
             sums[d] += there ? pair.weight : T(0);
             sums[OFFSETS + d] += there ? pair.size : T(0);
           } else {
@@ -59,9 +60,10 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
       }
     }
   }
+  const bool mine = !SCALAR || corner.left + threadIdx.x % 32 < task.sizes[3];
   double wide[COUNT];
 #pragma unroll
-  for (int i = 0; i < COUNT; ++i) wide[i] = double(sums[i]);
+  for (int i = 0; i < COUNT; ++i) wide[i] = mine ? double(sums[i]) : 0;
   const double sum = sums_of_block(wide);
   if (threadIdx.x >= COUNT) return;
   const int d = int(threadIdx.x) % OFFSETS;

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(WARP* WARPS, 8) forward_kernel(const __grid_co
 }
 
 template <class X, class A, bool SHARED, bool TANH, bool EIGHT>
-__global__ void __launch_bounds__(WARP* WARPS, EIGHT ? 5 : 4)
+__global__ void __launch_bounds__(WARP* WARPS, EIGHT ? 5 : 3)
     backward_kernel(const __grid_constant__ Task task) {
   using T = typename Wide<X>::type;
   constexpr bool ROTATE = SHARED || EIGHT;
