@@ -113,6 +113,16 @@ def test_a_row_of_each_kind_runs(shared, tmp_path, name):
     assert all(np.isfinite(value) for value in scores.values())
 
 
+def test_a_row_of_enlightengan_runs(shared, tmp_path):
+    weights = ROOT.parent / "shared" / "weights"
+    if not weights.is_dir():
+        pytest.skip("the weights of VGG-16 are not here")
+    (shared / "weights").symlink_to(weights)
+    name = papers_gans.UNDISPUTED
+    assert run(shared, tmp_path, "--only", name) == 0
+    assert recorded(tmp_path)[name]["trained"]["batch"] == papers_gans.SMALL_ENLIGHTENGAN.batch
+
+
 def test_a_name_that_no_row_has(shared, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(shared, tmp_path, "--only", "retinex")
