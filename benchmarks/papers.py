@@ -23,7 +23,7 @@ import papers_pictures
 import papers_sci
 import record
 import torch
-from papers_runs import Pictures, Row, differs, measure
+from papers_runs import SEED, Pictures, Row, differs, measure
 
 RECORD = "papers.json"
 
@@ -57,7 +57,7 @@ def fill(path: Path, rows: Sequence[Row], pictures: Pictures, *, again: bool = F
             "torch": torch.__version__,
             "python": platform.python_version(),
             "pictures": "all" if pictures.every == 1 else f"one in {pictures.every}",
-            "seed": 0,
+            "seed": SEED,
         }
         record.write(path, content)
         yield row.name
