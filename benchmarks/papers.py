@@ -99,8 +99,8 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{'measured' if row.name in known else 'missing ':8}  {row.name}")
         return 0
     if options.draw:
-        for name in papers_pictures.draw(pictures, record.ROOT / "docs"):
-            print(f"written: docs/{name}")
+        for line in papers_pictures.draw(pictures, record.ROOT / "docs"):
+            print(line)
         return 0
     start = time.monotonic()
     for name in fill(path, rows, pictures, again=options.again):

@@ -13,16 +13,16 @@ LABEL = 170  # pixels for the names
 
 
 def draw(pictures: Pictures, folder: Path) -> Iterator[str]:
-    """Write the sheets; yields their names.
-
-    Raises:
-        FileNotFoundError: a row of which there is no picture, because it was trained elsewhere.
-    """
+    """Write the sheets whose rows were trained with this folder of work; yields what became of each."""
     given = strip(pictures.shown())
     for name, rows in SHEETS.items():
+        missing = [row for row in rows if not picture_of(pictures.work, row).exists()]
+        if missing:
+            yield f"left out: {name}, for there are no pictures of {', '.join(missing)}"
+            continue
         strips = {"given": given} | {row: Image.open(picture_of(pictures.work, row)) for row in rows}
         sheet(strips).save(folder / name, quality=85)
-        yield name
+        yield f"written: {name}"
 
 
 def sheet(strips: dict[str, Image.Image]) -> Image.Image:
