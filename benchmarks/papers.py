@@ -99,7 +99,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{'measured' if row.name in known else 'missing ':8}  {row.name}")
         return 0
     if options.draw:
-        for line in papers_pictures.draw(pictures, record.ROOT / "docs"):
+        for line in papers_pictures.draw(pictures, begun(path)["rows"], record.ROOT / "docs"):
             print(line)
         return 0
     start = time.monotonic()

@@ -327,7 +327,9 @@ def test_sheets_are_drawn_of_what_was_kept(shared, tmp_path):
     rows = papers_tables.SHEETS["papers-losses.jpg"]
     for row in rows:
         papers_runs.strip(pictures.shown()).save(papers_runs.picture_of(tmp_path, row))
-    lines = list(papers_pictures.draw(pictures, tmp_path))
+    lines = list(papers_pictures.draw(pictures, rows[1:], tmp_path))
+    assert lines[1] == f"left out: papers-losses.jpg, for there are no pictures of {rows[0]}"
+    lines = list(papers_pictures.draw(pictures, rows, tmp_path))
     assert lines[1] == "written: papers-losses.jpg"
     assert lines[0].startswith("left out: papers-sci.jpg, for there are no pictures of SCI, 1 block")
     with Image.open(tmp_path / "papers-losses.jpg") as sheet:
