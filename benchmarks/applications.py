@@ -36,7 +36,7 @@ Bytes = NDArray[np.uint8]
 Enhance = Callable[[Bytes], Bytes]
 Box = tuple[float, float, float, float]
 
-STOPS = (0.0, -2.0, -4.0, -5.0, -6.0)
+STOPS = (0.0, -4.0, -6.0, -8.0)
 OVERLAP = 0.5  # intersection over union from which on two boxes are the same
 CONFIDENT = 0.5  # of a face
 # one camera for all: noisy, stored without loss
@@ -228,7 +228,6 @@ def enhancers() -> dict[str, Enhance]:
     for method in fastllie.list_methods():
         found[method] = fastllie.Enhancer(method)
     found["sci, mild"] = fastllie.Enhancer("sci", weights="mild")
-    found["zerodce, strength 0.5"] = fastllie.Enhancer("zerodce", strength=0.5)
     found["dawn, strength 0.5"] = fastllie.Enhancer("dawn", strength=0.5)
     found["CLAHE on L"] = without(instead.clahe)
     found["gamma 2.2"] = without(instead.gamma)

@@ -23,7 +23,7 @@ import papers_pictures
 import papers_sci
 import record
 import torch
-from papers_runs import Pictures, Row, differs, measure
+from papers_runs import SEED, Pictures, Row, differs, measure
 
 RECORD = "papers.json"
 
@@ -57,7 +57,7 @@ def fill(path: Path, rows: Sequence[Row], pictures: Pictures, *, again: bool = F
             "torch": torch.__version__,
             "python": platform.python_version(),
             "pictures": "all" if pictures.every == 1 else f"one in {pictures.every}",
-            "seed": 0,
+            "seed": SEED,
         }
         record.write(path, content)
         yield row.name
@@ -99,8 +99,8 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{'measured' if row.name in known else 'missing ':8}  {row.name}")
         return 0
     if options.draw:
-        for name in papers_pictures.draw(pictures, record.ROOT / "docs"):
-            print(f"written: docs/{name}")
+        for line in papers_pictures.draw(pictures, begun(path)["rows"], record.ROOT / "docs"):
+            print(line)
         return 0
     start = time.monotonic()
     for name in fill(path, rows, pictures, again=options.again):

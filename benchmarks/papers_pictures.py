@@ -1,6 +1,6 @@
 """The pictures of docs/papers.md, of what the rows made of three photographs in the public domain."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import methods_pictures
@@ -12,17 +12,17 @@ GAP = 4
 LABEL = 170  # pixels for the names
 
 
-def draw(pictures: Pictures, folder: Path) -> Iterator[str]:
-    """Write the sheets; yields their names.
-
-    Raises:
-        FileNotFoundError: a row of which there is no picture, because it was trained elsewhere.
-    """
+def draw(pictures: Pictures, measured: Collection[str], folder: Path) -> Iterator[str]:
+    """Write the sheets whose rows are all measured, with this folder of work; yields what became of each."""
     given = strip(pictures.shown())
     for name, rows in SHEETS.items():
+        missing = [row for row in rows if row not in measured or not picture_of(pictures.work, row).exists()]
+        if missing:
+            yield f"left out: {name}, for there are no pictures of {', '.join(missing)}"
+            continue
         strips = {"given": given} | {row: Image.open(picture_of(pictures.work, row)) for row in rows}
         sheet(strips).save(folder / name, quality=85)
-        yield name
+        yield f"written: {name}"
 
 
 def sheet(strips: dict[str, Image.Image]) -> Image.Image:

@@ -31,7 +31,7 @@ SMALL = replace(
     batch=4,
     epochs=None,
     steps=250,
-    learning_rate=1e-2,
+    learning_rate=3e-3,
     freeze_bn_after=None,
     freeze_bn_after_steps=80,
     synthesis=Synthesis(exposures=(-6.0, -1.0), bright_share=0.1, mixed_share=0.3),

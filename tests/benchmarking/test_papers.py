@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import refused
 from PIL import Image
 from torch import nn
 
@@ -111,6 +110,16 @@ def test_a_row_of_each_kind_runs(shared, tmp_path, name):
     assert run(shared, tmp_path, "--only", name) == 0
     scores = recorded(tmp_path)[name]["scores"]
     assert all(np.isfinite(value) for value in scores.values())
+
+
+def test_a_row_of_enlightengan_runs(shared, tmp_path):
+    weights = ROOT.parent / "shared" / "weights"
+    if not weights.is_dir():
+        pytest.skip("the weights of VGG-16 are not here")
+    (shared / "weights").symlink_to(weights)
+    name = papers_gans.UNDISPUTED
+    assert run(shared, tmp_path, "--only", name) == 0
+    assert recorded(tmp_path)[name]["trained"]["batch"] == papers_gans.SMALL_ENLIGHTENGAN.batch
 
 
 def test_a_name_that_no_row_has(shared, tmp_path, capsys):
@@ -313,6 +322,16 @@ def test_names_that_are_long_are_broken():
     )
 
 
-def test_a_picture_that_was_not_kept(shared, tmp_path):
-    with refused(FileNotFoundError, "sci-1-block-3-channels.png"):
-        list(papers_pictures.draw(papers_runs.Pictures(shared, tmp_path), tmp_path))
+def test_sheets_are_drawn_of_what_was_kept(shared, tmp_path):
+    pictures = papers_runs.Pictures(shared, tmp_path)
+    rows = papers_tables.SHEETS["papers-losses.jpg"]
+    for row in rows:
+        papers_runs.strip(pictures.shown()).save(papers_runs.picture_of(tmp_path, row))
+    lines = list(papers_pictures.draw(pictures, rows[1:], tmp_path))
+    assert lines[1] == f"left out: papers-losses.jpg, for there are no pictures of {rows[0]}"
+    lines = list(papers_pictures.draw(pictures, rows, tmp_path))
+    assert lines[1] == "written: papers-losses.jpg"
+    assert lines[0].startswith("left out: papers-sci.jpg, for there are no pictures of SCI, 1 block")
+    with Image.open(tmp_path / "papers-losses.jpg") as sheet:
+        # what was given stands above them
+        assert sheet.height > (len(rows) + 1) * methods_pictures.SHOWN[1]
