@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from fastllie.training.recipes.loop import Adversarial, Synthesis
+from fastllie.training.recipes.loop import Adversarial
+from fastllie.training.recipes.scenes import PairWeights, Scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,40 +75,43 @@ ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
     batch=32, epochs=200, hold=0.5, betas=(0.5, 0.999), learning_rate=1e-4
 )
 
-# Ours: narrow and short, for two cores and an hour. At the published weight the features' gradient, which is
-# fine noise, outweighs the discriminators' a hundredfold, and brightening takes ten times longer; at a fifth,
-# haze and casts come first, which the losses of our own keep out. Normal photographs are to stay as they are.
-# Crops of 96 never showed the network a place far from their padding, and it brightened the middle of large
-# images too much: hence wide steps. As a sum the residual of a very dark image is haze, or too small; added
-# to its logits it is a gain.
+# Ours: narrow and short, for two cores and two hours. Pairs of synthetic scenes teach what the adversarial
+# losses need ten times longer for; those have the last word, at a weight that leaves the pairs in charge.
+# As a sum the residual of a very dark image is haze, or too small; added to its logits it is a gain. What
+# the network sees are logits too: in values a frame of two stops less is nearly the same one. Scenes are
+# larger than the squares, so that their exposure is judged by more than the network is shown.
 ENLIGHTENGAN = replace(
     ENLIGHTENGAN_PUBLISHED,
     width=16,
     in_logits=True,
+    sees_logits=True,
     stored_as="float16",
     discriminator_width=32,
     discriminator_rate=0.5,
-    size=160,
+    size=192,
     patches=3,
     batch=4,
     epochs=None,
-    steps=2000,
+    steps=9000,
+    betas=(0.9, 0.99),
     decay="schedule",
-    schedule="linear",
-    warmup=20,
-    average=0.997,
+    schedule="cosine",
+    warmup=100,
+    average=0.998,
     hold=0.2,
-    learning_rate=7e-4,
+    clip=1.0,
+    learning_rate=1e-3,
     precision="bfloat16",
-    features=0.2,
-    chroma=60.0,
-    contrast=10.0,
-    overshoot=20.0,
-    dimness=10.0,
-    identity=0.5,
+    features=0.02,
     dark_share=0.0,
-    # no gap between dark and normal, and both in one frame: else the network decides by regions, which shows
-    synthesis=Synthesis(
-        exposures=(-6.5, -0.7), bright_share=0.1, mixed_share=0.1, curved_share=0.5, wide_steps=True
+    pairs=PairWeights(
+        difference=1.5,
+        matched_difference=0.6,
+        structure=0.3,
+        chroma=0.8,
+        overshoot=1.5,
+        mean=0.7,
     ),
+    judged_from=0.95,
+    synthesis=Scenes(size=(256, 384)),
 )
