@@ -198,6 +198,45 @@ def _colour_slope(means_ptr, b, c, like):
 
 
 @triton.jit
+def _variation(grad_ptr, batch, height, width, wide):
+    """What the differences of neighbouring maps are multiplied by."""
+    pixels = _number(height) * _number(width)
+    share = 4 * tl.load(grad_ptr).to(tl.float64) / _number(batch)
+    return (share / (pixels - _number(width))).to(wide), (share / (pixels - _number(height))).to(wide)
+
+
+@triton.jit
+def _slopes(
+    cells_ptr, patches_ptr, means_ptr, grad_ptr, grad_stride, b, c, y, x, mask, batch, height, width, level,
+    level_rest, wide,
+):  # fmt: skip
+    """The enhanced image's slopes by the losses of the means: by cells, which the given one loses; others."""
+    images = _number(batch)
+    cells_down, cells_across = height // 4, width // 4
+    i, j = y // 4, x // 4
+    whole = mask & (i < cells_down) & (j < cells_across)
+    cell = (b * cells_down + i) * cells_across + j
+    middle = load(cells_ptr, cell, whole)
+    direct = _step(cells_ptr, cell - cells_across, middle, whole, i > 0)
+    direct += _step(cells_ptr, cell + cells_across, middle, whole, i < cells_down - 1)
+    direct += _step(cells_ptr, cell - 1, middle, whole, j > 0)
+    direct += _step(cells_ptr, cell + 1, middle, whole, j < cells_across - 1)
+    share = 2 / (images * _number(cells_down) * _number(cells_across) * 48)
+    direct *= (share * tl.load(grad_ptr + grad_stride).to(tl.float64)).to(wide)
+    patches_down, patches_across = height // 16, width // 16
+    exposed = mask & (y // 16 < patches_down) & (x // 16 < patches_across)
+    patch = load(patches_ptr, (b * patches_down + y // 16) * patches_across + x // 16, exposed)
+    apart = patch - (tl.full((1,), level, wide) + tl.full((1,), level_rest, wide))
+    share = 2 / (images * _number(patches_down) * _number(patches_across) * 768)
+    share *= tl.load(grad_ptr + 3 * grad_stride).to(tl.float64)
+    pixels = _number(height) * _number(width)
+    colour = 2 / (images * pixels) * tl.load(grad_ptr + 2 * grad_stride).to(tl.float64)
+    rest = tl.where(exposed, apart * share.to(wide), 0.0)
+    rest += colour.to(wide) * _colour_slope(means_ptr, b, c, wide)
+    return direct, rest
+
+
+@triton.jit
 def zero_reference_backward_kernel(
     x_ptr, alpha_ptr, cells_ptr, patches_ptr, means_ptr, grad_ptr, grad_x_ptr, grad_alpha_ptr, x_strides,
     alpha_strides, grad_stride, grad_x_strides, grad_alpha_strides, batch, height, width, blocks, level,
@@ -224,31 +263,12 @@ def zero_reference_backward_kernel(
     image = load(x_ptr, _at(x_strides, b, c, y, x), mask)
 
     wide = image.dtype
-    images = _number(batch)
-    cells_down, cells_across = height // 4, width // 4
-    i, j = y // 4, x // 4
-    whole = mask & (i < cells_down) & (j < cells_across)
-    cell = (b * cells_down + i) * cells_across + j
-    middle = load(cells_ptr, cell, whole)
-    direct = _step(cells_ptr, cell - cells_across, middle, whole, i > 0)
-    direct += _step(cells_ptr, cell + cells_across, middle, whole, i < cells_down - 1)
-    direct += _step(cells_ptr, cell - 1, middle, whole, j > 0)
-    direct += _step(cells_ptr, cell + 1, middle, whole, j < cells_across - 1)
-    share = 2 / (images * _number(cells_down) * _number(cells_across) * 48)
-    direct *= (share * tl.load(grad_ptr + grad_stride).to(tl.float64)).to(wide)
-    patches_down, patches_across = height // 16, width // 16
-    exposed = mask & (y // 16 < patches_down) & (x // 16 < patches_across)
-    patch = load(patches_ptr, (b * patches_down + y // 16) * patches_across + x // 16, exposed)
-    apart = patch - (tl.full((1,), level, wide) + tl.full((1,), level_rest, wide))
-    share = 2 / (images * _number(patches_down) * _number(patches_across) * 768)
-    share *= tl.load(grad_ptr + 3 * grad_stride).to(tl.float64)
-    pixels = _number(height) * _number(width)
-    colour = 2 / (images * pixels) * tl.load(grad_ptr + 2 * grad_stride).to(tl.float64)
-    grad = direct + tl.where(exposed, apart * share.to(wide), 0.0)
-    grad += colour.to(wide) * _colour_slope(means_ptr, b, c, wide)
-    share = 4 * tl.load(grad_ptr).to(tl.float64) / images
-    vertical = (share / (pixels - _number(width))).to(wide)
-    horizontal = (share / (pixels - _number(height))).to(wide)
+    direct, rest = _slopes(
+        cells_ptr, patches_ptr, means_ptr, grad_ptr, grad_stride, b, c, y, x, mask, batch, height, width,
+        level, level_rest, wide,
+    )  # fmt: skip
+    grad = direct + rest
+    vertical, horizontal = _variation(grad_ptr, batch, height, width, wide)
     shared = load_map(alpha_ptr, here, mask, TANH)
     grad_shared = tl.zeros_like(grad)
     # a chunk's states are recomputed into registers; the state before it from the image, at no memory
