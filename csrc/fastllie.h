@@ -177,8 +177,8 @@ struct ZeroDce {
 void zerodce_forward_cpu(const ZeroDce& network, int threads);
 
 // The same for tensor cores: image and features are float16, or all bfloat16. Matrices and biases are packed
-// by fastllie.ops.fragments; features of layers 1 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`, else
-// 7 - l.
+// by fastllie.ops.fragments; features of layers 1 to 6 are [B, H + 2 m, W + 2 m, 32], m = 0 where `zeros`,
+// else 7 - l.
 struct ZeroDceMatrices {
   View x, out;
   int64_t sizes[4];  // of the output: B, C, H, W
