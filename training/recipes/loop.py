@@ -1,6 +1,6 @@
 """What every recipe says of the loop and of synthetic dark frames."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from fastllie.training.recipes.scenes import PairWeights, Scenes
@@ -13,6 +13,7 @@ STORED = ("float32", "float16")
 WIDE = 2
 # long side that photographs are reduced to before scenes are made of them
 SCENE_SIDE = 1024
+_NO_PAIRS = PairWeights()
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class Adversarial(Loop):
     by_index: bool = False
     decay: str = "passes"
     flips: bool = True
-    pairs: PairWeights = field(default_factory=PairWeights)
+    pairs: PairWeights = _NO_PAIRS
     judged_from: float = 0.0
 
     def __post_init__(self) -> None:
