@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import gpu_networks
 import machine_code
+from machine_code import COPIED, ISSUED
 
 RESULT = machine_code.ROOT / "benchmarks" / "results" / "gpu-budget.json"
 PAGE = machine_code.ROOT / "docs" / "gpu.md"
 MARKS = "<!-- gpu_budget.py writes from here -->\n", "<!-- to here -->\n"
-
-# H200: multiprocessors x schedulers x clock, and what torch's copy was seen to move
-ISSUED = 132 * 4 * 1.98e9
-COPIED = 4.3e12
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,7 @@ def record(architectures: Sequence[int]) -> dict[str, Any]:
     return {
         "nvcc": release[1] if release else "unknown",
         "estimates_h200": estimates(by_architecture["90"]),
+        "networks_h200": gpu_networks.estimates(),
         "architectures": by_architecture,
     }
 
@@ -145,6 +144,19 @@ def page(found: dict[str, Any]) -> str:
     for row in found["estimates_h200"]:
         cells = [row["title"], f"{row['copy_ms']:.3f}", f"{row['floor_ms']:.3f}", f"{row['share']:.2f}"]
         cells += [str(row[key]) for key in ("instructions", "registers", "in_flight")]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "The networks, one frame of 1920 x 1080, in microseconds: to issue their instructions, to take turns",
+        "at shared memory and the first cache (as if no two lanes asked for the same), to multiply on tensor",
+        "cores at the rate of the data sheet, and to move what they read and write. The largest binds.",
+        "",
+        "| | instructions | shared memory | tensor cores | memory |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["networks_h200"]:
+        times = (row.get(f"{kind}_us") for kind in ("issue", "requests", "tensor", "memory"))
+        cells = [row["title"], *("" if time is None else f"{time:.1f}" for time in times)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

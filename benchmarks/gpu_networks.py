@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import gpu_budget
 import machine_code
 
 PROCESSORS, SCHEDULERS, CLOCK = 132, 4, 1.98e9
@@ -114,7 +113,7 @@ def sci(cubin: Path) -> dict[str, Any]:
         "issue_us": issued * warps / SCHEDULERS / CLOCK * 1e6,
         "requests_us": turns * warps / CLOCK * 1e6,
         "tensor_us": 0.0,
-        "memory_us": 2 * 3 * 4 * WIDTH * HEIGHT / gpu_budget.COPIED * 1e6,
+        "memory_us": 2 * 3 * 4 * WIDTH * HEIGHT / machine_code.COPIED * 1e6,
     }
 
 
@@ -179,10 +178,10 @@ def zerodce(cubin: Path) -> dict[str, Any]:
     return {
         "title": "Zero-DCE, float16",
         "instructions": round(issued / (WIDTH * HEIGHT / machine_code.WARP)),
-        "issue_us": issued / gpu_budget.ISSUED * 1e6,
+        "issue_us": issued / machine_code.ISSUED * 1e6,
         "requests_us": turns / (PROCESSORS * CLOCK) * 1e6,
-        "tensor_us": products * PRODUCT / gpu_budget.ISSUED * 1e6,
-        "memory_us": bytes_moved / gpu_budget.COPIED * 1e6,
+        "tensor_us": products * PRODUCT / machine_code.ISSUED * 1e6,
+        "memory_us": bytes_moved / machine_code.COPIED * 1e6,
     }
 
 
