@@ -298,6 +298,8 @@ def main(words: Sequence[str] | None = None) -> None:
     missing = {name: enhance for name, enhance in methods.items() if name not in content["rows"]}
     for name, row in measure(detectors, pictures, missing):
         content["rows"][name] = row
+        # in one order, however often it was interrupted
+        content["rows"] = {one: content["rows"][one] for one in methods if one in content["rows"]}
         record.write(path, content)
         print(name, {kind: row[kind] for kind in pictures}, flush=True)
 
