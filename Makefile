@@ -67,8 +67,10 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(call aloud,compiling and installing fastllie (a minute or two),$(BIN)/pip install --quiet .)
 	touch $@
 
+# in a variable, for a comma ends an argument of call
+ALL := ".[test,lint]"
 $(VENV)/installed-for-development: $(VENV)/torch $(SOURCES)
-	$(call aloud,compiling fastllie and installing it with its tools,$(BIN)/pip install --quiet ".[test,lint]")
+	$(call aloud,compiling fastllie and installing it with its tools,$(BIN)/pip install --quiet $(ALL))
 	touch $@ $(VENV)/installed
 
 $(VENV)/torch:

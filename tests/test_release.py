@@ -184,8 +184,9 @@ def test_make_says_what_takes_long(tmp_path):
     python = tmp_path / "slow-python"
     python.write_text(
         "#!/bin/sh\nmkdir -p $3/bin\n"
-        "printf '#!/bin/sh\\nsleep 1.5\\n' >$3/bin/pip\n"
+        "printf '#!/bin/sh\\nsleep 1.5; echo \"$@\" >>asked\\n' >$3/bin/pip\n"
         "printf '#!/bin/sh\\necho brightened\\n' >$3/bin/fastllie\n"
+        "printf '#!/bin/sh\\n' >$3/bin/pytest\n"
         "chmod +x $3/bin/*\n"
     )
     python.chmod(0o755)
@@ -196,6 +197,10 @@ def test_make_says_what_takes_long(tmp_path):
     for step in ("installing torch", "compiling and installing fastllie (a minute or two)"):
         assert told[told.index(step) + 1] == f"    {step}: 1 s"
     assert told[-1].startswith("before | after: ")
+    done = subprocess.run(["make", "test"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["install --quiet torch", "install --quiet .", "install --quiet .[test,lint]"]
     shutil.rmtree(tmp_path / ".venv")
     python.write_text("#!/bin/sh\nexit 3\n")
     assert subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60).returncode == 2
