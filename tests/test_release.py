@@ -190,14 +190,15 @@ def test_make_says_what_takes_long(tmp_path):
         "chmod +x $3/bin/*\n"
     )
     python.chmod(0o755)
-    command = ["make", "demo", f"PYTHON={python}", "EVERY=1", "TORCH=torch"]
+    quiet = ["make", "--no-print-directory"]
+    command = [*quiet, "demo", f"PYTHON={python}", "EVERY=1", "TORCH=torch"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     for step in ("installing torch", "compiling and installing fastllie (a minute or two)"):
         assert told[told.index(step) + 1] == f"    {step}: 1 s"
     assert told[-1].startswith("before | after: ")
-    done = subprocess.run(["make", "test"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run([*quiet, "test"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 0, done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == ["install --quiet torch", "install --quiet .", "install --quiet .[test,lint]"]
