@@ -11,6 +11,7 @@ memory.
 """
 
 import argparse
+import importlib.util
 import json
 import tempfile
 import time
@@ -22,6 +23,7 @@ import record
 PHOTOS = record.ROOT / "docs" / "photos"
 SIZE = (1600, 1067)
 PARTS = 10
+QUALITY = 95
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
@@ -58,7 +60,7 @@ def plain_loop(module: Callable) -> Callable:
             with torch.no_grad():
                 y = module(x)
             array = (y[0].permute(1, 2, 0) * 255).round().byte().numpy()
-            Image.fromarray(array).save(output / path.name, quality=95)
+            Image.fromarray(array).save(output / path.name, quality=QUALITY)
 
     return run
 
@@ -73,7 +75,9 @@ def contenders(workers: int | None) -> dict[str, Callable]:
 
     def through(function: Callable) -> Callable:
         def run(paths: list[Path], output: Path) -> None:
-            result = fastllie.enhance_folder(paths, output, function, overwrite=True, workers=workers)
+            result = fastllie.enhance_folder(
+                paths, output, function, overwrite=True, workers=workers, quality=QUALITY
+            )
             assert len(result.done) == len(paths), result.failed
 
         return run
@@ -125,6 +129,7 @@ def measure(count: int, workers: int | None) -> dict:
         "size": "x".join(map(str, SIZE)),
         "bytes each": round(size),
         "threads": torch.get_num_threads(),
+        "extra fast": importlib.util.find_spec("simplejpeg") is not None,
         "images a second": {name: round(rate, 2) for name, rate in rates.items()},
         "processor seconds an image": {
             name: round(times["processor"] / count, 4) for name, times in spent.items()
