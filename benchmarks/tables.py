@@ -323,7 +323,8 @@ def folders(results: Path) -> str:
             [name, spelled(rate), spelled(1e3 * found["processor seconds an image"][name])]
             for name, rate in found["images a second"].items()
         ]
-        what = f"{found['photographs']} JPEGs of {found['size']}, {found['threads']} threads"
+        extra = ", with the extra `fast`" if found.get("extra fast") else ""
+        what = f"{found['photographs']} JPEGs of {found['size']}, {found['threads']} threads{extra}"
         share = f"decoding and encoding are {found['share of the files']:.0%} of the processor time"
         parts += [
             f"[{path.name}](../benchmarks/results/{path.name}): {what}; {share}.\n",
