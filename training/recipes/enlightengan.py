@@ -75,7 +75,7 @@ ENLIGHTENGAN_PUBLISHED = EnlightenGANRecipe(
     batch=32, epochs=200, hold=0.5, betas=(0.5, 0.999), learning_rate=1e-4
 )
 
-# Ours: narrow and short, for two cores and two hours. Pairs of synthetic scenes teach what the adversarial
+# Ours: narrow and short, for one core and an hour. Pairs of synthetic scenes teach what the adversarial
 # losses need ten times longer for; those have the last word, at a weight that leaves the pairs in charge.
 # As a sum the residual of a very dark image is haze, or too small; added to its logits it is a gain. What
 # the network sees are logits too: in values a frame of two stops less is nearly the same one. Scenes are
