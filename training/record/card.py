@@ -50,8 +50,9 @@ LIMITS = {
 LIMITS["enlightengan"] = (
     "Half the published width, trained for little more than an hour on a core with other work, and not"
     " quite the published network: it sees the image's logits, and its residual is added to them. It"
-    " brightens noise with the picture, and figures before a bright ground stay darker than the rest."
-    " Its layers pad with zeros, which the pixels along the border show."
+    " brightens noise with the picture, and figures before a bright ground stay darker than the rest,"
+    " ridges get a bright rim, and a sky of stars comes out rippled. Its layers pad with zeros, which"
+    " the pixels along the border show."
 )
 LIMITS["nerco"] = (
     "A quarter of the published width and two thirds of its blocks, trained for half an hour on one core, and"
