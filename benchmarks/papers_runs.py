@@ -141,6 +141,7 @@ def common(network: nn.Module, pictures: Pictures) -> Scores:
         pair = quality.planes(output), quality.planes(high)
         add("lol_psnr", metrics.psnr(*pair))
         add("lol_ssim", metrics.ssim(*pair))
+        add("lol_scaled_psnr", metrics.psnr_scaled(*pair, mean="rgb"))
         add("mean", output.mean())
         add("over_lol", 100 * (output > CLIPPED).any(-1).mean())
     for image in pictures.unpaired():
