@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import quality
+import quality_sets
 import torch
 import torch.nn.functional as F
 from papers_runs import SEED, Pictures, Row, Scores
@@ -242,14 +242,14 @@ def trained_reader(shared: Path, work: Path) -> LightReader:
 
 def exposure_spread(network: nn.Module, pictures: Pictures) -> Scores:
     """How far the results of one scene at several exposures differ in brightness."""
-    enhance = quality.enhancer(network)
+    enhance = quality_sets.enhancer(network)
     spreads = []
     for _, high in list(pictures.pairs())[::4]:
         light = linear(torch.from_numpy(np.rint(high * 255).astype(np.uint8)))
         means = []
         for stops in DARKER:
             dark = srgb(light * 2**stops)
-            means.append(enhance(quality.rounded(dark.double().numpy())).mean())
+            means.append(enhance(quality_sets.rounded(dark.double().numpy())).mean())
         spreads.append(np.std(means))
     return {"spread": float(np.mean(spreads))}
 
