@@ -75,7 +75,7 @@ def enhance(
 
 def enhance(
     image: Any,
-    method: Method = "zerodce",
+    method: Method = "dawn",
     *,
     weights: Weights = None,
     device: Device = None,
@@ -159,7 +159,7 @@ class Enhancer:
 
     def __init__(
         self,
-        method: Method = "zerodce",
+        method: Method = "dawn",
         *,
         weights: Weights = None,
         device: Device = None,
