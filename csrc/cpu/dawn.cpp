@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "cpu/dawn_brain_task.h"
 #include "cpu/dawn_task.h"
 #include "cpu/parallel.h"
 
@@ -58,6 +59,23 @@ void dawn_noise_cpu(const DawnNoise& noise, int threads) {
   parallel(noise.sizes[0] * DAWN_NOISE_ROWS, threads,
            [&](int64_t from, int64_t to) { run.measure(noise, from, to); });
   run.level(noise, 0, noise.sizes[0] * DAWN_NOISES);
+}
+
+int64_t dawn_brain_floats_cpu() { return DawnBrainTask::floats(); }
+
+void dawn_brain_cpu(const DawnBrain& brain, int threads) {
+  const DawnBrainLoops run = FASTLLIE_CHOOSE(dawn_brain_loops)();
+  for (int64_t image = 0; image < brain.images; ++image) {
+    const DawnBrainTask task(brain, image);
+    const auto rows = [&](int64_t count, void (*loop)(const DawnBrainTask&, int64_t, int64_t)) {
+      parallel(count, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
+    };
+    rows(DAWN_THUMB_ROWS, run.see);
+    for (int layer = 0; layer < 7; ++layer) {
+      rows(DAWN_LAYERS[layer].rows, run.layers[layer]);
+      if (layer == 3) run.whole(task);
+    }
+  }
 }
 
 }  // namespace fastllie
