@@ -3,6 +3,7 @@
 #include "cpu/dawn_brain_task.h"
 #include "cpu/dawn_task.h"
 #include "cpu/parallel.h"
+#include "cpu/views.h"
 
 namespace fastllie {
 namespace {
@@ -30,9 +31,14 @@ void dawn_forward_cpu(const Dawn& network, int threads) {
   const auto& [batch, channels, height, width] = network.sizes;
   const DawnLoops run = FASTLLIE_CHOOSE(dawn_loops)();
   expect_whole_pages(network.out, batch * channels * height * width);
+  // interleaved channels fill whole lines together
+  View lines = network.out;
+  if (lines.strides[1] == 1 && lines.strides[3] == 3) lines.strides[1] = 0;
+  const bool stream =
+      (unit(network.out) || lines.strides[1] == 0) && can_stream(lines, batch * channels * height * width);
   for (int64_t image = 0; image < batch; ++image) {
     float* next = network.workspace;
-    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), next);
+    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), stream, next);
     const auto bands = [&](int64_t rows, DawnLoop loop) {
       in_bands(rows, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
     };
