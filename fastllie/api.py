@@ -75,7 +75,7 @@ def enhance(
 
 def enhance(
     image: Any,
-    method: Method = "zerodce",
+    method: Method = "dawn",
     *,
     weights: Weights = None,
     device: Device = None,
@@ -101,7 +101,8 @@ def enhance(
 
     Args:
         image: The image.
-        method: One of `list_methods()`.
+        method: One of `list_methods()`. The default, "dawn", is our own and takes the noise out too; the
+            published networks brighten it.
         weights: None (the default variant), a variant's name, or a path to .safetensors, .pth or .pt.
         device: Where to compute; None is the tensor's own device, and for other kinds CUDA if there is one,
             else the CPU. The result comes back to where the image was.
@@ -159,7 +160,7 @@ class Enhancer:
 
     def __init__(
         self,
-        method: Method = "zerodce",
+        method: Method = "dawn",
         *,
         weights: Weights = None,
         device: Device = None,
