@@ -57,7 +57,10 @@ class Row:
 
 
 PIXELS = 8 * 1080 * 1920
-BAND = 1080 / 49
+# The grid of dawn, of 8 rows and 12 columns, makes 16 bands of rows, and gaps of 240 and 160 columns between
+# its cells. Lanes that have a column, and those of blocks of 128 and of 64 threads
+BAND = 1080 / 16
+LANES, LANES_OF_128, LANES_OF_64 = (2 * 256 + 9 * lanes for lanes in (160, 256, 192))
 LOSSES = "{}_kernel<float, float, false, {}, true>"
 ROWS = (
     Row("curve", "curve_forward_kernel<float, float, false, false, 4>", 10, 4),
@@ -79,14 +82,17 @@ ROWS = (
     Row(
         "zero-reference backward, tanh inside", LOSSES.format("backward", "true"), 18, 16 * 30 / 32, 3, (4, 4)
     ),
-    # the grid of dawn makes 49 bands of the rows. Each channel has loops of 16 steps, of 4 and of one: eight
-    # are twice the second; backward, loops over eights and over the steps before them. At last come the 64
-    # columns
-    Row("grid curve", "gridcurve_forward_kernel<float>", 7 / 3, BAND, 1, (BAND, *3 * (0, 2, 0))),
+    # loops that take the cells, and over 16 rows at a time; in it one that mixes cells, a row a warp, and one
+    # over rows of pixels. Backward a loop for blocks without pixels comes first, and at last one over sums
     Row(
-        "grid curve backward", "gridcurve_backward_kernel<float>", 11 / 3, BAND, 1, (BAND, *3 * (1, 0), 1, 16)
+        "grid curve", "gridcurve_forward_kernel<float, true>", 7 / 3, BAND * 1920 / LANES_OF_128, 1,
+        (1, 5, BAND / 5 / 4, BAND / 5 * LANES / LANES_OF_128),
     ),
-)
+    Row(
+        "grid curve backward", "gridcurve_backward_kernel<float, true>", 11 / 3, BAND * 1920 / LANES_OF_64, 1,
+        (0, 2, 5, BAND / 5 / 2, BAND / 5 * LANES / LANES_OF_64, 1),
+    ),
+)  # fmt: skip
 
 
 def estimates(found: dict[str, Any]) -> list[dict[str, Any]]:

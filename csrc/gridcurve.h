@@ -33,14 +33,20 @@ FASTLLIE_INLINE int64_t grid_gap_begin(int64_t gap, int64_t place, int64_t size,
   return first < 0 ? 0 : first < size ? first : size;
 }
 
-// How many parts of at most `most` pixels the longest gap makes.
-FASTLLIE_INLINE int64_t grid_parts(int64_t place, int64_t size, int64_t whole, int64_t cells, int64_t most) {
+// Pixels of the longest gap.
+FASTLLIE_INLINE int64_t grid_longest(int64_t place, int64_t size, int64_t whole, int64_t cells) {
   int64_t longest = 0;
   for (int64_t gap = 0; gap < grid_gaps(cells); ++gap) {
     const int64_t pixels =
         grid_gap_begin(gap + 1, place, size, whole, cells) - grid_gap_begin(gap, place, size, whole, cells);
     longest = pixels > longest ? pixels : longest;
   }
+  return longest;
+}
+
+// How many parts of at most `most` pixels the longest gap makes.
+FASTLLIE_INLINE int64_t grid_parts(int64_t place, int64_t size, int64_t whole, int64_t cells, int64_t most) {
+  const int64_t longest = grid_longest(place, size, whole, cells);
   return longest > most ? (longest + most - 1) / most : 1;
 }
 

@@ -115,7 +115,8 @@ __device__ __forceinline__ void write(S* to, const T (&from)[N]) {
 // Divides what is below 2^31 by a multiplication.
 struct Divisor {
   unsigned by, factor, shift;
-  explicit Divisor(int64_t by = 1) : by(static_cast<unsigned>(by)), shift(0) {
+  Divisor() : Divisor(1) {}
+  explicit Divisor(int64_t by) : by(static_cast<unsigned>(by)), shift(0) {
     while ((int64_t{1} << shift) < by) ++shift;
     factor = static_cast<unsigned>(((uint64_t{1} << shift) - by) * (uint64_t{1} << 32) / by + 1);
   }

@@ -185,6 +185,28 @@ def illumination(sweep: Sweep) -> None:
         sweep.check(right, ops.illuminate_backward, grad, other, raw, x, half, True, *needs, "cuda")
 
 
+def gridcurve(sweep: Sweep) -> None:
+    pairs, cells = (*PAIRS, (F16, F32)), ((1, 1, 1), (8, 2, 3), (9, 3, 2), (17, 1, 2))
+    for number, pair, size, grid_cells, steps in sweep.over(pairs, SIZES, cells, (1, 8, 9)):
+        layouts, place = _layouts(number, 3), (number % 4, number % 3 * 7)
+        # away from the bounds of the clamps, where rounding decides whether a gradient passes
+        x = sweep.draw(size, 3, 0.2, 0.9, pair[0], layouts[0])
+        guide = sweep.draw(size, 1, 0, 1, pair[0], layouts[1])
+        grad = sweep.draw(size, 3, -1, 1, pair[0], layouts[2])
+        grid = torch.rand(size[0], 6, *grid_cells, generator=sweep.random, dtype=F64) * 0.5
+        grid = (grid - torch.tensor([0.25] * 3 + [0.4] * 3)[:, None, None, None]).to(pair[1])
+        where = place, (place[0] + size[1] + number % 5, place[1] + size[2] + number % 2 * 30)
+        needs = ((True, True, True), (True, False, True), (False, True, False))[number % 3]
+        told = f"gridcurve {pair} {size} {grid_cells} {steps} {where} {number}"
+        wide = x.double(), grid.double(), guide.double()
+        exact = reference.apply_grid_curve(*wide, place=where[0], size=where[1], steps=steps)
+        right = Expected(told, [exact], [True], pair)
+        sweep.check(right, ops.gridcurve_forward, x, grid, guide, *where, steps, "cuda")
+        exact = reference.grid_curve_backward(grad.double(), *wide, *where, steps)
+        right = Expected(told, exact, needs, (pair[0], pair[1], pair[0]), 4)
+        sweep.check(right, ops.gridcurve_backward, grad, x, grid, guide, *where, steps, *needs, "cuda")
+
+
 def smoothness(sweep: Sweep) -> None:
     sizes = ((1, 3, 3), (2, 3, 40), (1, 9, 33), (2, 17, 31), (1, 40, 3), (1, 25, 66))
     kinds = ("ycbcr", "memory", "rgb"), ("pixel", "scalar")
@@ -255,7 +277,9 @@ def zerodce(sweep: Sweep) -> None:
         sweep.check(right, enhance_zerodce, x, packed, padding=padding, cropped=cropped, backend="cuda")
 
 
-OPERATORS = {f.__name__: f for f in (curve, illumination, smoothness, zero_reference, sci, zerodce)}
+OPERATORS = {
+    f.__name__: f for f in (curve, illumination, gridcurve, smoothness, zero_reference, sci, zerodce)
+}
 
 
 def main() -> int:

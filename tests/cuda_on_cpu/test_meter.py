@@ -40,9 +40,10 @@ PLANAR = {
     # g++ jumps where a gradient passes a clamp or not; nvcc selects
     "illumination_backward": Bounds(divergent=0.1),
     "illuminate_backward": Bounds(divergent=0.1),
-    # random guides read all lumas of the four cells around, a few KiB that stay in the first cache
-    "gridcurve_forward": Bounds((2.1, 2.35), (5.7, 10.3), divergent=0.017),
-    "gridcurve_backward": Bounds((1.9, 2.2), (4.0, 6.9), barriers=1, divergent=0.017),
+    # cells are mixed twice in 32 rows, by 24 lanes of a warp
+    "gridcurve_forward": Bounds(barriers=4, divergent=0.0235),
+    # and sums are added up
+    "gridcurve_backward": Bounds(barriers=6, divergent=0.02),
     # for 32 x 32 pixels a block reads 36 x 36, in rows that begin 8 bytes before a sector does; what comes in
     # half the bytes touches as many sectors a row
     "smoothness_forward": Bounds((1.45, 1.97), (1.83, 2.5), barriers=2, divergent=0.025),
@@ -71,8 +72,8 @@ INTERLEAVED = {
     **dict.fromkeys(("curve_forward", "curve_forward_tanh"), Bounds((3.05, 5.4), (3.05, 5.4))),
     **dict.fromkeys(("curve_backward", "curve_backward_tanh"), Bounds((3.15, 5.6), (3.15, 5.6))),
     # a lane takes a pixel and reads its channels one after the other
-    "gridcurve_forward": Bounds(2.75, (7.4, 12.0), divergent=0.017),
-    "gridcurve_backward": Bounds(2.7, (5.6, 8.5), barriers=1, divergent=0.017),
+    "gridcurve_forward": Bounds(2.75, 2.85, barriers=4, divergent=0.0235),
+    "gridcurve_backward": Bounds(2.65, 2.8, barriers=6, divergent=0.02),
     "smoothness_forward": Bounds((3.2, 3.75), (4.05, 4.75), barriers=2, divergent=0.025),
     "smoothness_forward_scalar": Bounds((3.2, 3.75), (4.05, 4.75), barriers=2, divergent=0.07),
     "smoothness_backward": Bounds((3.15, 3.45), (3.55, 3.95), barriers=1, divergent=0.025),

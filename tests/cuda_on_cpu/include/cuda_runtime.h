@@ -161,4 +161,8 @@ inline int __float2int_rn(float v) {
   const float r = std::nearbyint(v);
   return r >= 2147483648.0f ? INT32_MAX : r < -2147483648.0f ? INT32_MIN : static_cast<int>(r);
 }
+inline int __float2int_rz(float v) {
+  if (v != v) return 0;
+  return v >= 2147483648.0f ? INT32_MAX : v < -2147483648.0f ? INT32_MIN : static_cast<int>(v);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }

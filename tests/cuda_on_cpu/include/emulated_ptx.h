@@ -8,6 +8,7 @@ namespace {
 
 inline float reciprocal(float v) { return 1 / v; }
 inline float power_of_two(float v) { return v < -126 ? 0 : std::exp2(v); }
+inline int64_t wide_product(int a, int b) { return int64_t{a} * b; }
 inline float at_least(float v, float low) { return v < low ? low : v; }
 inline float at_most(float v, float high) { return v > high ? high : v; }
 
