@@ -148,19 +148,17 @@ def choose(backend: str, x: Tensor, op: str | None = None) -> str:
         ValueError: an unknown name.
         RuntimeError: a backend asked for by name that cannot serve here, or not on the device of `x`.
     """
-    asked = backend
+    asked = os.environ.get(ENVIRONMENT, "auto") if backend == "auto" else backend
     if asked == "auto":
-        asked = os.environ.get(ENVIRONMENT, "auto")
-        if asked != "auto" and asked not in NAMES:
-            raise ValueError(f"{ENVIRONMENT} must be 'auto' or one of {NAMES}, got {asked!r}")
-    if asked != "auto":
-        found = _found(asked, op, x)
-        if not found:
-            raise RuntimeError(f"backend {asked!r} cannot serve: {found.detail}")
-        wanted = "cuda" if asked == "cuda" or (asked == "triton" and not interpreting()) else asked
-        if wanted in ("cpu", "cuda") and x.device.type != wanted:
-            raise RuntimeError(f"backend {asked!r} needs tensors on {wanted!r}, got {x.device}")
-        return asked
-    if x.is_cuda:
-        return _on_gpu(op, x.device.index)
-    return "cpu" if x.device.type == "cpu" and _native.cpu is not None else "torch"
+        if x.is_cuda:
+            return _on_gpu(op, x.device.index)
+        return "cpu" if x.is_cpu and _native.cpu is not None else "torch"
+    if backend == "auto" and asked not in NAMES:
+        raise ValueError(f"{ENVIRONMENT} must be 'auto' or one of {NAMES}, got {asked!r}")
+    found = _found(asked, op, x)
+    if not found:
+        raise RuntimeError(f"backend {asked!r} cannot serve: {found.detail}")
+    wanted = "cuda" if asked == "cuda" or (asked == "triton" and not interpreting()) else asked
+    if wanted in ("cpu", "cuda") and x.device.type != wanted:
+        raise RuntimeError(f"backend {asked!r} needs tensors on {wanted!r}, got {x.device}")
+    return asked

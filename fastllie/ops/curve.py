@@ -6,6 +6,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images, is_int
+from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
 
@@ -73,10 +74,6 @@ def match_dtypes(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
 _library.define("curve_forward(Tensor x, Tensor alpha, int steps, bool tanh, str backend) -> Tensor")
-_library.define(
-    "curve_backward(Tensor grad, Tensor x, Tensor alpha, int steps, bool tanh, bool need_x, bool need_alpha,"
-    " str backend) -> (Tensor, Tensor)"
-)
 
 
 def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> Tensor:
@@ -119,16 +116,8 @@ def sizes_of(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
 
 
 _library.impl("curve_forward", _forward, "CompositeExplicitAutograd")
-_library.impl("curve_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::curve_forward", lambda x, alpha, steps, tanh, backend: torch.empty_like(x), lib=_library
-)
-torch.library.register_fake(
-    "fastllie::curve_backward",
-    lambda grad, x, alpha, steps, tanh, need_x, need_alpha, backend: empty_gradients(
-        (x, alpha), (need_x, need_alpha)
-    ),
-    lib=_library,
 )
 
 
@@ -139,12 +128,9 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
-    x, alpha = ctx.saved_tensors
-    need_x, need_alpha = ctx.needs_input_grad[:2]
-    grad_x, grad_alpha = torch.ops.fastllie.curve_backward(
-        grad, x, alpha, ctx.steps, ctx.tanh, need_x, need_alpha, ctx.backend
-    )
-    return grad_x if need_x else None, grad_alpha if need_alpha else None, None, None, None
+    needs = ctx.needs_input_grad[:2]
+    found = _gradient(grad, *ctx.saved_tensors, ctx.steps, ctx.tanh, *needs, ctx.backend)
+    return *where_needed(found, needs), None, None, None
 
 
 def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -159,7 +145,13 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 5
 
 
-torch.library.register_autograd("fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library)
-torch.library.register_autograd(
-    "fastllie::curve_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
+_gradient = Gradient(
+    _library,
+    "curve_backward(Tensor grad, Tensor x, Tensor alpha, int steps, bool tanh, bool need_x, bool need_alpha,"
+    " str backend) -> (Tensor, Tensor)",
+    _backward,
+    lambda grad, x, alpha, steps, tanh, *needs: empty_gradients((x, alpha), needs[:2]),
+    _differentiate_twice,
+    _save_twice,
 )
+torch.library.register_autograd("fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library)

@@ -9,6 +9,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images, check_one_device, check_tensor, is_int
 from fastllie.ops.curve import check_steps
+from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
 
@@ -190,18 +191,8 @@ _library.define(
     "gridcurve_forward(Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size, int steps,"
     " str backend) -> Tensor"
 )
-_library.define(
-    "gridcurve_backward(Tensor grad, Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size,"
-    " int steps, bool need_x, bool need_grid, bool need_guide, str backend) -> (Tensor, Tensor, Tensor)"
-)
 _library.impl("gridcurve_forward", _forward, "CompositeExplicitAutograd")
-_library.impl("gridcurve_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake("fastllie::gridcurve_forward", lambda x, *rest: torch.empty_like(x), lib=_library)
-torch.library.register_fake(
-    "fastllie::gridcurve_backward",
-    lambda grad, x, grid, guide, place, size, steps, *needs: empty_gradients((x, grid, guide), needs[:3]),
-    lib=_library,
-)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -213,8 +204,8 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
     *settings, backend = ctx.settings
     needs = ctx.needs_input_grad[:3]
-    found = torch.ops.fastllie.gridcurve_backward(grad, *ctx.saved_tensors, *settings, *needs, backend)
-    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * 4
+    found = _gradient(grad, *ctx.saved_tensors, *settings, *needs, backend)
+    return *where_needed(found, needs), *[None] * 4
 
 
 def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -230,9 +221,15 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 7
 
 
-torch.library.register_autograd(
-    "fastllie::gridcurve_forward", _differentiate, setup_context=_save, lib=_library
+_gradient = Gradient(
+    _library,
+    "gridcurve_backward(Tensor grad, Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size,"
+    " int steps, bool need_x, bool need_grid, bool need_guide, str backend) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    lambda grad, x, grid, guide, place, size, steps, *needs: empty_gradients((x, grid, guide), needs[:3]),
+    _differentiate_twice,
+    _save_twice,
 )
 torch.library.register_autograd(
-    "fastllie::gridcurve_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
+    "fastllie::gridcurve_forward", _differentiate, setup_context=_save, lib=_library
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images
+from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
 
@@ -78,17 +79,17 @@ def _run(
     outs: Sequence[Tensor],
     needs: Sequence[bool],
     backend: str,
+    *settings: Any,
 ) -> None:
     """Fill the outputs that are needed by the backend's kernel for `op`, or by the formula."""
-    name = backends.choose(backend, inputs[0], op)
+    x = inputs[0]
+    name = backends.choose(backend, x, op)
     if name == "torch":
         values = formula(*map(wide, inputs))
         fill(outs, (values,) if isinstance(values, Tensor) else values, needs)
-        return
-    if inputs[0].numel():
-        module, handles, place = kernels(name, "illumination", inputs[0])
-        wanted = (tuple(needs),) if op.endswith("backward") else ()
-        getattr(module, op)(*handles(*inputs, *outs), tuple(inputs[0].shape), *wanted, *place)
+    elif x.numel():
+        module, handles, place = kernels(name, "illumination", x)
+        getattr(module, op)(*handles(*inputs, *outs), x.shape, *settings, *place)
 
 
 def _illumination_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
@@ -102,7 +103,7 @@ def _illumination_backward(
 ) -> tuple[Tensor, ...]:
     needs = (need_x, need_illum)
     outs = empty_gradients((x, illum), needs)
-    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend)
+    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend, needs)
     return outs
 
 
@@ -126,7 +127,7 @@ def _illuminate_backward(
     needs = (need_raw, need_v, need_y)
     outs = empty_gradients((raw, v, y), needs)
     inputs = (grad_illum, grad_out, raw, v, y)
-    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend)
+    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend, needs)
     return outs
 
 
@@ -135,10 +136,10 @@ def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx, operator, *grads):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, gradient, *grads):  # type: ignore[no-untyped-def]
     needs = ctx.needs_input_grad[:-1]
-    found = operator(*grads, *ctx.saved_tensors, *needs, ctx.backend)
-    return *(grad if needed else None for grad, needed in zip(found, needs, strict=True)), None
+    found = gradient(*grads, *ctx.saved_tensors, *needs, ctx.backend)
+    return *where_needed(found, needs), None
 
 
 def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -158,26 +159,31 @@ _library = torch.library.Library("fastllie", "FRAGMENT")
 def _register(
     name: str, inputs: str, grads: str, outputs: str, implementations: tuple, formula: Callable
 ) -> None:
-    forward, backward = implementations
+    forward, empty, backward = implementations
     tensors = ", ".join(f"Tensor {word}" for word in inputs.split())
     cotangents = ", ".join(f"Tensor {word}" for word in grads.split())
     needs = ", ".join(f"bool need_{word}" for word in inputs.split())
     gradients = ", ".join("Tensor" for _ in inputs.split())
+    first, count = len(grads.split()), len(inputs.split())
+
+    def fake(*arguments: Any) -> tuple[Tensor, ...]:
+        return empty_gradients(arguments[first : first + count], arguments[first + count : -1])
+
     _library.define(f"{name}_forward({tensors}, str backend) -> {outputs}")
-    _library.define(f"{name}_backward({cotangents}, {tensors}, {needs}, str backend) -> ({gradients})")
     _library.impl(f"{name}_forward", forward, "CompositeExplicitAutograd")
-    _library.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
-    operator = getattr(torch.ops.fastllie, f"{name}_backward")
-    torch.library.register_autograd(
-        f"fastllie::{name}_forward",
-        lambda ctx, *grads: _differentiate(ctx, operator, *grads),
-        setup_context=_save,
-        lib=_library,
+    torch.library.register_fake(f"fastllie::{name}_forward", empty, lib=_library)
+    gradient = Gradient(
+        _library,
+        f"{name}_backward({cotangents}, {tensors}, {needs}, str backend) -> ({gradients})",
+        backward,
+        fake,
+        lambda ctx, *cotangents: _differentiate_twice(ctx, formula, cotangents),
+        _save_twice,
     )
     torch.library.register_autograd(
-        f"fastllie::{name}_backward",
-        lambda ctx, *cotangents: _differentiate_twice(ctx, formula, cotangents),
-        setup_context=_save_twice,
+        f"fastllie::{name}_forward",
+        lambda ctx, *grads: _differentiate(ctx, gradient, *grads),
+        setup_context=_save,
         lib=_library,
     )
 
@@ -187,7 +193,7 @@ _register(
     "x illum",
     "grad",
     "Tensor",
-    (_illumination_forward, _illumination_backward),
+    (_illumination_forward, lambda x, illum, backend: torch.empty_like(x), _illumination_backward),
     reference.divide_backward,
 )
 _register(
@@ -195,26 +201,10 @@ _register(
     "raw v y",
     "grad_illum grad_out",
     "(Tensor, Tensor)",
-    (_illuminate_forward, _illuminate_backward),
-    reference.illuminate_backward,
-)
-torch.library.register_fake(
-    "fastllie::illumination_forward", lambda x, illum, backend: torch.empty_like(x), lib=_library
-)
-torch.library.register_fake(
-    "fastllie::illumination_backward",
-    lambda grad, x, illum, need_x, need_illum, backend: empty_gradients((x, illum), (need_x, need_illum)),
-    lib=_library,
-)
-torch.library.register_fake(
-    "fastllie::illuminate_forward",
-    lambda raw, v, y, backend: (torch.empty_like(v), torch.empty_like(y)),
-    lib=_library,
-)
-torch.library.register_fake(
-    "fastllie::illuminate_backward",
-    lambda grad_illum, grad_out, raw, v, y, need_raw, need_v, need_y, backend: empty_gradients(
-        (raw, v, y), (need_raw, need_v, need_y)
+    (
+        _illuminate_forward,
+        lambda raw, v, y, backend: (torch.empty_like(v), torch.empty_like(y)),
+        _illuminate_backward,
     ),
-    lib=_library,
+    reference.illuminate_backward,
 )

@@ -29,16 +29,27 @@ class Kernels(NamedTuple):
 
 def kernels(backend: str, operator: str, x: Tensor) -> Kernels:
     """The kernels of an operator on a backend that `choose` gave for `x`; "torch" has none."""
-    if backend == "triton":
-        return Kernels(import_module(f"fastllie.kernels.{operator}"), lambda *tensors: tensors, ())
+    if backend == "cpu":
+        return cpu_kernels()
     if backend == "cuda":
         return Kernels(_native.cuda, views, cuda_place(x))
-    return cpu_kernels()
+    return _triton_kernels(operator)
 
 
 def cpu_kernels() -> Kernels:
     """The kernels of the operators that only the CPU has."""
-    return Kernels(_native.cpu, views, (torch.get_num_threads(),))
+    return _on_threads(_native.cpu, torch.get_num_threads())
+
+
+# an operator on a small image takes as long as a few such tuples do
+@cache
+def _on_threads(module: Any, threads: int) -> Kernels:
+    return Kernels(module, views, (threads,))
+
+
+@cache
+def _triton_kernels(operator: str) -> Kernels:
+    return Kernels(import_module(f"fastllie.kernels.{operator}"), lambda *tensors: tensors, ())
 
 
 def views(*tensors: Tensor) -> list[Handle]:

@@ -6,6 +6,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_images, check_number
+from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, fill, wide, wide_dtype
 
@@ -184,8 +185,8 @@ def _differentiate(ctx, grad, _):  # type: ignore[no-untyped-def]
         return (None,) * 6
     *settings, backend = ctx.settings
     needs = ctx.needs_input_grad[:2]
-    found = torch.ops.fastllie.smoothness_backward(grad, *ctx.saved_tensors, *settings, *needs, backend)
-    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), None, None, None, None
+    found = _gradient(grad, *ctx.saved_tensors, *settings, *needs, backend)
+    return *where_needed(found, needs), None, None, None, None
 
 
 def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -206,17 +207,17 @@ _library.define(
     "smoothness_forward(Tensor illum, Tensor guide, float sigma, str color, str norm, str backend)"
     " -> (Tensor, Tensor)"
 )
-_library.define(
-    "smoothness_backward(Tensor grad, Tensor illum, Tensor guide, Tensor means, float sigma, str color,"
-    " str norm, bool need_illum, bool need_guide, str backend) -> (Tensor, Tensor)"
-)
 _library.impl("smoothness_forward", _forward, "CompositeExplicitAutograd")
-_library.impl("smoothness_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake("fastllie::smoothness_forward", _empty_loss, lib=_library)
-torch.library.register_fake("fastllie::smoothness_backward", _gradients, lib=_library)
+_gradient = Gradient(
+    _library,
+    "smoothness_backward(Tensor grad, Tensor illum, Tensor guide, Tensor means, float sigma, str color,"
+    " str norm, bool need_illum, bool need_guide, str backend) -> (Tensor, Tensor)",
+    _backward,
+    _gradients,
+    _differentiate_twice,
+    _save_twice,
+)
 torch.library.register_autograd(
     "fastllie::smoothness_forward", _differentiate, setup_context=_save, lib=_library
-)
-torch.library.register_autograd(
-    "fastllie::smoothness_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
 )

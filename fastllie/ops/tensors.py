@@ -19,8 +19,10 @@ def wide_dtype(tensor: Tensor) -> torch.dtype:
 def empty_gradients(inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, ...]:
     """A gradient for each input to be filled, with no elements where none is needed."""
     return tuple(
-        torch.empty_like(tensor) if needed else tensor.new_empty(0)
-        for tensor, needed in zip(inputs, needs, strict=True)
+        [
+            torch.empty_like(tensor) if needed else tensor.new_empty(0)
+            for tensor, needed in zip(inputs, needs, strict=True)
+        ]
     )
 
 

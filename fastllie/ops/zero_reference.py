@@ -9,6 +9,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_number
 from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
+from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import cpu_kernels, kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
 
@@ -189,8 +190,8 @@ def _differentiate(ctx, grad, *_):  # type: ignore[no-untyped-def]
         return (None,) * 6
     *settings, backend = ctx.settings
     needs = ctx.needs_input_grad[:2]
-    found = torch.ops.fastllie.zero_reference_backward(grad, *ctx.saved_tensors, *settings, *needs, backend)
-    return *(g if needed else None for g, needed in zip(found, needs, strict=True)), *[None] * 4
+    found = _gradient(grad, *ctx.saved_tensors, *settings, *needs, backend)
+    return *where_needed(found, needs), *[None] * 4
 
 
 def _save_twice(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -211,21 +212,17 @@ _library.define(
     "zero_reference_forward(Tensor x, Tensor alpha, int steps, bool tanh, float level, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor)"
 )
-_library.define(
-    "zero_reference_backward(Tensor grad, Tensor x, Tensor alpha, Tensor cells, Tensor patches, Tensor means,"
-    " int steps, bool tanh, float level, bool need_x, bool need_alpha, str backend) -> (Tensor, Tensor)"
-)
 _library.impl("zero_reference_forward", _forward, "CompositeExplicitAutograd")
-_library.impl("zero_reference_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake("fastllie::zero_reference_forward", _empty, lib=_library)
-torch.library.register_fake(
-    "fastllie::zero_reference_backward",
+_gradient = Gradient(
+    _library,
+    "zero_reference_backward(Tensor grad, Tensor x, Tensor alpha, Tensor cells, Tensor patches, Tensor means,"
+    " int steps, bool tanh, float level, bool need_x, bool need_alpha, str backend) -> (Tensor, Tensor)",
+    _backward,
     lambda grad, x, alpha, *rest: empty_gradients((x, alpha), rest[-3:-1]),
-    lib=_library,
+    _differentiate_twice,
+    _save_twice,
 )
 torch.library.register_autograd(
     "fastllie::zero_reference_forward", _differentiate, setup_context=_save, lib=_library
-)
-torch.library.register_autograd(
-    "fastllie::zero_reference_backward", _differentiate_twice, setup_context=_save_twice, lib=_library
 )
