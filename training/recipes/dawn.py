@@ -78,4 +78,7 @@ DAWN = DawnRecipe(
     average=0.999,
     clip=1.0,
     precision="float32",
+    scenes=Scenes(
+        mixed_share=0.3, backlit_share=0.15, shadow_lift=1.0, dark_saturation=0.85, dark_neutral=0.2
+    ),
 )
