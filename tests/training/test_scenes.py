@@ -90,7 +90,7 @@ def test_backlit_frames_keep_what_is_bright():
     backlit = replace(PLAIN, backlit_share=1, backlit=(-3, -3))
     for frame in frames(backlit):
         ratios = frame.clean.mean(0) / frame.target.mean(0)
-        assert ratios.quantile(0.999) > 0.7
+        assert ratios.quantile(0.999) > 0.6
         # the softest of borders are as wide as the picture
         assert ratios.quantile(0.02) < 0.65
     # the target is the one of every other frame
