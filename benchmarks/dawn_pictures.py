@@ -2,8 +2,8 @@
 
     python benchmarks/dawn_pictures.py --shared ../shared
 
-writes docs/dawn-scenes.jpg, what `dawn` learns from, docs/dawn.jpg, what it does, and docs/before-after.jpg, the
-photographs of docs/photos. All are in the public domain; the others are not part of the repository.
+writes docs/dawn-scenes.jpg, what `dawn` learns from, docs/dawn.jpg, what it does, and docs/before-after.jpg,
+the photographs of docs/photos. All are in the public domain; the others are not part of the repository.
 """
 
 import argparse
