@@ -28,7 +28,7 @@ LEAST_MEAN, LARGEST_MEAN = 0.42, 0.54
 # stops that a photograph of such a mean is brightened by at most: night stays night
 NIGHT, DUSK = (0.05, 0.8), (0.2, 2.2)
 # lumas of a neighbourhood up to which shadows are lifted whole, and from which not at all
-SHADOW, LIT = 0.08, 0.42
+SHADOW, LIT = 0.08, 0.36
 # means of a photograph at which it is a night, whose shadows stay, and at which it is none
 NO_LIFT, LIFT = 0.08, 0.25
 # means of a frame up to which it is nearly black, and from which its colours can be trusted: their

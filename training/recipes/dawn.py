@@ -18,7 +18,7 @@ class DawnLossWeights:
     noise: float = 0.1
     difference: float = 1.5
     matched_difference: float = 0.6
-    structure: float = 0.4
+    structure: float = 0.3
     chroma: float = 0.8
     overshoot: float = 1.5
     mean: float = 0.7
@@ -70,7 +70,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=16000,
+    steps=8000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,
@@ -79,12 +79,6 @@ DAWN = DawnRecipe(
     clip=1.0,
     precision="float32",
     scenes=Scenes(
-        mixed_share=0.3,
-        curved_share=0.15,
-        backlit_share=0.25,
-        backlit=(-3.5, -0.8),
-        shadow_lift=1.6,
-        dark_saturation=0.82,
-        dark_neutral=0.25,
+        mixed_share=0.3, backlit_share=0.15, shadow_lift=0.6, dark_saturation=0.8, dark_neutral=0.2
     ),
 )
