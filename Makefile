@@ -19,7 +19,7 @@ aloud = @echo "$(1)"; \
 .PHONY: demo test lint hostile gpu cuda-on-cpu wheels docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/fastllie enhance $(PHOTO) -o demo --method zerodce --compare
+	$(BIN)/fastllie enhance $(PHOTO) -o demo --compare
 	@echo "before | after: $(CURDIR)/demo/$(notdir $(PHOTO))"
 
 test: $(VENV)/installed-for-development

@@ -9,7 +9,7 @@ from fastllie import methods
 
 # when to take which, by method and variant
 TAKE = {
-    "zerodce": "by default: natural colours, no halos",
+    "zerodce": "a curve and nothing else: natural colours, no halos, noise stays",
     "zerodce++": "the same for less time, at one scale",
     "zerodce++, scale 4": "photographs of several megapixels; soft edges around what was lifted",
     "zerodce++, scale 12": "video and previews; sees most of the scene",
@@ -17,7 +17,7 @@ TAKE = {
     "sci, mild": "the same at dusk, or where bright frames come in between",
     "enlightengan": "deep shadows beside what is bright",
     "nerco": "one brightness for dark pictures as a whole, where time does not matter",
-    "dawn": "the best picture; noise in the dark",
+    "dawn": "by default: the best picture, noise taken out",
 }
 # of those, the ones that are the method with an option
 OPTIONS = {"zerodce++, scale 4": {"scale": 4}, "zerodce++, scale 12": {"scale": 12}}

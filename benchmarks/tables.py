@@ -22,12 +22,12 @@ PUBLISHED_STEP = "published step in plain PyTorch"
 SHOWN = ("600x400", "1920x1080")
 
 GOOD_AT = {
-    "zerodce": "the default: a curve for each pixel, natural colours",
+    "zerodce": "a curve for each pixel; for GPUs, and the one most compared with",
     "zerodce++": "the same for less time; with `scale` for video",
     "sci": "the fastest, nearly a tone curve: cameras and previews",
     "enlightengan": "sees much of the image, lifts deep shadows most",
     "nerco": "looks at the whole image at once; the slowest",
-    "dawn": "our own: exposure by the whole picture, noise taken out before",
+    "dawn": "the default, our own: exposure by the whole picture, noise taken out before",
 }
 # what its options make of a method in the table of the README
 BESIDE = {"zerodce++": {"scale": 12}}

@@ -245,6 +245,21 @@ struct DawnNoise {
 
 void dawn_noise_cpu(const DawnNoise& noise, int threads);
 
+// The grid of curves, from what is known of whole pictures. All is float32 and contiguous.
+struct DawnBrain {
+  int64_t images;
+  const float* thumbs;            // [B, 3, 64, 96]
+  const float* means;             // [B]
+  const float* noises;            // [B, 6]
+  std::array<int64_t, 8> places;  // of percentiles among the thumbnail's lumas in order, rising
+  const float* weights;
+  float* workspace;  // of dawn_brain_floats_cpu
+  float* out;        // [B, 6, 8, 8, 12]
+};
+
+int64_t dawn_brain_floats_cpu();
+void dawn_brain_cpu(const DawnBrain& brain, int threads);
+
 // The smoothness loss; see fastllie.ops.smoothness_loss.
 constexpr int OFFSETS = 12;  // from a pixel to its partners
 constexpr int REACH = 2;     // of an offset, in each direction

@@ -42,7 +42,8 @@ def load(
     Weights that you change and whatever you put on or in place of its layers count from the next call on.
 
     Args:
-        method: One of `list_methods()`.
+        method: One of `list_methods()`; "dawn", our own, takes the noise out too. Networks that were published
+            before it see a neighbourhood of each pixel, and brighten its noise with it.
         weights: None (the default variant), a variant's name, or a path to .safetensors, .pth or .pt, in our
             layout or in that of the published repository.
         device: Where the network shall be; None is the CPU.
@@ -75,7 +76,7 @@ def enhance(
 
 def enhance(
     image: Any,
-    method: Method = "zerodce",
+    method: Method = "dawn",
     *,
     weights: Weights = None,
     device: Device = None,
@@ -159,7 +160,7 @@ class Enhancer:
 
     def __init__(
         self,
-        method: Method = "zerodce",
+        method: Method = "dawn",
         *,
         weights: Weights = None,
         device: Device = None,

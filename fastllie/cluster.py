@@ -53,7 +53,7 @@ class LazyEnhancer:
         TypeError, ValueError, FileNotFoundError: as `Enhancer`.
     """
 
-    def __init__(self, method: Method = "zerodce", **settings: Any):
+    def __init__(self, method: Method = "dawn", **settings: Any):
         device, weights = settings.get("device"), settings.get("weights")
         self._on_cuda = str(device).split(":")[0] == "cuda"
         first = Enhancer(method, **{**settings, "device": None if self._on_cuda else device})
@@ -110,7 +110,7 @@ class EnhanceBatch:
         TypeError, ValueError, FileNotFoundError: as `Enhancer`.
     """
 
-    def __init__(self, method: Method = "zerodce", *, column: str = "image", **settings: Any):
+    def __init__(self, method: Method = "dawn", *, column: str = "image", **settings: Any):
         if not isinstance(column, str):
             raise TypeError(f"column must be a name, got {column!r}")
         self._column = column
@@ -168,7 +168,7 @@ class EnhanceBatch:
 def enhance_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
-    method: Method | Callable[[Any], Any] = "zerodce",
+    method: Method | Callable[[Any], Any] = "dawn",
     *,
     address: str | None = None,
     workers: int | None = None,

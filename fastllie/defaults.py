@@ -1,6 +1,6 @@
 """Defaults and constants that several rooms share; they cost no import of PyTorch."""
 
-METHOD = "zerodce"
+METHOD = "dawn"
 # of the demo: this machine alone
 HOST, PORT = "127.0.0.1", 7860
 # of a benchmark

@@ -200,6 +200,17 @@ void bind_dawn(py::module_& m) {
                        threads);
       },
       NoGil());
+  m.def("dawn_brain_floats", dawn_brain_floats_cpu);
+  m.def(
+      "dawn_brain",
+      [](int64_t images, const std::array<uintptr_t, 3>& known, const std::array<int64_t, 8>& places,
+         uintptr_t weights, uintptr_t workspace, uintptr_t out, int threads) {
+        const auto part = [&](int i) { return at<const float>(known[i]); };
+        dawn_brain_cpu({images, part(0), part(1), part(2), places, at<const float>(weights),
+                        at<float>(workspace), at<float>(out)},
+                       threads);
+      },
+      NoGil());
 }
 
 void bind_gridcurve(py::module_& m) {

@@ -1,7 +1,9 @@
 #include <algorithm>
 
+#include "cpu/dawn_brain_task.h"
 #include "cpu/dawn_task.h"
 #include "cpu/parallel.h"
+#include "cpu/views.h"
 
 namespace fastllie {
 namespace {
@@ -29,9 +31,14 @@ void dawn_forward_cpu(const Dawn& network, int threads) {
   const auto& [batch, channels, height, width] = network.sizes;
   const DawnLoops run = FASTLLIE_CHOOSE(dawn_loops)();
   expect_whole_pages(network.out, batch * channels * height * width);
+  // interleaved channels fill whole lines together
+  View lines = network.out;
+  if (lines.strides[1] == 1 && lines.strides[3] == 3) lines.strides[1] = 0;
+  const bool stream =
+      (unit(network.out) || lines.strides[1] == 0) && can_stream(lines, batch * channels * height * width);
   for (int64_t image = 0; image < batch; ++image) {
     float* next = network.workspace;
-    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), next);
+    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), stream, next);
     const auto bands = [&](int64_t rows, DawnLoop loop) {
       in_bands(rows, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
     };
@@ -58,6 +65,23 @@ void dawn_noise_cpu(const DawnNoise& noise, int threads) {
   parallel(noise.sizes[0] * DAWN_NOISE_ROWS, threads,
            [&](int64_t from, int64_t to) { run.measure(noise, from, to); });
   run.level(noise, 0, noise.sizes[0] * DAWN_NOISES);
+}
+
+int64_t dawn_brain_floats_cpu() { return DawnBrainTask::floats(); }
+
+void dawn_brain_cpu(const DawnBrain& brain, int threads) {
+  const DawnBrainLoops run = FASTLLIE_CHOOSE(dawn_brain_loops)();
+  for (int64_t image = 0; image < brain.images; ++image) {
+    const DawnBrainTask task(brain, image);
+    const auto rows = [&](int64_t count, void (*loop)(const DawnBrainTask&, int64_t, int64_t)) {
+      parallel(count, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
+    };
+    rows(DAWN_THUMB_ROWS, run.see);
+    for (int layer = 0; layer < 7; ++layer) {
+      rows(DAWN_LAYERS[layer].rows, run.layers[layer]);
+      if (layer == 3) run.whole(task);
+    }
+  }
 }
 
 }  // namespace fastllie

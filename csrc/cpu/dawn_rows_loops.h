@@ -43,12 +43,12 @@ struct DawnPixels {
     for (int c = 0; c < 3; ++c)
       for (int64_t w = there; w < count; ++w) to[c][w] = to[c][there - 1];
   }
-  // Back to the result.
-  void write(float* const (&from)[3], int64_t r, int64_t w, int64_t count) const {
+  // A whole row back to the result.
+  void write(float* const (&from)[3], int64_t r) const {
     const Dawn& network = task.network;
     const int64_t* const strides = network.out.strides;
     const float* const colours[3] = {from[network.bgr ? 2 : 0], from[1], from[network.bgr ? 0 : 2]};
-    unpack_rgb(colours, network.out, task.image * strides[0] + r * strides[2] + w * strides[3], count, false);
+    unpack_rgb(colours, network.out, task.image * strides[0] + r * strides[2], network.sizes[3], task.stream);
   }
   FASTLLIE_INLINE DawnColour scaled(float* const (&x)[3], int64_t at, float mean) {
     DawnColour colour, sums;
@@ -210,11 +210,13 @@ struct DawnCurves {
 // Rows of the image, where nothing is denoised: clamped as where something is.
 static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
   const Dawn& network = task.network;
-  const int64_t width = network.sizes[3], pitch = rounded_up(width, 2 * LANES<float>);
+  // a piece may end with a vector beyond the row
+  const int64_t width = network.sizes[3], pitch = rounded_up(width, 16) + 2 * LANES<float>;
   const DawnPixels reader(task);
   DawnCurves curves(task);
-  float* const start = static_cast<float*>(scratch(3 * pitch * sizeof(float)));
+  float* const start = static_cast<float*>(scratch(6 * pitch * sizeof(float)));
   float* const x[3] = {start, start + pitch, start + 2 * pitch};
+  float* const out[3] = {start + 3 * pitch, start + 4 * pitch, start + 5 * pitch};
   for (int64_t r = from; r < to; ++r) {
     curves.look_up(r);
     int64_t w = 0;
@@ -225,12 +227,13 @@ static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
       for (int64_t at = 0; at < count; at += LANES<float>) {
         const DawnColour v = DawnPixels::scaled(x, at, reader.mean);
         const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
-        for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
+        for (int c = 0; c < 3; ++c) store(out[c] + w + at, y.v[c], false);
       }
-      reader.write(x, r, w, count);
       w = end;
     }
+    reader.write(out, r);
   }
+  finish_streams();
 }
 
 // Rows at half size, to the result: the network of the finest two bands, and the image.
@@ -242,10 +245,10 @@ struct DawnFinish {
   DawnCurves curves;
   DawnRing clean, weights;
   int64_t pitch;
-  float *enlarged, *x[3];
+  float *enlarged, *x[3], *out[3];
 
   static int64_t floats(const DawnTask& task) {
-    return 2 * DawnRing::floats(3, task.mean[0].width) + (PARTS + 3) * DawnPlanes::pitch_of(task.width);
+    return 2 * DawnRing::floats(3, task.mean[0].width) + (PARTS + 6) * DawnPlanes::pitch_of(task.width);
   }
   DawnFinish(const DawnTask& task, const DawnLevel<1>& level, float*& next)
       : task(task),
@@ -256,7 +259,10 @@ struct DawnFinish {
         weights(next, 3, level.width),
         pitch(DawnPlanes::pitch_of(task.width)),
         enlarged(next) {
-    for (int c = 0; c < 3; ++c) x[c] = enlarged + (PARTS + c) * pitch;
+    for (int c = 0; c < 3; ++c) {
+      x[c] = enlarged + (PARTS + c) * pitch;
+      out[c] = x[c] + 3 * pitch;
+    }
   }
 
   void keep_row(int64_t r) const {
@@ -278,6 +284,7 @@ struct DawnFinish {
         if (end > w) piece(line, cell, w, end - w);
         w = end;
       }
+      reader.write(out, line);
     }
   }
 
@@ -302,9 +309,8 @@ struct DawnFinish {
       DawnColour v = dawn_to_rgb(ycc);
       for (int c = 0; c < 3; ++c) v.v[c] = Bounds::at_most(Bounds::at_least(v.v[c], zero), most);
       const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
-      for (int c = 0; c < 3; ++c) store(x[c] + at, y.v[c], false);
+      for (int c = 0; c < 3; ++c) store(out[c] + w + at, y.v[c], false);
     }
-    reader.write(x, line, w, count);
   }
 };
 
@@ -319,4 +325,5 @@ static void dawn_finish_rows(const DawnTask& task, int64_t from, int64_t to) {
     if (r > from) rows.finish(r - 1);
   });
   if (to > last) rows.finish(last);
+  finish_streams();
 }

@@ -44,6 +44,7 @@ struct DawnTask {
   const Dawn& network;
   int64_t image;          // of the batch
   int64_t height, width;  // whole blocks of 16 x 16 pixels
+  bool stream;            // store the result past the caches
   // the means of each level from the half size on, magnitudes of the finest band at half size; of each level
   // from the quarter on the denoised means, and what the level above gets to know
   DawnPlanes mean[4], finest, clean[2], found[2];
@@ -53,11 +54,12 @@ struct DawnTask {
     const auto plane = [&](int64_t by) { return height / by * DawnPlanes::pitch_of(width / by); };
     return 6 * plane(2) + (6 + DAWN_WIDTH) * (plane(4) + plane(8)) + 3 * plane(16);
   }
-  DawnTask(const Dawn& network, int64_t image, int64_t height, int64_t width, float*& next)
+  DawnTask(const Dawn& network, int64_t image, int64_t height, int64_t width, bool stream, float*& next)
       : network(network),
         image(image),
         height(height),
         width(width),
+        stream(stream),
         mean{{next, 3, height / 2, width / 2},
              {next, 3, height / 4, width / 4},
              {next, 3, height / 8, width / 8},

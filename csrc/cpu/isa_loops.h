@@ -40,5 +40,7 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/dawn_rows_loops.h"
 
 #include "cpu/dawn_look_loops.h"
+
+#include "cpu/dawn_brain_loops.h"
 #endif
 }  // namespace fastllie::FASTLLIE_SET

@@ -16,6 +16,7 @@
 #include "cpu/convolution_task.h"
 #include "cpu/convolution_training_task.h"
 #include "cpu/curve_task.h"
+#include "cpu/dawn_brain_task.h"
 #include "cpu/dawn_task.h"
 #include "cpu/gridcurve_task.h"
 #include "cpu/illumination_task.h"

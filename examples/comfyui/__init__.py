@@ -20,7 +20,7 @@ class BrightenWithFastllie:
         return {
             "required": {
                 "image": ("IMAGE",),
-                "method": (fastllie.list_methods(), {"default": "zerodce"}),
+                "method": (fastllie.list_methods(), {"default": "dawn"}),
                 "strength": ("FLOAT", {"default": 1.0, **share}),
             },
             "optional": {

@@ -25,7 +25,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def benchmark(
-    method: methods.Method | Literal["all"] | Sequence[methods.Method] = "zerodce",
+    method: methods.Method | Literal["all"] | Sequence[methods.Method] = "dawn",
     *,
     sizes: Sequence[str] = SIZES,
     batches: Sequence[int] = (1,),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from fastllie.defaults import METHOD
 from fastllie.demo.showcase import (
     brighten,
     checked,
@@ -176,7 +177,7 @@ class Handlers:
 
 def _controls(gr: Any, thumbnails: list[Any]) -> SimpleNamespace:
     """The left column, in the context that is open."""
-    first = "zerodce" if "zerodce" in methods() else methods()[0]
+    first = METHOD if METHOD in methods() else methods()[0]
     return SimpleNamespace(
         file=gr.File(show_label=False, file_types=["image"], height=120, elem_id="upload"),
         gallery=gr.Gallery(

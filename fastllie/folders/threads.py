@@ -28,7 +28,7 @@ MOST_WORKERS = 16
 def enhance_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike,
-    method: Method | Callable[[Any], Any] = "zerodce",
+    method: Method | Callable[[Any], Any] = "dawn",
     *,
     compare: bool = False,
     overwrite: bool = False,

@@ -1,6 +1,8 @@
 """dawn's denoiser, black levels and curves over the image as it is, for inference on the CPU."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,14 @@ INPUTS, OUTPUTS = (9, 6, 6), (6, 3, 3)  # of the network of each level, from hal
 GRID = (6, 8, 8, 12)  # planes, lumas, rows, columns
 THUMB = (64, 96)
 NOISES, NOISE_PLACES = 6, 48 * 64  # what is measured of noise, and where
+VECTOR = 16  # channels of the brain lie side by side in whole numbers of so many
+BRAIN = (("conv1", 6, 24), ("conv2", 24, 40), ("conv3", 40, 40), ("conv4", 40, 64), ("conv5", 64, 64))
+BRAIN += (("conv6", 64, 64), ("last", 64, 48))
+DENSE = (("facts", 18, 32), ("whole1", 160, 96), ("whole2", 96, 64))
+PACKED_BRAIN = sum(
+    ((1 if name == "last" else 9) * inputs + 1) * -(-outputs // VECTOR) * VECTOR
+    for name, inputs, outputs in BRAIN
+) + sum((inputs + 1) * outputs for _, inputs, outputs in DENSE)
 BIASES = sum(2 * WIDTH + outputs for outputs in OUTPUTS)
 PACKED = sum(
     9 * WIDTH * (inputs + WIDTH + outputs) + (WIDTH**2 if level + 1 < len(INPUTS) else 0)
@@ -60,6 +70,57 @@ def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
             kernels.insert(1, weights[f"levels.{level}.below.weight"])
         parts += [kernel.detach().float().permute(1, 2, 3, 0).flatten() for kernel in kernels]
     return torch.cat(parts)
+
+
+def pack_brain(weights: Mapping[str, Tensor]) -> Tensor:
+    """Prepare the weights of the brain for `dawn_grid`.
+
+    Args:
+        weights: Of its layers, `conv1.weight`, `conv1.bias` and so on; see `fastllie.models.dawn.brain`.
+
+    Returns:
+        float32, one layer after the other: convolutions with all outputs of a tap and an input side by side,
+        zeros up to whole vectors; then the dense ones; each with its bias behind it.
+    """
+    parts = []
+    for name, _, outputs in BRAIN:
+        kernel = weights[f"{name}.weight"].detach().float().permute(2, 3, 1, 0).reshape(-1, outputs)
+        rows = torch.cat([kernel, weights[f"{name}.bias"].detach().float()[None]])
+        parts.append(torch.nn.functional.pad(rows, (0, -outputs % VECTOR)))
+    for name, *_ in DENSE:
+        parts += [
+            weights[f"{name}.weight"].detach().float().T,
+            weights[f"{name}.bias"].detach().float()[None],
+        ]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def dawn_grid(thumb: Tensor, mean: Tensor, noise: Tensor, packed: Tensor, places: tuple[int, ...]) -> Tensor:
+    """The brain's grid of curves from what is seen of pictures, float32 `[B, 6, 8, 8, 12]`; the CPU's kernel.
+
+    Args:
+        thumb: float32 `[B, 3, 64, 96]`.
+        mean: Of the luma, and a little: float32 `[B, 1, 1, 1]`, above 0.
+        noise: float32 `[B, 6]`, see `noise_levels`.
+        packed: From `pack_brain`.
+        places: Of eight percentiles among the thumbnail's lumas in order, rising.
+
+    Raises:
+        ValueError: another shape or dtype, places out of order.
+        RuntimeError: `fastllie._cpu` was not built, a tensor on another device, or a gradient is wanted.
+    """
+    shapes = ((len(thumb), 3, *THUMB), (len(thumb), 1, 1, 1), (len(thumb), NOISES), (PACKED_BRAIN,))
+    tensors = {"thumb": thumb, "mean": mean, "noise": noise, "packed": packed}
+    for (name, tensor), shape in zip(tensors.items(), shapes, strict=True):
+        if tensor.dtype != torch.float32 or tensor.shape != shape:
+            raise ValueError(f"{name} must be float32 {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
+    ordered = len(places) == 8 and all(a < b for a, b in pairwise((-1, *places, math.prod(THUMB))))
+    if not ordered:
+        raise ValueError(f"places must be eight rising numbers below {math.prod(THUMB)}, got {places}")
+    for tensor in tensors.values():
+        check_on_cpu("dawn_grid", tensor)
+    check_no_gradient("dawn_grid", *tensors.values())
+    return torch.ops.fastllie.dawn_grid(thumb, mean, noise, packed, places)
 
 
 def enhance_dawn(
@@ -219,18 +280,41 @@ def _noise(x: Tensor, mean: Tensor, bgr: bool) -> Tensor:
     return out
 
 
+def _grid(thumb: Tensor, mean: Tensor, noise: Tensor, packed: Tensor, places: Sequence[int]) -> Tensor:
+    out = thumb.new_empty(len(thumb), *GRID)
+    if out.numel():
+        module, _, place = cpu_kernels()
+        known = [tensor.contiguous() for tensor in (thumb, mean, noise)]
+        workspace = thumb.new_empty(module.dawn_brain_floats())
+        module.dawn_brain(
+            len(thumb),
+            [tensor.data_ptr() for tensor in known],
+            list(places),
+            packed.contiguous().data_ptr(),
+            workspace.data_ptr(),
+            out.data_ptr(),
+            *place,
+        )
+    return out
+
+
 _library = torch.library.Library("fastllie", "FRAGMENT")
 _ARGUMENTS = "Tensor x, Tensor[] parts, float denoise, int[] place, int[] whole, bool bgr"
 _library.define(f"dawn_forward({_ARGUMENTS}) -> Tensor")
 _library.define(f"dawn_forward_into({_ARGUMENTS}, Tensor(a!) out) -> ()")
 _library.define("dawn_thumbnail(Tensor x) -> Tensor")
 _library.define("dawn_noise(Tensor x, Tensor mean, bool bgr) -> Tensor")
+_library.define("dawn_grid(Tensor thumb, Tensor mean, Tensor noise, Tensor packed, int[] places) -> Tensor")
+_library.impl("dawn_grid", _grid, "CompositeExplicitAutograd")
 _library.impl("dawn_forward", _forward, "CompositeExplicitAutograd")
 _library.impl("dawn_forward_into", _forward_into, "CompositeExplicitAutograd")
 _library.impl("dawn_thumbnail", _thumbnail, "CompositeExplicitAutograd")
 _library.impl("dawn_noise", _noise, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::dawn_noise", lambda x, mean, bgr: mean.new_empty(len(x), NOISES), lib=_library
+)
+torch.library.register_fake(
+    "fastllie::dawn_grid", lambda thumb, *arguments: thumb.new_empty(len(thumb), *GRID), lib=_library
 )
 torch.library.register_fake("fastllie::dawn_forward", lambda x, *arguments: torch.empty_like(x), lib=_library)
 torch.library.register_fake("fastllie::dawn_forward_into", lambda *arguments: None, lib=_library)

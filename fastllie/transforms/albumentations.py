@@ -42,7 +42,7 @@ class Brighten(ImageOnlyTransform):
 
     def __init__(
         self,
-        method: Method = "zerodce",
+        method: Method = "dawn",
         weights: str | None = None,
         device: str | None = None,
         strength: float | tuple[float, float] = 1.0,

@@ -36,7 +36,7 @@ class Brighten(nn.Module):
 
     def __init__(
         self,
-        method: Method = "zerodce",
+        method: Method = "dawn",
         *,
         weights: Weights = None,
         device: Device = None,

@@ -63,7 +63,7 @@ class VideoResult:
 def enhance_video(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    method: Method = "zerodce",
+    method: Method = "dawn",
     *,
     weights: Weights = None,
     device: Device = None,

@@ -107,7 +107,7 @@ def test_options_reach_the_method(photos):
 def test_weights_and_tiles(photos):
     other = write_weights(photos.parent / "other.safetensors", "zerodce", seed=5)
     assert cli.main(["enhance", "photos/a.png", "-o", "out.png", "--weights", str(other), "--tile", "9"]) == 0
-    assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, weights=other, tile=9))
+    assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, "zerodce", weights=other, tile=9))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
@@ -389,7 +389,10 @@ def test_nothing_half_written_is_left(photos, monkeypatch, capsys):
         (["photos", "-o", "out", "--strength", "2"], "strength must lie in [0, 1], got 2.0"),
         (["photos", "-o", "out", "--tile", "0"], "tile must be at least 1 pixel, got 0"),
         (["photos", "-o", "out", "--option", "scale"], "--option wants NAME=VALUE, got 'scale'"),
-        (["photos", "-o", "out", "--option", "scale=2"], "zerodce has no option 'scale'; it has no options"),
+        (
+            ["photos", "-o", "out", "--option", "scale=2"],
+            "dawn has no option 'scale'; its options are: denoise",
+        ),
         (
             ["photos", "-o", "out", "--method", "zerodce++", "--option", "scale=x"],
             "scale must be an integer >= 1",

@@ -88,7 +88,7 @@ def test_sixteen_bits_stay(tmp_path, suffix):
     Photograph(DEEP).save(path)
     result = showcase.brighten(path, "zerodce", "fastllie", 1, tmp_path)
     assert result.file.suffix == suffix
-    assert np.array_equal(read(result.file).values, fastllie.enhance(DEEP))
+    assert np.array_equal(read(result.file).values, fastllie.enhance(DEEP, "zerodce"))
     assert result.size == (18, 13)
     assert np.abs(pixels(result.before).astype(int) - DEEP // 257).mean() < 5
 
@@ -363,16 +363,16 @@ def test_a_visit(address, browser, tmp_path):
     samples = showcase.samples_of()
 
     # the first sample is there at once, and another one is picked
-    visitor.until_shown(lambda: page.goto(address), f"Zero-DCE · {samples[0].name} · 960 × 640 · ")
-    visitor.until_shown(page.locator("#samples .thumbnail-lg").nth(1).click, f"Zero-DCE · {samples[1].name}")
+    visitor.until_shown(lambda: page.goto(address), f"dawn · {samples[0].name} · 960 × 640 · ")
+    visitor.until_shown(page.locator("#samples .thumbnail-lg").nth(1).click, f"dawn · {samples[1].name}")
     got = visitor.download(downloads)
-    assert got.name == f"{samples[1].stem}-zerodce.jpg"
+    assert got.name == f"{samples[1].stem}-dawn.jpg"
     want = np.asarray(fastllie.enhance(samples[1]), int)
     assert np.abs(pixels(got) - want).mean() < 4  # of the quality that the sample has
 
     # an upload of 16 bits, another method, its weights, and half the strength
     Photograph(DEEP).save(tmp_path / "deep.png")
-    visitor.until_shown(lambda: visitor.upload(tmp_path / "deep.png"), "Zero-DCE · deep.png · 18 × 13")
+    visitor.until_shown(lambda: visitor.upload(tmp_path / "deep.png"), "dawn · deep.png · 18 × 13")
     visitor.until_shown(lambda: visitor.choose("Method", "SCI"), "SCI strong · deep.png")
     visitor.until_shown(lambda: visitor.choose("Weights", "mild"), "SCI mild · deep.png")
     strength = page.locator("#strength input[type=number]")

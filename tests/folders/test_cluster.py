@@ -424,7 +424,7 @@ def test_ray_is_imported_by_nobody_else():
         (["--ray", "--method", "zerodec"], "unknown method 'zerodec'"),
         (["--ray", "--quality", "0"], "quality must lie in 1..100, got 0"),
         (["--ray", "--smooth", "1"], "smooth must lie in [0, 1), got 1.0"),
-        (["--ray", "--option", "address=x"], "zerodce has no option 'address'"),
+        (["--ray", "--option", "address=x"], "dawn has no option 'address'"),
         (["--ray", "-o", "photos"], "this would overwrite the input"),
     ],
 )

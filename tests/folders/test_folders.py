@@ -413,7 +413,7 @@ def test_the_command_can_be_stopped_and_started_again(photos, stop):
     rest = [place for place in range(60) if f"large{place}.jpg" not in written]
     for place in rest[3:]:
         (photos / f"large{place}.jpg").unlink()
-    result = fastllie.enhance_folder("photos", "out", weights=given)
+    result = fastllie.enhance_folder("photos", "out", "zerodce", weights=given)
     assert len(result.skipped) == len(written)
     assert len(result.done) == 72 - len(written) - len(rest[3:])
 

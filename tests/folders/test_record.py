@@ -59,13 +59,13 @@ def test_other_settings_make_the_results_again(first, second):
 
 def test_weights_are_known_by_what_is_in_them():
     write_weights("own.safetensors", "zerodce", seed=1)
-    fastllie.enhance_folder("in", "out", weights="own.safetensors")
+    fastllie.enhance_folder("in", "out", "zerodce", weights="own.safetensors")
     os.mkdir("elsewhere")
     shutil.copy("own.safetensors", "elsewhere")
-    moved = fastllie.enhance_folder("in", "out", weights="elsewhere/own.safetensors", tile=64)
+    moved = fastllie.enhance_folder("in", "out", "zerodce", weights="elsewhere/own.safetensors", tile=64)
     assert counts(moved) == (0, 0, 3)  # nor do tiles change what comes out
     write_weights("own.safetensors", "zerodce", seed=2)
-    assert counts(fastllie.enhance_folder("in", "out", weights="own.safetensors")) == (3, 3, 0)
+    assert counts(fastllie.enhance_folder("in", "out", "zerodce", weights="own.safetensors")) == (3, 3, 0)
 
 
 def test_functions_are_known_by_their_names():

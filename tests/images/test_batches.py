@@ -47,7 +47,7 @@ def test_float_tensors(method, dtype, layout):
 def test_uint8_tensors(shape):
     x = torch.from_numpy(RGB).permute(2, 0, 1)
     given = {"chw": x.contiguous(), "channels_last": x[None], "bchw": x[None].contiguous()}[shape]
-    got = fastllie.enhance(given)
+    got = fastllie.enhance(given, "zerodce")
     assert (got.shape, got.dtype, got.stride()) == (given.shape, torch.uint8, given.stride())
     got = got.reshape(1, 3, *got.shape[-2:])[0].permute(1, 2, 0).numpy()
     assert same_levels(got, rounded(expected(unit())))
@@ -63,13 +63,13 @@ def test_results_are_ordinary_tensors():
 
 
 def test_parameters_and_subclasses_are_tensors():
-    got = fastllie.enhance(torch.nn.Parameter(unit()))
+    got = fastllie.enhance(torch.nn.Parameter(unit()), "zerodce")
     torch.testing.assert_close(got, expected(unit()), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_compute_dtype(dtype):
-    got = fastllie.enhance(RGB, dtype=dtype)
+    got = fastllie.enhance(RGB, "zerodce", dtype=dtype)
     want = rounded(expected(unit()))
     limit = {torch.bfloat16: 12, torch.float16: 2}.get(dtype, 1)
     assert np.abs(got.astype(int) - want).max() <= limit
@@ -102,7 +102,7 @@ def test_arrays(dtype, batch):
     top = {"u1": 255, "u2": 65535}.get(dtype.str[1:])
     given = (RGB / 255 if top is None else RGB.astype(np.int64) * top // 255).astype(dtype)
     given = np.stack([given, given[::-1]]) if batch else given
-    got = fastllie.enhance(given)
+    got = fastllie.enhance(given, "zerodce")
     assert isinstance(got, np.ndarray)
     assert (got.shape, got.dtype) == (given.shape, given.dtype)
     first, source = (got[0], given[0]) if batch else (got, given)
@@ -204,7 +204,7 @@ def test_pil_modes(mode, back):
     image = pil(mode)
     image.info["icc_profile"] = b"profile"
     before = image.copy()
-    got = fastllie.enhance(image)
+    got = fastllie.enhance(image, "zerodce")
     assert isinstance(got, Image.Image)
     assert (got.mode, got.size) == (back, image.size)
     assert got.info["icc_profile"] == b"profile"
@@ -230,7 +230,7 @@ def test_grey_is_the_luma_of_the_enhanced(mode, top):
     values = np.asarray(image.getchannel(0) if mode == "LA" else image).astype(np.float32) / top
     y = expected(torch.from_numpy(values).expand(1, 3, -1, -1))[0].double()
     want = np.floor((0.299 * y[0] + 0.587 * y[1] + 0.114 * y[2]).numpy() * top + 0.5)
-    got = fastllie.enhance(image)
+    got = fastllie.enhance(image, "zerodce")
     assert same_levels(np.asarray(got.getchannel(0) if mode == "LA" else got), want)
 
 
@@ -238,7 +238,7 @@ def test_grey_floats():
     image = pil("F")
     y = expected(torch.from_numpy(np.array(image)).expand(1, 3, -1, -1))[0]
     want = 0.299 * y[0] + 0.587 * y[1] + 0.114 * y[2]
-    np.testing.assert_allclose(np.asarray(fastllie.enhance(image)), want, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(fastllie.enhance(image, "zerodce")), want, rtol=0, atol=1e-6)
 
 
 def test_bilevel_keeps_black_and_white():
@@ -476,7 +476,7 @@ def test_truncated_files(tmp_path, suffix):
 @pytest.mark.parametrize("strength", [0, 0.5, 1])
 def test_tensors_of_sixteen_bits(shape, channels, strength):
     values = np.random.default_rng(1).integers(0, 30000, shape, dtype=np.uint16)
-    enhancer = fastllie.Enhancer(channels=channels, strength=strength)
+    enhancer = fastllie.Enhancer("zerodce", channels=channels, strength=strength)
     got = enhancer(torch.from_numpy(values))
     assert (got.dtype, got.shape) == (torch.uint16, shape)
     want = enhancer(np.ascontiguousarray(np.moveaxis(values, -3, -1)))

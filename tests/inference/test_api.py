@@ -163,7 +163,7 @@ def test_batch_keeps_order_and_kinds(tmp_path):
 
 
 def test_batch_of_one_size_is_one_forward(monkeypatch):
-    enhancer = fastllie.Enhancer()
+    enhancer = fastllie.Enhancer("zerodce")
     network = loading.shared_network("zerodce", enhancer._run.path, torch.device("cpu"), torch.float32, {})
     seen = []
     hook = network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
@@ -300,10 +300,10 @@ def test_a_network_is_loaded_once(builds):
 
 def test_a_changed_file_is_loaded_again(builds, tmp_path):
     path = write_weights(tmp_path / "w.safetensors", "zerodce", seed=0)
-    before = fastllie.enhance(RGB, weights=path)
+    before = fastllie.enhance(RGB, "zerodce", weights=path)
     write_weights(path, "zerodce", seed=1)
     os.utime(path, ns=(1, 1))
-    assert not np.array_equal(fastllie.enhance(RGB, weights=path), before)
+    assert not np.array_equal(fastllie.enhance(RGB, "zerodce", weights=path), before)
     assert len(builds) == 2
 
 

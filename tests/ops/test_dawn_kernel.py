@@ -6,7 +6,7 @@ from helpers import refused
 
 from fastllie import _native
 from fastllie.models.dawn import Dawn
-from fastllie.models.dawn.brain import noise_levels
+from fastllie.models.dawn.brain import PLACES, Brain, Seen, noise_levels, see
 from fastllie.models.dawn.brain import thumbnail as plain_thumbnail
 from fastllie.ops import dawn
 
@@ -187,3 +187,81 @@ def test_what_does_not_fit_is_refused():
         dawn.noise_levels(x, torch.ones(2))
     with refused(RuntimeError, "no gradient"):
         dawn.enhance_dawn(x.clone().requires_grad_(), packed, observed)
+
+
+# --- the brain
+
+
+def exact_grid(made, seen):
+    """The module's result in float64."""
+    double = Brain().double()
+    double.load_state_dict({name: tensor.double() for name, tensor in made.brain.state_dict().items()})
+    return double(Seen(*(part.double() for part in seen)))
+
+
+@pytest.mark.parametrize("size", [(5, 3), (64, 96), (75, 131)])
+def test_the_brain_matches_its_module(size, isa):
+    made = network(seed=3)
+    x = photograph(3, *size)
+    x[1] *= 0.02  # nearly black
+    x[2] = 0  # and altogether
+    seen = see(x)
+    got = dawn.dawn_grid(*seen, dawn.pack_brain(made.brain.state_dict()), PLACES)
+    expected = exact_grid(made, seen)
+    assert expected[:, :3].std() > 0.05
+    torch.testing.assert_close(got[:, :3].double(), expected[:, :3], rtol=0, atol=5e-6)
+    # black levels are shares of the mean
+    limit = 5e-6 * seen.mean[..., None].double().expand_as(expected[:, 3:])
+    assert ((got[:, 3:].double() - expected[:, 3:]).abs() <= limit).all()
+    assert dawn.dawn_grid(
+        *(part[:0] for part in seen), dawn.pack_brain(made.brain.state_dict()), PLACES
+    ).shape == (
+        0,
+        *dawn.GRID,
+    )
+
+
+def test_the_brain_takes_any_strides_and_threads():
+    made, seen = network(seed=4), see(photograph(2, 80, 120))
+    packed = dawn.pack_brain(made.brain.state_dict())
+    got = dawn.dawn_grid(*seen, packed, PLACES)
+    strided = (
+        seen.thumb.contiguous(memory_format=torch.channels_last),
+        seen.mean,
+        seen.noise.T.contiguous().T,
+    )
+    assert torch.equal(dawn.dawn_grid(*strided, packed, PLACES), got)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(dawn.dawn_grid(*seen, packed, PLACES), got)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_network_looks_by_the_kernel():
+    made, x = network(seed=5), photograph(1, 90, 140)
+    torch.testing.assert_close(made.look(x).grid, made.brain(see(x)), rtol=0, atol=5e-6)
+    half = network(seed=5).bfloat16()
+    # its weights are rounded, its sums are not
+    torch.testing.assert_close(half.look(x.bfloat16()).grid, made.look(x.bfloat16()).grid, rtol=0, atol=0.02)
+
+
+def test_the_brain_refuses_what_does_not_fit():
+    made, seen = network(), see(photograph(1, 70, 100))
+    packed = dawn.pack_brain(made.brain.state_dict())
+    with refused(ValueError, "thumb must be float32 [1, 3, 64, 96], got torch.float64"):
+        dawn.dawn_grid(seen.thumb.double(), seen.mean, seen.noise, packed, PLACES)
+    with refused(ValueError, "noise must be float32 [1, 6]"):
+        dawn.dawn_grid(seen.thumb, seen.mean, seen.noise[:, :3], packed, PLACES)
+    with refused(ValueError, "places must be eight rising numbers below 6144"):
+        dawn.dawn_grid(*seen, packed, (*PLACES[:7], 6144))
+    with refused(RuntimeError, "dawn_grid"):
+        dawn.dawn_grid(seen.thumb.requires_grad_(), seen.mean, seen.noise, packed, PLACES)
+
+
+def test_the_grid_is_an_operator():
+    made, seen = network(seed=6), see(photograph(2, 70, 100))
+    packed = dawn.pack_brain(made.brain.state_dict())
+    torch.library.opcheck(torch.ops.fastllie.dawn_grid, (*seen, packed, list(PLACES)))

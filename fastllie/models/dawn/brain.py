@@ -14,6 +14,7 @@ GRID = (8, 8, 12)  # lumas, rows and columns of the grid
 PLANES = 6  # of the grid: a curve's alpha and a black level of red, green and blue each
 LEAST_MEAN = 1 / 255  # of a picture's luma: added, so that black pictures divide by something
 PERCENTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.995)
+PLACES = tuple(round(share * (THUMB[0] * THUMB[1] - 1)) for share in PERCENTILES)  # among the thumbnail's
 NOISES = 6  # luma, blueness and redness at full and at half size
 SAMPLES = (48, 64)  # places at which noise is measured, along rows and columns
 CUTS = (1.0, 1.5)  # of the mean magnitude, round after round
@@ -168,14 +169,12 @@ def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 def _facts(thumb: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
     """Numbers about the whole, each around one: mean, colours, percentiles, noise; `[B, 18]`."""
     values = luma(thumb).flatten(1).sort(1).values
-    last = THUMB[0] * THUMB[1] - 1
-    places = [round(share * last) for share in PERCENTILES]
     colours = thumb.mean((2, 3)) / mean.flatten(1)
     return torch.cat(
         [
             (mean.flatten(1).log() + 3) / 2,
             colours.clamp(max=3) - 1,
-            (values[:, places] + 0.004).log() / 2 + 1,
+            (values[:, PLACES] + 0.004).log() / 2 + 1,
             noise_facts(noise),
         ],
         1,

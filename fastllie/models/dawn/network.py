@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fastllie.models.contract import Contract, Observed, Window
-from fastllie.models.dawn.brain import Brain, floats, luma, noise_levels, see
+from fastllie.models.dawn.brain import PLACES, Brain, floats, luma, noise_levels, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
 from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops import apply_grid_curve, dawn, reference
@@ -34,6 +34,13 @@ class Sight(NamedTuple):
     grid: Tensor
     mean: Tensor
     noise: Tensor
+
+
+class _Packed(NamedTuple):
+    """The weights for the CPU's kernels."""
+
+    denoiser: Tensor
+    brain: Tensor
 
 
 class Dawn(Network):
@@ -109,15 +116,19 @@ class Dawn(Network):
 
     def look(self, x: Tensor, bgr: bool = False) -> Sight:
         """What is to be known of whole pictures; float32 where they are bytes or in half precision."""
-        return self._look(x, bgr, not standard_only() and self._packed(x) is not None)
+        return self._look(x, bgr, None if standard_only() else self._packed(x))
 
-    def _look(self, x: Tensor, bgr: bool, fast: bool) -> Sight:
-        """By the CPU's kernels where `fast` says so."""
+    def _look(self, x: Tensor, bgr: bool, packed: _Packed | None) -> Sight:
+        """By the CPU's kernels where there are weights for them."""
+        fast = packed is not None
         # asked for last: an exporter takes a size that is compared with for a bound of all sizes
         large = fast and x.shape[-2] >= dawn.THUMB[0] and x.shape[-1] >= dawn.THUMB[1]
         thumb = dawn.thumbnail(x) if large else None
         seen = see(x, thumb, bgr, dawn.noise_levels if fast else noise_levels)
-        grid = self.brain(seen).to(seen.thumb.dtype)
+        if packed is None:
+            grid = self.brain(seen).to(seen.thumb.dtype)
+        else:
+            grid = dawn.dawn_grid(*seen, packed.brain, PLACES)
         if self.exposure is not None:
             curve = apply_grid_curve if fast else reference.apply_grid_curve
             grid = _exposed(grid, seen.thumb, seen.mean, self.exposure, curve)
@@ -139,7 +150,7 @@ class Dawn(Network):
             y = self._by_layers(floats(x), sight, window, curve)
             return (y * 255).round().clamp(0, 255).to(torch.uint8)
         if sight is None:
-            sight = self._look(x, False, False)
+            sight = self._look(x, False, None)
         v = self.denoised(x, sight)
         light = (v * sight.mean / (1 - v)).clamp(0, 1)
         place, size = _placed(window)
@@ -161,26 +172,29 @@ class Dawn(Network):
             clean = clean.index_select(dim, torch.arange(x.shape[dim], device=x.device))
         return clean.clamp(0.0, _BRIGHTEST)
 
-    def _packed(self, x: Tensor) -> Tensor | None:
-        """The denoiser's weights for the CPU's kernels; None where the network has to run layer by layer."""
+    def _packed(self, x: Tensor) -> _Packed | None:
+        """The weights for the CPU's kernels; None where the network has to run layer by layer."""
         weights = list(self.parameters())
         # bytes go through the arithmetic of the weights
         images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
         if not can_run_packed(images, weights, _PACKED) or not self.as_built():
             return None
-        return self._packing.get(weights, None, lambda: dawn.pack_dawn(self.denoiser.state_dict()))
+        return self._packing.get(weights, None, self._pack)
+
+    def _pack(self) -> _Packed:
+        return _Packed(dawn.pack_dawn(self.denoiser.state_dict()), dawn.pack_brain(self.brain.state_dict()))
 
     def _fused(
         self,
         x: Tensor,
-        packed: Tensor,
+        packed: _Packed,
         sight: Sight | None,
         window: Window | None,
         out: Tensor | None = None,
         bgr: bool = False,
     ) -> Tensor:
         if sight is None:
-            sight = self.look(x, bgr)
+            sight = self._look(x, bgr, packed)
         gains = biases = None
         if self.denoise:
             gains, levels = self.denoiser.settings(sight.noise)
@@ -190,7 +204,7 @@ class Dawn(Network):
         known = dawn.Known(grid, mean, gains, biases)
         place, size = _placed(window)
         return dawn.enhance_dawn(
-            x, packed, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
+            x, packed.denoiser, known, denoise=self.denoise, place=place, size=size, bgr=bgr, out=out
         )
 
 
