@@ -42,8 +42,7 @@ def load(
     Weights that you change and whatever you put on or in place of its layers count from the next call on.
 
     Args:
-        method: One of `list_methods()`; "dawn", our own, takes the noise out too. Networks that were published
-            before it see a neighbourhood of each pixel, and brighten its noise with it.
+        method: One of `list_methods()`.
         weights: None (the default variant), a variant's name, or a path to .safetensors, .pth or .pt, in our
             layout or in that of the published repository.
         device: Where the network shall be; None is the CPU.
@@ -102,7 +101,8 @@ def enhance(
 
     Args:
         image: The image.
-        method: One of `list_methods()`.
+        method: One of `list_methods()`. The default, "dawn", is our own and takes the noise out too; the
+            published networks brighten it.
         weights: None (the default variant), a variant's name, or a path to .safetensors, .pth or .pt.
         device: Where to compute; None is the tensor's own device, and for other kinds CUDA if there is one,
             else the CPU. The result comes back to where the image was.
