@@ -41,7 +41,7 @@ CHOICE["nerco-drawn"] = (
     " it ran."
 )
 CHOICE["dawn"] = (
-    "The recipe was chosen among five, three of them stopped early, by the scores below on LOL, SICE, DICM,"
+    "The recipe was chosen among eight, three of them stopped early, by the scores below on LOL, SICE, DICM,"
     " MEF and NPE, none of which was trained on, and by looking at the pictures."
 )
 LIMITS = {
