@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import quality
+import quality_sets
 import torch
 import torch.nn.functional as F
 from papers_runs import SEED, Pictures, Row, Scores
@@ -26,6 +26,8 @@ from fastllie.training.recipes import (
     NERCO_PUBLISHED,
     NeRCoLossWeights,
     NeRCoRecipe,
+    PairWeights,
+    Scenes,
     Synthesis,
 )
 from fastllie.training.task import NetworkTask
@@ -38,6 +40,7 @@ UNREPRESENTED = "NeRCo without normalisation"
 UNMASKED = "NeRCo without mask"
 UNREAD = "NeRCo without text loss"
 EDGES = {"sobel": "NeRCo, Sobel", "laplacian4": "NeRCo, Laplacian"}
+WIDTHS = (4, 8, 16, 32)
 READER_STEPS = 120
 DARKER = (-2.0, -3.0, -4.0)  # stops
 
@@ -95,6 +98,33 @@ SMALL_NERCO = replace(
         gain_smoothness=10.0,
     ),
 )
+# all widths alike, with the blocks of the weights that ship. By pairs alone: adversarial losses would take
+# longer than a row is trained to tell widths apart
+PAIRED_NERCO = replace(
+    NERCO_PUBLISHED,
+    **SHORT
+    | {
+        "schedule": "cosine",
+        "average": 0.97,
+        "learning_rate": 1e-3,
+        "synthesis": Scenes(size=(192, 288)),
+    },
+    blocks=6,
+    pre_blocks=3,
+    mask_blocks=2,
+    squeeze=None,
+    batch=4,
+    betas=(0.9, 0.99),
+    clip=1.0,
+    pairs=PairWeights(
+        difference=1.5, matched_difference=0.6, structure=0.3, chroma=0.8, overshoot=1.5, mean=0.7
+    ),
+    judged_from=1.0,
+)
+
+
+def of_width(width: int) -> str:
+    return f"NeRCo, width {width}"
 
 
 # --- EnlightenGAN
@@ -212,14 +242,14 @@ def trained_reader(shared: Path, work: Path) -> LightReader:
 
 def exposure_spread(network: nn.Module, pictures: Pictures) -> Scores:
     """How far the results of one scene at several exposures differ in brightness."""
-    enhance = quality.enhancer(network)
+    enhance = quality_sets.enhancer(network)
     spreads = []
     for _, high in list(pictures.pairs())[::4]:
         light = linear(torch.from_numpy(np.rint(high * 255).astype(np.uint8)))
         means = []
         for stops in DARKER:
             dark = srgb(light * 2**stops)
-            means.append(enhance(quality.rounded(dark.double().numpy())).mean())
+            means.append(enhance(quality_sets.rounded(dark.double().numpy())).mean())
         spreads.append(np.std(means))
     return {"spread": float(np.mean(spreads))}
 
@@ -266,6 +296,13 @@ def nerco_rows(pictures: Pictures) -> list[Row]:
     return [replace(row, more=(exposure_spread,)) for row in found]
 
 
+def width_rows() -> list[Row]:
+    def learner(recipe: NeRCoRecipe, epoch: int) -> NeRCoTask:
+        return NeRCoTask(recipe, recipe.steps or 1, epoch)
+
+    return [Row(of_width(width), replace(PAIRED_NERCO, width=width), learner) for width in WIDTHS]
+
+
 def rows(pictures: Pictures) -> list[Row]:
     vgg = pictures.shared / "weights" / "vgg16" / "vgg16_features_fp16.npz"
-    return enlightengan_rows(vgg) + nerco_rows(pictures)
+    return enlightengan_rows(vgg) + nerco_rows(pictures) + width_rows()

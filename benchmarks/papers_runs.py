@@ -9,9 +9,11 @@ from typing import Any
 
 import methods_pictures
 import numpy as np
-import quality
+import quality_sets
+import record
 import torch
 from PIL import Image
+from quality_scores import Array, planes
 from torch import Tensor, nn
 
 from fastllie import metrics
@@ -77,13 +79,13 @@ class Pictures:
             self._kept["collection"] = data.collect(files, cache=self.work / "cache")
         return self._kept["collection"]
 
-    def pairs(self) -> Iterator[tuple[quality.Array, quality.Array]]:
-        for low, high in list(quality.lol_pairs(self.shared))[:: self.every]:
-            yield quality.read(low), quality.read(high)
+    def pairs(self) -> Iterator[tuple[Array, Array]]:
+        for low, high in list(quality_sets.lol_pairs(self.shared))[:: self.every]:
+            yield quality_sets.read(low), quality_sets.read(high)
 
-    def unpaired(self) -> Iterator[quality.Array]:
-        for path in quality.unpaired(self.shared)[::2][:: self.every]:
-            yield quality.read(path, LONG_SIDE)
+    def unpaired(self) -> Iterator[Array]:
+        for path in quality_sets.unpaired(self.shared)[::2][:: self.every]:
+            yield quality_sets.read(path, LONG_SIDE)
 
     def shown(self) -> list[np.ndarray]:
         """The photographs of the pictures of a page."""
@@ -126,7 +128,7 @@ def measure(row: Row, pictures: Pictures) -> Scores:
 
 def common(network: nn.Module, pictures: Pictures) -> Scores:
     """What every row is scored by."""
-    enhance = quality.enhancer(network)
+    enhance = quality_sets.enhancer(network)
     rows: dict[str, list[float]] = {}
 
     def add(name: str, value: Any) -> None:
@@ -138,15 +140,16 @@ def common(network: nn.Module, pictures: Pictures) -> Scores:
         # the first one prepares what the others find
         if place:
             add("ms", 1e3 * (time.process_time() - start))
-        pair = quality.planes(output), quality.planes(high)
+        pair = planes(output), planes(high)
         add("lol_psnr", metrics.psnr(*pair))
         add("lol_ssim", metrics.ssim(*pair))
+        add("lol_scaled_psnr", metrics.psnr_scaled(*pair, mean="rgb"))
         add("mean", output.mean())
         add("over_lol", 100 * (output > CLIPPED).any(-1).mean())
     for image in pictures.unpaired():
         output = enhance(image)
         add("over", 100 * (output > CLIPPED).any(-1).mean())
-        add("hue_shift", metrics.hue_shift(quality.planes(output), quality.planes(image)))
+        add("hue_shift", metrics.hue_shift(planes(output), planes(image)))
         add("uneven", 100 * uneven(output))
     found = {name: float(np.mean(values)) for name, values in rows.items()}
     return found | {"ms": float(np.median(rows["ms"]))}
@@ -205,14 +208,14 @@ def _given(pictures_shared: Path) -> list[np.ndarray]:
 
 def keep_pictures(network: nn.Module, pictures: Pictures, name: str) -> None:
     """Keep what the network makes of the photographs of the page, side by side, reduced."""
-    enhance = quality.enhancer(network)
+    enhance = quality_sets.enhancer(network)
     made = [np.rint(enhance(image / 255) * 255).astype(np.uint8) for image in _given(pictures.shared)]
     strip(made).save(picture_of(pictures.work, name))
 
 
 def picture_of(work: Path, name: str) -> Path:
     work.mkdir(parents=True, exist_ok=True)
-    return work / f"{quality.record.slug(name)}.png"
+    return work / f"{record.slug(name)}.png"
 
 
 def strip(images: list[np.ndarray]) -> Image.Image:

@@ -9,7 +9,7 @@ from fastllie import methods
 
 # when to take which, by method and variant
 TAKE = {
-    "zerodce": "a curve and nothing else: natural colours, no halos, noise stays",
+    "zerodce": "a curve and nothing else: natural colours, noise stays",
     "zerodce++": "the same for less time, at one scale",
     "zerodce++, scale 4": "photographs of several megapixels; soft edges around what was lifted",
     "zerodce++, scale 12": "video and previews; sees most of the scene",
@@ -27,9 +27,12 @@ SHOWN_SCORES = (
     "lol_ssim",
     "sice_psnr",
     "sice_ssim",
+    "shadows",
     "hue_shift",
+    "saturation",
     "new_clipping",
     "rise",
+    "halo",
     "noise_lol",
 )
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,17 @@ def test_parts_of_nerco_that_are_left_out():
         assert torch.allclose(network(x), (network.G_A(torch.cat([v, v], 1)) + 1) / 2, atol=1e-5)
 
 
+def test_widths_are_trained_alike_by_pairs_alone():
+    rows = papers_gans.width_rows()
+    assert [row.recipe.width for row in rows] == list(papers_gans.WIDTHS)
+    assert len({replace(row.recipe, width=1) for row in rows}) == 1
+    row = rows[0]
+    task = row.learner(replace(row.recipe, blocks=1), 1)
+    task.total_steps = row.recipe.steps
+    task.steps_done = row.recipe.steps - 1
+    assert not task.judging
+
+
 def test_nobody_hears_the_local_discriminator(monkeypatch):
     monkeypatch.setattr(
         papers_gans.EnlightenGANTask, "_generator_losses", lambda self, batch, faces: {"local": 3.0, "a": 1.0}
@@ -290,6 +302,8 @@ def test_a_record_that_was_interrupted_says_what_is_missing(tmp_path):
     assert "Not measured yet: RUAS(1)." in found["papers-ruas"]
     assert "the paper says" not in found["papers-ruas"]
     assert "the paper says" in found["papers-blocks"]
+    # of which no paper says anything
+    assert "the paper says" not in found["nerco-width"]
     # whose picture shows that row
     assert "papers-sci.jpg" not in found["papers-stages"]
     assert "(papers-nerco.jpg)" in found["papers-nerco"]
