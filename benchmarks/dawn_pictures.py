@@ -1,9 +1,9 @@
-"""Draw the pictures of docs/dawn.md, of photographs in the public domain that nothing was trained on.
+"""Draw the pictures of docs/dawn.md and of the README, of photographs that nothing was trained on.
 
     python benchmarks/dawn_pictures.py --shared ../shared
 
-writes docs/dawn-scenes.jpg, what `dawn` learns from, and docs/dawn.jpg, what it does. The photographs are not
-part of the repository.
+writes docs/dawn-scenes.jpg, what `dawn` learns from, docs/dawn.jpg, what it does, and docs/before-after.jpg,
+the photographs of docs/photos. All are in the public domain; the others are not part of the repository.
 """
 
 import argparse
@@ -22,13 +22,16 @@ from fastllie.training.recipes import DAWN, Scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 GAP = 4  # pixels between pictures
+DARK = replace(DAWN.scenes, bright_share=0, over_share=0, mixed_share=0, curved_share=0, backlit_share=0)
 KINDS = {
-    "exposures": replace(DAWN.scenes, bright_share=0, over_share=0, mixed_share=0, curved_share=0),
-    "lit in parts": replace(DAWN.scenes, bright_share=0, over_share=0, mixed_share=1, exposures=(-6, -4)),
-    "deep shadows": replace(DAWN.scenes, bright_share=0, over_share=0, mixed_share=0, curved_share=1),
-    "well exposed": replace(DAWN.scenes, bright_share=1),
-    "over-exposed": replace(DAWN.scenes, bright_share=0, over_share=1),
+    "exposures": DARK,
+    "lit in parts": replace(DARK, mixed_share=1, exposures=(-6, -4)),
+    "deep shadows": replace(DARK, curved_share=1),
+    "backlit": replace(DARK, backlit_share=1),
+    "well exposed": replace(DARK, bright_share=1),
+    "over-exposed": replace(DARK, over_share=1),
 }
+WIDTH = 640  # of a picture in the README
 METHODS = ("zerodce", "sci", "enlightengan", "dawn")
 EXPOSURES = (-3.5, -5.5)  # stops of the dark frames that the methods are shown
 
@@ -93,6 +96,17 @@ def methods_sheet(photographs: list[Tensor]) -> Image.Image:
     return sheet(rows)
 
 
+def before_after() -> Image.Image:
+    """The photographs of docs/photos as they are, and as `enhance` makes them."""
+    rows = []
+    for path in sorted((ROOT / "docs" / "photos").glob("*.jpg")):
+        with Image.open(path) as photograph:
+            size = (WIDTH, round(photograph.height * WIDTH / photograph.width))
+            pair = photograph.convert("RGB"), fastllie.enhance(photograph).convert("RGB")
+        rows.append([np.asarray(image.resize(size, Image.Resampling.LANCZOS)) for image in pair])
+    return sheet(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -103,6 +117,7 @@ def main() -> None:
     photographs = [pixels(path, DAWN.long_side) for path in files]
     scenes_sheet(photographs).save(ROOT / "docs" / "dawn-scenes.jpg", quality=88)
     methods_sheet(photographs[1::3]).save(ROOT / "docs" / "dawn.jpg", quality=88)
+    before_after().save(ROOT / "docs" / "before-after.jpg", quality=88)
 
 
 if __name__ == "__main__":

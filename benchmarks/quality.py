@@ -75,6 +75,7 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
             rows += [
                 Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
                 Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
+                Candidate("NeRCo ours, drawn", "nerco", ours["drawn"] or "drawn", {}),
                 # our own
                 Candidate("dawn ours", "dawn", ours["dawn"], {}),
             ]
@@ -155,6 +156,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
     parser.add_argument("--nerco", type=Path, help="likewise for NeRCo")
+    parser.add_argument("--nerco-drawn", type=Path, help="likewise for NeRCo's drawn variant")
     parser.add_argument("--dawn", type=Path, help="likewise for dawn")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
@@ -189,6 +191,7 @@ def main() -> None:
         "mild": options.sci_mild,
         "enlightengan": options.enlightengan,
         "nerco": options.nerco,
+        "drawn": options.nerco_drawn,
         "dawn": options.dawn,
     }
     path = options.output / "quality.json"

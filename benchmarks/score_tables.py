@@ -16,7 +16,8 @@ TAKE = {
     "sci, strong": "cameras and streams of dark frames, where nothing else is fast enough",
     "sci, mild": "the same at dusk, or where bright frames come in between",
     "enlightengan": "deep shadows beside what is bright",
-    "nerco": "one brightness for dark pictures as a whole, where time does not matter",
+    "nerco": "a mild lift of dark pictures as a whole, where time does not matter",
+    "nerco, drawn": "rooms and streets without noise, where pale colours do not matter",
     "dawn": "by default: the best picture, noise taken out",
 }
 # of those, the ones that are the method with an option

@@ -171,7 +171,10 @@ METHODS: Mapping[str, MethodInfo] = {
             model="fastllie.models:NeRCo",
             parameters=23_295_403,
             halo=None,
-            weights=(Variant("fastllie", "nerco.safetensors", _OURS, "Apache-2.0", 801_371),),
+            weights=(
+                Variant("fastllie", "nerco.safetensors", _OURS, "Apache-2.0", 801_371),
+                Variant("drawn", "nerco-drawn.safetensors", _OURS, "Apache-2.0", 801_371),
+            ),
             options=(
                 Option(
                     "size_mode",

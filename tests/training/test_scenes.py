@@ -86,6 +86,65 @@ def test_lit_parts_are_as_bright_as_they_should_be():
     assert all(float((frame.target - frame.clean).amax()) > 0.2 for frame in lit)
 
 
+def test_backlit_frames_keep_what_is_bright():
+    backlit = replace(PLAIN, backlit_share=1, backlit=(-3, -3))
+    for frame in frames(backlit):
+        ratios = frame.clean.mean(0) / frame.target.mean(0)
+        assert ratios.quantile(0.999) > 0.6
+        # the softest of borders are as wide as the picture
+        assert ratios.quantile(0.02) < 0.65
+    # the target is the one of every other frame
+    [frame], [other] = frames(backlit, 1), frames(replace(PLAIN, exposures=(-3, -3)), 1)
+    assert torch.equal(frame.target, other.target)
+
+
+def test_shadows_are_lifted_by_neighbourhoods_and_without_a_rim():
+    random = np.random.default_rng(0)
+    picture = torch.full((3, 96, 144), 0.6)
+    picture[:, :, :72] = 0.06 + 0.01 * torch.from_numpy(random.standard_normal((96, 72))).float()
+    lifted = scenes.lift_shadows(picture, 1.0)
+    assert torch.equal(scenes.lift_shadows(picture, 0.0), picture)
+    # a stop is a factor of two in light
+    lights = [(image[:, :, :60].double() + 0.055).div(1.055).pow(2.4).mean() for image in (lifted, picture)]
+    assert 1.9 < lights[0] / lights[1] < 2.1
+    assert torch.allclose(lifted[:, :, 76:], picture[:, :, 76:], atol=2e-3)
+    # what varies within the shadow varies as much as the light
+    assert lifted[0, :, :60].std() > 1.3 * picture[0, :, :60].std()
+
+
+def test_what_is_lifted_is_no_night():
+    def rise(level: float) -> float:
+        targets = [
+            scenes.make_frame(
+                photograph(level=level), replace(PLAIN, shadow_lift=stops), np.random.default_rng(0)
+            ).target
+            for stops in (1.0, 0.0)
+        ]
+        return mean(targets[0]) - mean(targets[1])
+
+    assert rise(0.3) > 1e-4
+    assert rise(0.04) == 0
+
+
+def test_targets_of_what_is_nearly_black_have_less_colour():
+    def chroma(image: torch.Tensor) -> float:
+        return float((image - image.mean(0)).abs().mean())
+
+    black = replace(PLAIN, exposures=(-6, -6))
+    [plain] = frames(black, 1)
+    [dull] = frames(replace(black, dark_saturation=0.5), 1)
+    [grey] = frames(replace(black, dark_neutral=1.0), 1)
+    assert chroma(dull.target) == pytest.approx(0.5 * chroma(plain.target), rel=0.02)
+    spreads = [np.ptp(frame.target.mean((1, 2)).numpy()) for frame in (grey, plain)]
+    # highlights stay white
+    assert spreads[0] < 0.35 * spreads[1]
+    assert mean(grey.target) == pytest.approx(mean(plain.target), abs=0.005)
+    # a frame that shows its colours keeps them
+    light = replace(PLAIN, exposures=(-1.3, -1.3), dark_saturation=0.5, dark_neutral=1.0)
+    [kept], [same] = frames(light, 1), frames(replace(PLAIN, exposures=(-1.3, -1.3)), 1)
+    assert torch.equal(kept.target, same.target)
+
+
 def test_a_night_stays_one():
     day, night = (
         srgb(torch.full((3, 40, 60), light) * torch.linspace(0.3, 1.7, 60)) for light in (0.3, 0.008)

@@ -27,6 +27,13 @@ WHITE_SHARE = 0.1
 LEAST_MEAN, LARGEST_MEAN = 0.42, 0.54
 # stops that a photograph of such a mean is brightened by at most: night stays night
 NIGHT, DUSK = (0.05, 0.8), (0.2, 2.2)
+# lumas of a neighbourhood up to which shadows are lifted whole, and from which not at all
+SHADOW, LIT = 0.08, 0.36
+# means of a photograph at which it is a night, whose shadows stay, and at which it is none
+NO_LIFT, LIFT = 0.08, 0.25
+# means of a frame up to which it is nearly black, and from which its colours can be trusted: their
+# saturation, and their mean
+BLACK, SEEN = (0.1, 0.05), (0.25, 0.15)
 
 
 class Frame(NamedTuple):
@@ -88,30 +95,70 @@ def _reach(levels: Tensor, level: float) -> float:
 def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) -> Frame:
     """A frame of a photograph `[H, W, 3]` of uint8."""
     light = linear(window(photograph, scenes.size, random))
+    lift = _shadow_stops(light, scenes)
     right = exposure_of(light)
     light = light * 2**right
+    target = lift_shadows(_shown(light), lift)
     kind = random.random()
     if kind < scenes.bright_share:
         # as its photographer left it, as we would have it, or between
         stops = -right * random.uniform(0, 1) + random.uniform(*scenes.bright_exposures)
-        return _finish(*_uniform(light, stops, scenes), False, scenes, random)
+        shown, aim = _uniform(light, target, stops, scenes)
+        return _finish(shown, aim, False, scenes, random, lift)
     if kind < scenes.bright_share + scenes.over_share:
         stops = random.uniform(*scenes.over_exposures)
-        return _finish(light * 2**stops, _shown(light), False, scenes, random)
+        return _finish(light * 2**stops, target, False, scenes, random)
     stops = random.uniform(*scenes.exposures)
     there = light
     if random.random() < scenes.range_share:
         there = _ranged(light, random.uniform(*scenes.ranges))
     how = random.random()
     if how < scenes.mixed_share:
-        shown, target = _mixed(light, there, stops, scenes, random)
+        shown, target = _mixed(light, there, target, stops, scenes, random)
     elif how < scenes.mixed_share + scenes.curved_share:
         # deep shadows below highlights that stay
         shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
-        target = _shown(light)
+    elif how < scenes.mixed_share + scenes.curved_share + scenes.backlit_share:
+        shown = there * (random.uniform(*scenes.backlit) * (1 - _bright(target, random))).exp2()
     else:
-        return _finish(*_uniform(light, stops, scenes, there), True, scenes, random)
+        shown, aim = _uniform(light, target, stops, scenes, there)
+        return _finish(shown, aim, True, scenes, random, lift)
     return _finish(shown, target, True, scenes, random)
+
+
+def _shadow_stops(light: Tensor, scenes: Scenes) -> float:
+    """What the shadows of a photograph `[3, H, W]`, in linear light, are lifted by."""
+    if not scenes.shadow_lift:
+        return 0.0
+    own = float((srgb(light) * LUMA).sum(0).mean())
+    return scenes.shadow_lift * float(np.interp(own, (NO_LIFT, LIFT), (0, 1)))
+
+
+def lift_shadows(shown: Tensor, stops: float) -> Tensor:
+    """A picture `[3, H, W]` whose darkest neighbourhoods have so many stops more light.
+
+    A neighbourhood is what a guided filter leaves of the luma (He and Sun, 2015): edges stay, so that no rim
+    of light appears around what is lifted, and so does the detail within.
+    """
+    if not stops:
+        return shown
+    values = (shown * LUMA).sum(0)[None, None]
+    small = F.avg_pool2d(values, 4)
+
+    def mean(plane: Tensor) -> Tensor:
+        return F.avg_pool2d(plane, 5, 1, 2, count_include_pad=False)
+
+    centre = mean(small)
+    slope = mean(small * small) - centre * centre
+    slope = slope / (slope + 0.004)
+    offset = mean(centre - slope * centre)
+    slope, offset = (
+        F.interpolate(plane, shown.shape[-2:], mode="bilinear") for plane in (mean(slope), offset)
+    )
+    base = slope * values + offset
+    dark = ((LIT - base) / (LIT - SHADOW)).clamp(0, 1)
+    gains = (stops * dark * dark * (3 - 2 * dark)).exp2()[0]
+    return srgb((_decode(shown) * gains).clamp(max=1))
 
 
 def _ranged(light: Tensor, share: float) -> Tensor:
@@ -120,11 +167,12 @@ def _ranged(light: Tensor, share: float) -> Tensor:
 
 
 def _uniform(
-    light: Tensor, stops: float, scenes: Scenes, there: Tensor | None = None
+    light: Tensor, target: Tensor, stops: float, scenes: Scenes, there: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Light and target of a frame of one exposure; none where it is to stay as it is.
 
     Args:
+        target: Where it is lifted to.
         there: The light that was there, if more than the photograph shows.
     """
     shown = (light if there is None else there) * 2**stops
@@ -132,15 +180,13 @@ def _uniform(
     lift = min((stops - nothing) / (full - nothing), 1.0)
     if lift <= 0:
         return compress(shown[None], 1.0, 0.8)[0], None
-    target = _shown(light)
     return shown, target if lift == 1 else _shown(shown).lerp(target, lift)
 
 
 def _mixed(
-    light: Tensor, there: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
+    light: Tensor, there: Tensor, target: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Light and target of a frame that is lit in parts."""
-    target = _shown(light)
     field = _field(target, random)
     rise = -stops * random.uniform(0.4, 1.05)
     if random.random() < scenes.ground_share:
@@ -159,12 +205,7 @@ def _field(target: Tensor, random: np.random.Generator) -> Tensor:
         noise = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)[0]
         return torch.sigmoid(noise * 2 ** random.uniform(1, 8))
     if kind < 0.75:
-        levels = (target * LUMA).sum(0, keepdim=True)
-        coarse = 2 ** int(random.integers(0, 5))
-        blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
-        rank = float(np.quantile(blurred[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
-        blurred = F.interpolate(blurred[None], (height, width), mode="bilinear", align_corners=False)[0]
-        return torch.sigmoid((blurred - rank) * 2 ** random.uniform(2, 6))
+        return _bright(target, random)
     down = torch.linspace(-1, 1, height)[:, None]
     across = torch.linspace(-1.5, 1.5, width)
     field = torch.zeros(1, height, width)
@@ -181,10 +222,31 @@ def _field(target: Tensor, random: np.random.Generator) -> Tensor:
     return field
 
 
+def _bright(target: Tensor, random: np.random.Generator) -> Tensor:
+    """Where a picture is bright, `[1, H, W]` from 0 to 1, by its pixels or by large parts."""
+    height, width = target.shape[-2:]
+    levels = (target * LUMA).sum(0, keepdim=True)
+    coarse = 2 ** int(random.integers(0, 5))
+    blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
+    rank = float(np.quantile(blurred[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
+    blurred = F.interpolate(blurred[None], (height, width), mode="bilinear", align_corners=False)[0]
+    return torch.sigmoid((blurred - rank) * 2 ** random.uniform(2, 6))
+
+
 def _finish(
-    light: Tensor, target: Tensor | None, dark: bool, scenes: Scenes, random: np.random.Generator
+    light: Tensor,
+    target: Tensor | None,
+    dark: bool,
+    scenes: Scenes,
+    random: np.random.Generator,
+    lift: float = 0.0,
 ) -> Frame:
-    """What a camera makes of light; without a target the frame itself, free of noise, is it."""
+    """What a camera makes of light.
+
+    Args:
+        target: None for the frame itself, free of noise and its shadows lifted.
+        lift: By so many stops; of no other target.
+    """
     if random.random() < scenes.lamp_share:
         # coloured light that belongs to the scene: a sunset, a lamp. It is not taken away
         gains = camera.cast(scenes.lamp, random)
@@ -201,7 +263,28 @@ def _finish(
     tone = camera.draw_tone(dark, random)
     clean = camera.develop(light, tone)
     x = camera.store(camera.develop(noisy, tone), scenes, random)
-    return Frame(x, clean if target is None else target, clean)
+    if target is None:
+        target = lift_shadows(clean, lift)
+    else:
+        target = _as_seen(target, float((clean * LUMA).sum(0).mean()), scenes)
+    return Frame(x, target, clean)
+
+
+def _as_seen(target: Tensor, mean: float, scenes: Scenes) -> Tensor:
+    """The target of a frame of such a mean, its colours by what the dark leaves of them."""
+    neutral, saturated = (
+        share * float(np.interp(mean, (black, seen), (1, 0)))
+        for share, black, seen in zip(
+            (scenes.dark_neutral, 1 - scenes.dark_saturation), BLACK[::-1], SEEN[::-1], strict=True
+        )
+    )
+    if neutral:
+        means = target.mean((1, 2), keepdim=True).clamp(min=1e-3)
+        gains = (means.mean() / means) ** neutral
+        target = (target * (gains * means.mean() / (gains * means).mean())).clamp(0, 1)
+    if saturated:
+        target = torch.lerp(target, (target * LUMA).sum(0, keepdim=True), saturated)
+    return target
 
 
 def _decode(values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from fastllie.training.recipes.nerco import (
     EDGES,
     GAN_MODES,
     NERCO,
+    NERCO_DRAWN,
     NERCO_PUBLISHED,
     TEXT_LOSSES,
     NeRCoLossWeights,
@@ -57,6 +58,7 @@ __all__ = [
     "FINETUNES",
     "GAN_MODES",
     "NERCO",
+    "NERCO_DRAWN",
     "NERCO_PUBLISHED",
     "OFFICIAL",
     "OPTIMIZERS",
@@ -100,7 +102,7 @@ SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "zerodce++": {"fastllie": ZERODCEPP},
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
-    "nerco": {"fastllie": NERCO},
+    "nerco": {"fastllie": NERCO, "drawn": NERCO_DRAWN},
     "dawn": {"fastllie": DAWN},
 }
 # method -> the name of a recipe -> the recipe

@@ -70,7 +70,7 @@ class DawnRecipe(Loop):
 
 DAWN = DawnRecipe(
     batch=8,
-    steps=6000,
+    steps=8000,
     learning_rate=1.5e-3,
     betas=(0.9, 0.99),
     warmup=100,
@@ -78,4 +78,7 @@ DAWN = DawnRecipe(
     average=0.999,
     clip=1.0,
     precision="float32",
+    scenes=Scenes(
+        mixed_share=0.3, backlit_share=0.15, shadow_lift=0.6, dark_saturation=0.8, dark_neutral=0.2
+    ),
 )

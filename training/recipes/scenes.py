@@ -34,8 +34,15 @@ class Scenes:
         ranges: Range of how much of white that is: white was 1 / (1 - this) times as bright.
         mixed_share: Share of the dark frames that are lit in parts.
         ground_share: Share of those whose unlit part stays darker in the target too.
+        backlit_share: Share of the dark frames that are exposed for what is bright in them: subjects before
+            skies and windows.
+        backlit: Range of the exposure of the rest of such a frame in stops.
         curved_share: Share of the dark frames whose light is raised to a power.
         curves: Range of that power.
+        shadow_lift: Stops that the targets' darkest parts are lifted by, in frames of all kinds but nights.
+        dark_saturation: Saturation of the target of a frame that is nearly black, of the photograph's;
+            photographs are edited more vividly than a long exposure comes out.
+        dark_neutral: How far such a target is balanced to a grey mean, from 0 to 1, of all.
         lamp, lamp_share: Deviation in stops of the colours of coloured light that stays, and its share.
         cast, cast_share: Likewise of casts that are to be taken out.
         clean_share: Share of the frames without noise.
@@ -57,8 +64,13 @@ class Scenes:
     ranges: tuple[float, float] = (0.3, 0.96)
     mixed_share: float = 0.4
     ground_share: float = 0.1
+    backlit_share: float = 0.0
+    backlit: tuple[float, float] = (-4.0, -1.0)
     curved_share: float = 0.2
     curves: tuple[float, float] = (1.3, 2.5)
+    shadow_lift: float = 0.0
+    dark_saturation: float = 1.0
+    dark_neutral: float = 0.0
     lamp: float = 0.25
     lamp_share: float = 0.25
     cast: float = 0.1
