@@ -23,8 +23,15 @@ GRID = (6, 8, 8, 12)  # planes, lumas, rows, columns
 THUMB = (64, 96)
 NOISES, NOISE_PLACES = 6, 48 * 64  # what is measured of noise, and where
 VECTOR = 16  # channels of the brain lie side by side in whole numbers of so many
-BRAIN = (("conv1", 6, 24), ("conv2", 24, 40), ("conv3", 40, 40), ("conv4", 40, 64), ("conv5", 64, 64))
-BRAIN += (("conv6", 64, 64), ("last", 64, 48))
+BRAIN = (
+    ("conv1", 6, 24),
+    ("conv2", 24, 40),
+    ("conv3", 40, 40),
+    ("conv4", 40, 64),
+    ("conv5", 64, 64),
+    ("conv6", 64, 64),
+    ("last", 64, 48),
+)
 DENSE = (("facts", 18, 32), ("whole1", 160, 96), ("whole2", 96, 64))
 PACKED_BRAIN = sum(
     ((1 if name == "last" else 9) * inputs + 1) * -(-outputs // VECTOR) * VECTOR
