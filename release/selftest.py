@@ -32,8 +32,8 @@ def planes(dtype: str, channels: int, seed: int, low: float, high: float) -> arr
     return array(CODES[dtype], (low + (high - low) * next(values) for _ in range(count)))
 
 
-def handle(dtype: str, values: array, channels: int) -> tuple[int, str, list[int]]:
-    strides = [channels * HEIGHT * WIDTH, HEIGHT * WIDTH, WIDTH, 1]
+def handle(dtype: str, values: array, channels: int) -> tuple[int, str, tuple[int, ...]]:
+    strides = channels * HEIGHT * WIDTH, HEIGHT * WIDTH, WIDTH, 1
     return values.buffer_info()[0], dtype, strides
 
 

@@ -185,10 +185,10 @@ def test_our_layout_without_metadata_replicates(tmp_path, suffix):
 def test_load_gives_a_network_of_ones_own(tmp_path):
     weights = write_weights(tmp_path / "w.safetensors", "zerodce")
     x = torch.rand(1, 3, 16, 16)
-    before = fastllie.enhance(x, weights=weights)
+    before = fastllie.enhance(x, "zerodce", weights=weights)
     with torch.no_grad():
         fastllie.load("zerodce", weights).conv7.bias.add_(1)
-    assert torch.equal(fastllie.enhance(x, weights=weights), before)
+    assert torch.equal(fastllie.enhance(x, "zerodce", weights=weights), before)
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path):
