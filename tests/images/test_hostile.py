@@ -37,7 +37,7 @@ CHILD = """
 import json, os, resource, sys, time, warnings
 import fastllie
 folder, weights, out = sys.argv[1:]
-enhancer = fastllie.Enhancer(weights=weights)
+enhancer = fastllie.Enhancer("zerodce", weights=weights)
 enhancer(__import__("numpy").zeros((40, 52, 3), "uint8"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sorted(os.listdir(folder)):
