@@ -31,9 +31,9 @@ NIGHT, DUSK = (0.05, 0.8), (0.2, 2.2)
 SHADOW, LIT = 0.08, 0.36
 # means of a photograph at which it is a night, whose shadows stay, and at which it is none
 NO_LIFT, LIFT = 0.08, 0.25
-# means of a frame up to which it is nearly black, and from which its colours can be trusted: their
-# saturation, and their mean
-BLACK, SEEN = (0.1, 0.05), (0.25, 0.15)
+# means of a frame up to which it is nearly black, and from which its colours can be trusted: their mean, and
+# their saturation
+BALANCED, DULLED = (0.05, 0.15), (0.1, 0.25)
 
 
 class Frame(NamedTuple):
@@ -272,18 +272,14 @@ def _finish(
 
 def _as_seen(target: Tensor, mean: float, scenes: Scenes) -> Tensor:
     """The target of a frame of such a mean, its colours by what the dark leaves of them."""
-    neutral, saturated = (
-        share * float(np.interp(mean, (black, seen), (1, 0)))
-        for share, black, seen in zip(
-            (scenes.dark_neutral, 1 - scenes.dark_saturation), BLACK[::-1], SEEN[::-1], strict=True
-        )
-    )
+    neutral = scenes.dark_neutral * float(np.interp(mean, BALANCED, (1, 0)))
+    duller = (1 - scenes.dark_saturation) * float(np.interp(mean, DULLED, (1, 0)))
     if neutral:
         means = target.mean((1, 2), keepdim=True).clamp(min=1e-3)
         gains = (means.mean() / means) ** neutral
         target = (target * (gains * means.mean() / (gains * means).mean())).clamp(0, 1)
-    if saturated:
-        target = torch.lerp(target, (target * LUMA).sum(0, keepdim=True), saturated)
+    if duller:
+        target = torch.lerp(target, (target * LUMA).sum(0, keepdim=True), duller)
     return target
 
 
