@@ -122,7 +122,9 @@ class Table:
             name: taken for name, taken in record_before["processor_ms"].items() if name in self.rows
         }
         facts = record_before["facts"]
-        self.facts[KEPT] = ", ".join(filter(None, (facts.get(KEPT), facts["commit"])))
+        before = facts[KEPT].split(", ") if KEPT in facts else []
+        # each once: rows are measured in several goes of one commit
+        self.facts[KEPT] = ", ".join(dict.fromkeys([*before, facts["commit"]]))
 
     def add(self, name: str, row: Scores, taken: float | None) -> None:
         """Put what was measured in the place of what was kept."""
