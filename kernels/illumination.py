@@ -14,7 +14,11 @@ BLOCK = 512
 
 @triton.jit
 def _divide_backward(grad, x, illum):
-    quotient = x / illum
+    if x.dtype == tl.float64:
+        quotient = x / illum
+    else:
+        # that of float32 is approximate: a quotient of 1 could come out as a little more, which is clamped
+        quotient = tl.div_rn(x, illum)
     idle = (quotient >= 0) & (quotient <= 1)
     return tl.where(idle, grad / illum, 0.0), tl.where(idle, -(grad / illum) * quotient, 0.0)
 

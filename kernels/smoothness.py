@@ -45,10 +45,10 @@ def _pixels(height, width, blocks, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _share(batch, height, width, dy, dx):
-    """One over the number of pairs; float64."""
+def _share(batch, height, width, dy, dx, wide: tl.constexpr):
+    """One over the number of pairs."""
     rows, columns = height - tl.abs(dy), width - tl.abs(dx)
-    return 1.0 / (tl.full((), 1, tl.int64) * batch * rows * columns).to(tl.float64)
+    return 1.0 / (tl.full((), 1, tl.int64) * batch * rows * columns).to(wide)
 
 
 @triton.jit
@@ -63,7 +63,8 @@ def smoothness_forward_kernel(
     # two parts: a number that is passed has the precision of float32
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
     program = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((), tl.float64)
+    # of a pixel's pairs in the type of the arithmetic: the pixels' sum is double, once
+    total = tl.zeros_like(f0)
     # a loop over rows: all partners one after the other take Triton 40 s to compile
     for dy in range(3):
         for column in tl.static_range(5):
@@ -79,18 +80,18 @@ def smoothness_forward_kernel(
             size = tl.abs(o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there))
             size += tl.abs(o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there))
             size += tl.abs(o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there))
-            share = _share(batch, height, width, dy, column - 2)
+            share = _share(batch, height, width, dy, column - 2, f0.dtype)
             if SCALAR:
-                weights = tl.sum(tl.where(there, weight, 0.0).to(tl.float64))
-                sizes = tl.sum(tl.where(there, size, 0.0).to(tl.float64))
+                weights = tl.sum(tl.where(there, weight, 0.0)).to(tl.float64)
+                sizes = tl.sum(tl.where(there, size, 0.0)).to(tl.float64)
                 if number >= 0:
                     at = parts_ptr + program * 24 + number
                     tl.store(at, weights * share)
                     tl.store(at + 12, sizes * share / 3)
             else:
-                total += tl.sum(tl.where(there, weight * size, 0.0).to(tl.float64)) * share
+                total += tl.where(there, weight * size, 0.0) * share
     if not SCALAR:
-        tl.store(parts_ptr + program, total)
+        tl.store(parts_ptr + program, tl.sum(total.to(tl.float64)))
 
 
 @triton.jit
@@ -104,7 +105,7 @@ def smoothness_backward_kernel(
     o0, o1, o2 = _channels(illum_ptr, b, y, x, illum_strides, mask)
     f0, f1, f2 = _channels(guide_ptr, b, y, x, guide_strides, mask)
     factor = tl.full((1,), kappa, f0.dtype) + tl.full((1,), kappa_rest, f0.dtype)
-    twice = 2 * tl.load(grad_ptr)
+    twice = 2 * tl.load(grad_ptr).to(f0.dtype)
     slope_o0, slope_o1, slope_o2 = tl.zeros_like(o0), tl.zeros_like(o0), tl.zeros_like(o0)
     slope_f0, slope_f1, slope_f2 = tl.zeros_like(f0), tl.zeros_like(f0), tl.zeros_like(f0)
     for dy in range(-2, 3):
@@ -120,14 +121,14 @@ def smoothness_backward_kernel(
             d0 = o0 - _value(illum_ptr, b, 0, r, s, illum_strides, there)
             d1 = o1 - _value(illum_ptr, b, 1, r, s, illum_strides, there)
             d2 = o2 - _value(illum_ptr, b, 2, r, s, illum_strides, there)
-            scale = twice * _share(batch, height, width, dy, column - 2)
+            scale = twice * _share(batch, height, width, dy, column - 2, f0.dtype)
             if SCALAR:
                 # an unordered pair has one mean, from whichever of its ends it is seen
                 pair = means_ptr + tl.maximum(tl.abs(dy * 5 + (column - 2)) - 1, 0)
-                slope = tl.zeros_like(o0) + (scale * tl.load(pair) / 3).to(o0.dtype)
-                steep = weight * (scale * tl.load(pair + 12)).to(o0.dtype)
+                slope = tl.zeros_like(o0) + scale * tl.load(pair).to(o0.dtype) / 3
+                steep = weight * (scale * tl.load(pair + 12).to(o0.dtype))
             else:
-                slope = weight * scale.to(o0.dtype)
+                slope = weight * scale
                 steep = slope * (tl.abs(d0) + tl.abs(d1) + tl.abs(d2))
             slope = tl.where(there, slope, 0.0)
             slope_o0 += tl.where(d0 > 0, slope, tl.where(d0 < 0, -slope, 0.0))
