@@ -9,6 +9,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images, check_one_device, check_tensor, is_int
 from fastllie.ops.curve import check_steps
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
@@ -71,9 +72,7 @@ def apply_grid_curve(
     dtype = torch.promote_types(x.dtype, guide.dtype)
     if grid.dtype == torch.float64:
         dtype = torch.float64
-    return torch.ops.fastllie.gridcurve_forward(
-        x.to(dtype), grid, guide.to(dtype), place, whole, steps, backend
-    )
+    return _grid_curve(x.to(dtype), grid, guide.to(dtype), place, whole, steps, backend)
 
 
 def _check(x: Tensor, grid: Tensor, guide: Tensor) -> None:
@@ -186,15 +185,6 @@ def _sizes(
     return tuple(x.shape), tuple(grid.shape[2:]), _pair(place), _pair(size)
 
 
-_library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
-    "gridcurve_forward(Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size, int steps,"
-    " str backend) -> Tensor"
-)
-_library.impl("gridcurve_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::gridcurve_forward", lambda x, *rest: torch.empty_like(x), lib=_library)
-
-
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, grid, guide, *ctx.settings = inputs
     # the inputs only: recomputing the states costs less than storing one image a step
@@ -221,6 +211,16 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 7
 
 
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_grid_curve = Operator(
+    _library,
+    "gridcurve_forward(Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size, int steps,"
+    " str backend) -> Tensor",
+    _forward,
+    lambda x, *rest: torch.empty_like(x),
+    _differentiate,
+    _save,
+)
 _gradient = Gradient(
     _library,
     "gridcurve_backward(Tensor grad, Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size,"
@@ -229,7 +229,4 @@ _gradient = Gradient(
     lambda grad, x, grid, guide, place, size, steps, *needs: empty_gradients((x, grid, guide), needs[:3]),
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::gridcurve_forward", _differentiate, setup_context=_save, lib=_library
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
@@ -32,7 +33,7 @@ def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> T
         RuntimeError: a backend asked for by name that cannot serve.
     """
     x, illum = _checked(backend, x=x, illum=illum)
-    return torch.ops.fastllie.illumination_forward(x, illum, backend)
+    return _divide(x, illum, backend)
 
 
 def illuminate(raw: Tensor, v: Tensor, y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def illuminate(raw: Tensor, v: Tensor, y: Tensor, *, backend: str = "auto") -> t
         TypeError, ValueError, RuntimeError: as `divide_illumination`.
     """
     raw, v, y = _checked(backend, raw=raw, v=v, y=y)
-    return torch.ops.fastllie.illuminate_forward(raw, v, y, backend)
+    return _illuminate(raw, v, y, backend)
 
 
 def _checked(backend: str, **tensors: Tensor) -> list[Tensor]:
@@ -158,7 +159,7 @@ _library = torch.library.Library("fastllie", "FRAGMENT")
 
 def _register(
     name: str, inputs: str, grads: str, outputs: str, implementations: tuple, formula: Callable
-) -> None:
+) -> Operator:
     forward, empty, backward = implementations
     tensors = ", ".join(f"Tensor {word}" for word in inputs.split())
     cotangents = ", ".join(f"Tensor {word}" for word in grads.split())
@@ -169,9 +170,6 @@ def _register(
     def fake(*arguments: Any) -> tuple[Tensor, ...]:
         return empty_gradients(arguments[first : first + count], arguments[first + count : -1])
 
-    _library.define(f"{name}_forward({tensors}, str backend) -> {outputs}")
-    _library.impl(f"{name}_forward", forward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fastllie::{name}_forward", empty, lib=_library)
     gradient = Gradient(
         _library,
         f"{name}_backward({cotangents}, {tensors}, {needs}, str backend) -> ({gradients})",
@@ -180,15 +178,17 @@ def _register(
         lambda ctx, *cotangents: _differentiate_twice(ctx, formula, cotangents),
         _save_twice,
     )
-    torch.library.register_autograd(
-        f"fastllie::{name}_forward",
+    return Operator(
+        _library,
+        f"{name}_forward({tensors}, str backend) -> {outputs}",
+        forward,
+        empty,
         lambda ctx, *grads: _differentiate(ctx, gradient, *grads),
-        setup_context=_save,
-        lib=_library,
+        _save,
     )
 
 
-_register(
+_divide = _register(
     "illumination",
     "x illum",
     "grad",
@@ -196,7 +196,7 @@ _register(
     (_illumination_forward, lambda x, illum, backend: torch.empty_like(x), _illumination_backward),
     reference.divide_backward,
 )
-_register(
+_illuminate = _register(
     "illuminate",
     "raw v y",
     "grad_illum grad_out",

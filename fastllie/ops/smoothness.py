@@ -6,6 +6,7 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_images, check_number
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, fill, wide, wide_dtype
@@ -71,9 +72,7 @@ def smoothness_loss(
     check_choice("color", color, COLORS)
     check_choice("norm", norm, NORMS)
     dtype = torch.promote_types(illum.dtype, guide.dtype)
-    loss, _ = torch.ops.fastllie.smoothness_forward(
-        illum.to(dtype), guide.to(dtype), float(sigma), color, norm, backend
-    )
+    loss, _ = _smoothness(illum.to(dtype), guide.to(dtype), float(sigma), color, norm, backend)
     return loss
 
 
@@ -203,12 +202,15 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
+_smoothness = Operator(
+    _library,
     "smoothness_forward(Tensor illum, Tensor guide, float sigma, str color, str norm, str backend)"
-    " -> (Tensor, Tensor)"
+    " -> (Tensor, Tensor)",
+    _forward,
+    _empty_loss,
+    _differentiate,
+    _save,
 )
-_library.impl("smoothness_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::smoothness_forward", _empty_loss, lib=_library)
 _gradient = Gradient(
     _library,
     "smoothness_backward(Tensor grad, Tensor illum, Tensor guide, Tensor means, float sigma, str color,"
@@ -217,7 +219,4 @@ _gradient = Gradient(
     _gradients,
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::smoothness_forward", _differentiate, setup_context=_save, lib=_library
 )

@@ -9,6 +9,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_number
 from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import cpu_kernels, kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
@@ -76,9 +77,9 @@ def zero_reference_losses(
             f" got {tuple(x.shape)}"
         )
     check_number("level", level)
-    losses, *_ = torch.ops.fastllie.zero_reference_forward(
-        *match_dtypes(x, alpha), steps, tanh, float(level), backend
-    )
+    # what else may stand for a bool the dispatcher knows
+    found = _losses if isinstance(tanh, bool) else _losses.registered
+    losses, *_ = found(*match_dtypes(x, alpha), steps, tanh, float(level), backend)
     return ZeroReferenceLosses(*losses.unbind())
 
 
@@ -208,12 +209,15 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
+_losses = Operator(
+    _library,
     "zero_reference_forward(Tensor x, Tensor alpha, int steps, bool tanh, float level, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _empty,
+    _differentiate,
+    _save,
 )
-_library.impl("zero_reference_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::zero_reference_forward", _empty, lib=_library)
 _gradient = Gradient(
     _library,
     "zero_reference_backward(Tensor grad, Tensor x, Tensor alpha, Tensor cells, Tensor patches, Tensor means,"
@@ -222,7 +226,4 @@ _gradient = Gradient(
     lambda grad, x, alpha, *rest: empty_gradients((x, alpha), rest[-3:-1]),
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::zero_reference_forward", _differentiate, setup_context=_save, lib=_library
 )
