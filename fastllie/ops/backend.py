@@ -136,10 +136,11 @@ def _on_gpu(op: str | None, index: int) -> str:
     return next((name for name in here if failure(name, op, index) is None), "torch")
 
 
-# What os.environ asks, where it is known: for what is not set there, os.environ makes and catches two exceptions,
+# What os.environ asks, where that is known: for what is not set os.environ makes and catches two exceptions,
 # which takes as long as an operator's kernel on a small image
-_VARIABLES = getattr(os.environ, "_data", None)
-_ENVIRON, _KEY = os.environ, os.environ.encodekey(ENVIRONMENT) if _VARIABLES is not None else None
+_ENVIRON = os.environ
+_VARIABLES = getattr(_ENVIRON, "_data", None)
+_KEY = None if _VARIABLES is None else _ENVIRON.encodekey(ENVIRONMENT)
 
 
 def _asked_for() -> str:

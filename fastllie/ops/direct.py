@@ -1,15 +1,15 @@
 """The short way to an operator's implementation, where PyTorch's dispatcher would do nothing but call it.
 
-The way through the dispatcher into Python and back costs the host more than our own work on a small image. It
-is needed wherever somebody listens or something is wrapped: `torch.compile`, `torch.export`, `torch.jit.trace`,
-`make_fx`, modes, subclasses of Tensor, `torch.func`, forward-mode AD, profilers, negative views, other devices.
-So the state of the dispatcher itself is asked: its keys of each tensor and of the thread have to be those of a
-plain tensor in a quiet thread, which a fresh thread tells at the first use. Everything else goes to the
-operator of `torch.library`.
+The way through the dispatcher into Python and back costs the host more than our own work on a small image.
+It is needed wherever somebody listens or something is wrapped: `torch.compile`, `torch.export`, `make_fx`,
+`torch.jit.trace`, modes, subclasses of Tensor, `torch.func`, forward-mode AD, profilers, negative views and
+other devices. So the dispatcher's own state is asked: the keys of each tensor and of the thread have to be
+those of a plain tensor in a quiet thread, which a fresh thread tells at the first use. Everything else goes
+to the operator of `torch.library`.
 
-These names of torch are private. If one is missing or does not tell what it should, nothing goes the short way,
-which costs time and nothing else; `why_not()` says so. What is not seen: kernels that others register for our
-operators on plain tensors, and an `ExecutionTraceObserver` outside a profiler.
+These names of torch are private. If one is missing or does not tell what it should, nothing goes the short
+way, which costs time and nothing else; `why_not()` says so. What is not seen: kernels that others register
+for our operators on plain tensors, and an `ExecutionTraceObserver` outside a profiler.
 """
 
 from collections.abc import Callable, Sequence

@@ -182,7 +182,7 @@ def _sizes(
     x: Tensor, grid: Tensor, place: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[int, int]]:
     """What kernels get to know: the sizes of the image, cells of the grid, the picture around the image."""
-    return tuple(x.shape), tuple(grid.shape[2:]), _pair(place), _pair(size)
+    return x.shape, grid.shape[2:], _pair(place), _pair(size)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

@@ -71,8 +71,10 @@ def smoothness_loss(
         raise ValueError(f"sigma must be positive, at least {SIGMA_MIN}, got {sigma}")
     check_choice("color", color, COLORS)
     check_choice("norm", norm, NORMS)
-    dtype = torch.promote_types(illum.dtype, guide.dtype)
-    loss, _ = _smoothness(illum.to(dtype), guide.to(dtype), float(sigma), color, norm, backend)
+    if illum.dtype != guide.dtype:
+        dtype = torch.promote_types(illum.dtype, guide.dtype)
+        illum, guide = illum.to(dtype), guide.to(dtype)
+    loss, _ = _smoothness(illum, guide, float(sigma), color, norm, backend)
     return loss
 
 
@@ -85,8 +87,12 @@ def _empty_loss(
     illum: Tensor, guide: Tensor, sigma: float, color: str, norm: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Both outputs of the forward operator, empty; also the operator on fake tensors."""
-    means = (1,) if norm == "pixel" else (2, len(reference.PAIRS))
-    return illum.new_empty((), dtype=wide_dtype(illum)), illum.new_empty(means, dtype=torch.float64)
+    means = illum.new_empty(_shape_of_means(norm), dtype=torch.float64)
+    return illum.new_empty((), dtype=wide_dtype(illum)), means
+
+
+def _shape_of_means(norm: str) -> tuple[int, ...]:
+    return (1,) if norm == "pixel" else (2, len(reference.PAIRS))
 
 
 def _forward(
@@ -94,18 +100,20 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The loss and the means that it is made of: of w |d|, or for each pair of pixels of w and of |d|."""
     name = backends.choose(backend, illum, "smoothness_forward")
-    loss, means = _empty_loss(illum, guide, sigma, color, norm, backend)
     if name == "torch":
+        _, means = _empty_loss(illum, guide, sigma, color, norm, backend)
         # its backward computes the means anew
         return reference.smoothness(wide(illum), wide(guide), sigma, color, norm), means.zero_()
     guide = _in_order(guide, color)
     module, handles, place = kernels(name, "smoothness", illum)
-    sizes = tuple(illum.shape)
+    sizes = illum.shape
     # each block of pixels adds up its own: the same sums in the same order, whoever works on it
-    parts = means.new_empty((module.smoothness_blocks(sizes), *means.shape))
+    shape = module.smoothness_blocks(sizes), *_shape_of_means(norm)
+    parts = illum.new_empty(shape, dtype=torch.float64)
     module.smoothness_forward(*handles(illum, guide, parts), sizes, *_settings(sigma, color, norm), *place)
     means = parts.sum(0)
-    loss.copy_(2 * (means[0] if norm == "pixel" else means[0] @ means[1]))
+    loss = illum.new_empty((), dtype=wide_dtype(illum))
+    torch.mul(means[0] if norm == "pixel" else means[0] @ means[1], 2, out=loss)
     return loss, means
 
 
@@ -156,7 +164,7 @@ def _backward(
     scale = grad.double()
     module.smoothness_backward(
         *handles(illum, guide, grad_illum, grad_colours, scale, means),
-        tuple(illum.shape),
+        illum.shape,
         *_settings(sigma, color, norm),
         (need_illum, need_guide),
         *place,

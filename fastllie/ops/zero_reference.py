@@ -11,7 +11,7 @@ from fastllie.ops.checks import check_number
 from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
-from fastllie.ops.launch import cpu_kernels, kernels
+from fastllie.ops.launch import kernels
 from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
 
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
@@ -107,36 +107,12 @@ def _forward(
         losses.copy_(torch.stack(reference.zero_reference(wide(x), wide(alpha), steps, tanh, level)))
         # its backward computes the means anew
         return losses, cells.zero_(), patches.zero_(), means.zero_()
-    if name == "cpu":
-        return _forward_cpu(losses, cells, patches, x, alpha, steps, tanh, level)
     module, handles, place = kernels(name, "zero_reference", x)
-    workspace = means.new_empty(module.zero_reference_doubles(tuple(x.shape)))
+    workspace = means.new_empty(module.zero_reference_doubles(x.shape))
     module.zero_reference_losses(
         *handles(x, alpha, losses, cells, patches, means, workspace),
         *sizes_of(x, alpha), steps, tanh, level, *place,
     )  # fmt: skip
-    return losses, cells, patches, means
-
-
-def _forward_cpu(
-    losses: Tensor, cells: Tensor, patches: Tensor, x: Tensor, alpha: Tensor,
-    steps: int, tanh: bool, level: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The pass over the pixels is our kernel; what is made of its means, PyTorch's operators."""
-    batch, _, height, width = x.shape
-    module, handles, place = cpu_kernels()
-    # each block of pixels adds up its own: the same sums in the same order, whoever works on it
-    blocks = module.zero_reference_blocks(tuple(x.shape))
-    parts = x.new_empty((batch, blocks // batch, 5), dtype=torch.float64)
-    module.zero_reference_forward(
-        *handles(x, alpha, cells, patches, parts), *sizes_of(x, alpha), steps, tanh, *place
-    )
-    sums = parts.sum(1)
-    means = sums[:, :3] / (height * width)
-    vertical, horizontal = sums[:, 3:].sum(0).unbind()
-    variation = vertical / ((height - 1) * width) + horizontal / (height * (width - 1))
-    rest = reference.losses_of_means(cells.double(), patches.double(), means, level)
-    losses.copy_(torch.stack((2 * variation / batch, *rest)))
     return losses, cells, patches, means
 
 
@@ -151,30 +127,12 @@ def _backward(
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
         fill(outs, values, needs)
         return outs
-    if name == "cpu":
-        _backward_cpu(outs, grad, x, alpha, cells, patches, means, steps, tanh, level, needs)
-        return outs
     module, handles, place = kernels(name, "zero_reference", x)
     module.zero_reference_slopes(
         *handles(x, alpha, cells, patches, means, grad.to(cells.dtype), *outs),
         *sizes_of(x, alpha), steps, tanh, level, needs, *place,
     )  # fmt: skip
     return outs
-
-
-def _backward_cpu(
-    outs: tuple[Tensor, ...], grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor,
-    means: Tensor, steps: int, tanh: bool, level: float, needs: tuple[bool, bool],
-) -> None:  # fmt: skip
-    module, handles, place = cpu_kernels()
-    grad = grad.double()
-    slopes, channels = reference.slopes_of_means(grad, cells, patches, means, level)
-    slopes, channels = (
-        slope.to(cells.dtype).contiguous() for slope in (slopes, channels / (x.shape[2] * x.shape[3]))
-    )
-    module.zero_reference_backward(
-        *handles(x, alpha, slopes, channels, grad, *outs), *sizes_of(x, alpha), steps, tanh, needs, *place
-    )
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
