@@ -9,7 +9,7 @@ from fastllie.ops.checks import check_images, is_int
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, gradients_to_fill, wide
 
 # Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
@@ -97,10 +97,10 @@ def _backward(
     need_x: bool,
     need_alpha: bool,
     backend: str,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     name = backends.choose(backend, x, "curve_backward")
     needs = (need_x, need_alpha)
-    outs = empty_gradients((x, alpha), needs)
+    outs = gradients_to_fill(name, (x, alpha), needs)
     if name == "torch":
         fill(outs, reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh), needs)
     elif x.numel():

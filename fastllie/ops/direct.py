@@ -153,37 +153,37 @@ def _look() -> Look:
     autograd = torch._C.DispatchKey.AutogradFunctionality
     enabled = torch.is_grad_enabled
 
-    def keys(device: str) -> int:
-        return keys_of(torch.empty(0, dtype=torch.float32, device=device)).raw_repr()
+    def keys(device: str) -> torch._C.DispatchKeySet:
+        return keys_of(torch.empty(0, dtype=torch.float32, device=device))
 
-    quiet = {included().raw_repr()}
-    plain = {keys("cpu")}
+    plain, quiet = keys("cpu"), included()
+    # of GPUs, and of what inference has made, which autograd cannot save
+    plain_elsewhere: set[int] = set()
     with torch.inference_mode():
-        quiet.add(included().raw_repr())
-        # what inference has made autograd cannot save
-        made_in_inference = {keys("cpu")}
+        made_in_inference = {keys("cpu").raw_repr()}
+        quiet_in_inference = included()
 
     def learn_cuda() -> None:
-        plain.add(keys("cuda"))
+        plain_elsewhere.add(keys("cuda").raw_repr())
         with torch.inference_mode():
-            made_in_inference.add(keys("cuda"))
+            made_in_inference.add(keys("cuda").raw_repr())
 
     def look(tensors: Sequence[Tensor]) -> bool | None:
         if (
             profiler._is_profiler_enabled
             or forward_ad._current_level >= 0
             or has_torch_function_variadic(*tensors)
-            or included().raw_repr() not in quiet
+            or (included() != quiet and included() != quiet_in_inference)
         ):
             return None
         needed, saved = False, True
         for tensor in tensors:
-            key = keys_of(tensor).raw_repr()
-            if key not in plain:
+            found = keys_of(tensor)
+            if found != plain and found.raw_repr() not in plain_elsewhere:
                 saved = False
-                if key not in made_in_inference:
+                if found.raw_repr() not in made_in_inference:
                     # a tensor on a GPU that is one has made torch ready for it
-                    if len(plain) == 1 and tensor.is_cuda and torch.cuda.is_initialized():
+                    if not plain_elsewhere and tensor.is_cuda and torch.cuda.is_initialized():
                         in_quiet_thread(learn_cuda)
                         return look(tensors)
                     return None

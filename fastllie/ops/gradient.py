@@ -27,12 +27,23 @@ class Gradient(Operator):
         differentiate: Callable[..., Any],
         save: Callable[..., None],
     ) -> None:
-        super().__init__(library, schema, implementation, fake, differentiate, save)
         name, signature = schema.split("(", 1)
-        register(library, f"{name}_once({signature}", implementation, fake)
+        first = signature.count("Tensor grad")
+
+        def complete(*arguments: Any) -> tuple[Tensor, ...]:
+            found = implementation(*arguments)
+            # an operator has to return tensors where none are needed, too
+            inputs = arguments[first : first + len(found)]
+            return tuple(
+                x.new_empty(0) if grad is None else grad for grad, x in zip(found, inputs, strict=True)
+            )
+
+        super().__init__(library, schema, complete, fake, differentiate, save)
+        register(library, f"{name}_once({signature}", complete, fake)
+        self.implementation = implementation
         self.once = getattr(torch.ops.fastllie, f"{name}_once")
 
-    def __call__(self, *arguments: Any) -> Sequence[Tensor]:
+    def __call__(self, *arguments: Any) -> Sequence[Tensor | None]:
         if torch.is_grad_enabled():
             return self.registered(*arguments)
         if is_dynamo_compiling() or look()(arguments[: self.tensors]) is None:
@@ -40,6 +51,6 @@ class Gradient(Operator):
         return self.implementation(*arguments)
 
 
-def where_needed(gradients: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
-    """What autograd gets: an operator has to return tensors where none are needed, too."""
+def where_needed(gradients: Sequence[Tensor | None], needs: Sequence[bool]) -> list[Tensor | None]:
+    """What autograd gets of them."""
     return [grad if needed else None for grad, needed in zip(gradients, needs, strict=True)]

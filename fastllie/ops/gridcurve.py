@@ -12,7 +12,14 @@ from fastllie.ops.curve import check_steps
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 PLANES = 6  # of a grid: alpha of three channels, then their black levels
 
@@ -129,12 +136,14 @@ def _forward(
 def _backward(
     grad: Tensor, x: Tensor, grid: Tensor, guide: Tensor, place: Sequence[int], size: Sequence[int],
     steps: int, need_x: bool, need_grid: bool, need_guide: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     name = backends.choose(backend, x, "gridcurve_backward")
     needs = (need_x, need_grid, need_guide)
-    outs = empty_gradients((x, grid, guide), needs)
+    outs = gradients_to_fill(name, (x, grid, guide), needs)
+    grad_x, grad_grid, grad_guide = outs
     if not x.numel():
-        outs[1].zero_()
+        if grad_grid is not None:
+            grad_grid.zero_()
         return outs
     if name == "torch":
         tensors = (wide(grad), wide(x), grid.to(wide_dtype(x)), wide(guide))
@@ -149,12 +158,12 @@ def _backward(
     parts = torch.empty(shape if need_grid else 0, dtype=torch.float64, device=x.device)
     packed = _packed(grid, x)
     module.gridcurve_backward(
-        *handles(grad, x, packed, guide, outs[0], outs[2], parts), *sizes, steps, needs, *threads_or_stream
+        *handles(grad, x, packed, guide, grad_x, grad_guide, parts), *sizes, steps, needs, *threads_or_stream
     )
-    if need_grid:
+    if need_grid and grad_grid is not None:
         before, behind = parts.sum(4).sum(2).unbind(3)
         before, behind = _joined(before, behind, grid.shape[3], 1).unbind(3)
-        outs[1].copy_(_joined(before, behind, grid.shape[4], 2).permute(0, 4, 3, 1, 2))
+        grad_grid.copy_(_joined(before, behind, grid.shape[4], 2).permute(0, 4, 3, 1, 2))
     return outs
 
 

@@ -12,7 +12,7 @@ from fastllie.ops.checks import check_images
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, gradients_to_fill, wide
 
 
 def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> Tensor:
@@ -77,14 +77,13 @@ def _run(
     op: str,
     formula: Callable[..., Any],
     inputs: Sequence[Tensor],
-    outs: Sequence[Tensor],
+    outs: Sequence[Tensor | None],
     needs: Sequence[bool],
-    backend: str,
+    name: str,
     *settings: Any,
 ) -> None:
-    """Fill the outputs that are needed by the backend's kernel for `op`, or by the formula."""
+    """Fill the outputs that are needed by the kernel for `op` of a backend, or by the formula."""
     x = inputs[0]
-    name = backends.choose(backend, x, op)
     if name == "torch":
         values = formula(*map(wide, inputs))
         fill(outs, (values,) if isinstance(values, Tensor) else values, needs)
@@ -94,23 +93,26 @@ def _run(
 
 
 def _illumination_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
+    name = backends.choose(backend, x, "illumination_forward")
     out = torch.empty_like(x)
-    _run("illumination_forward", reference.divide_illumination, (x, illum), (out,), (True,), backend)
+    _run("illumination_forward", reference.divide_illumination, (x, illum), (out,), (True,), name)
     return out
 
 
 def _illumination_backward(
     grad: Tensor, x: Tensor, illum: Tensor, need_x: bool, need_illum: bool, backend: str
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     needs = (need_x, need_illum)
-    outs = empty_gradients((x, illum), needs)
-    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend, needs)
+    name = backends.choose(backend, x, "illumination_backward")
+    outs = gradients_to_fill(name, (x, illum), needs)
+    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, name, needs)
     return outs
 
 
 def _illuminate_forward(raw: Tensor, v: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    name = backends.choose(backend, raw, "illuminate_forward")
     outs = torch.empty_like(v), torch.empty_like(y)
-    _run("illuminate_forward", reference.illuminate, (raw, v, y), outs, (True, True), backend)
+    _run("illuminate_forward", reference.illuminate, (raw, v, y), outs, (True, True), name)
     return outs
 
 
@@ -124,11 +126,12 @@ def _illuminate_backward(
     need_v: bool,
     need_y: bool,
     backend: str,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     needs = (need_raw, need_v, need_y)
-    outs = empty_gradients((raw, v, y), needs)
+    name = backends.choose(backend, raw, "illuminate_backward")
+    outs = gradients_to_fill(name, (raw, v, y), needs)
     inputs = (grad_illum, grad_out, raw, v, y)
-    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend, needs)
+    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, name, needs)
     return outs
 
 

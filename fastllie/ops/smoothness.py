@@ -9,7 +9,14 @@ from fastllie.ops.checks import check_choice, check_images, check_number
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, fill, wide, wide_dtype
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 COLORS = ("ycbcr", "memory", "rgb")
 NORMS = ("pixel", "scalar")
@@ -117,25 +124,6 @@ def _forward(
     return loss, means
 
 
-def _gradients(
-    grad: Tensor,
-    illum: Tensor,
-    guide: Tensor,
-    means: Tensor,
-    sigma: float,
-    color: str,
-    norm: str,
-    need_illum: bool,
-    need_guide: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
-    return (
-        torch.empty_like(illum) if need_illum else illum.new_empty(0),
-        torch.empty_like(_in_order(guide, color)) if need_guide else guide.new_empty(0),
-    )
-
-
 def _backward(
     grad: Tensor,
     illum: Tensor,
@@ -147,13 +135,14 @@ def _backward(
     need_illum: bool,
     need_guide: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
     name = backends.choose(backend, illum, "smoothness_backward")
-    outs = _gradients(grad, illum, guide, means, sigma, color, norm, need_illum, need_guide, backend)
+    needs = (need_illum, need_guide)
+    outs = gradients_to_fill(name, (illum, _in_order(guide, color)), needs)
     grad_illum, grad_guide = outs
     if name == "torch":
         values = reference.smoothness_backward(grad, wide(illum), wide(guide), sigma, color, norm)
-        fill(outs, values, (need_illum, need_guide))
+        fill(outs, values, needs)
         return outs
     guide = _in_order(guide, color)
     # values that were converted together may lie in two rows or planes: the way back is a pass of its own
@@ -166,7 +155,7 @@ def _backward(
         *handles(illum, guide, grad_illum, grad_colours, scale, means),
         illum.shape,
         *_settings(sigma, color, norm),
-        (need_illum, need_guide),
+        needs,
         *place,
     )
     if apart:
@@ -224,7 +213,9 @@ _gradient = Gradient(
     "smoothness_backward(Tensor grad, Tensor illum, Tensor guide, Tensor means, float sigma, str color,"
     " str norm, bool need_illum, bool need_guide, str backend) -> (Tensor, Tensor)",
     _backward,
-    _gradients,
+    lambda grad, illum, guide, means, sigma, color, norm, *needs: empty_gradients(
+        (illum, _in_order(guide, color)), needs[:2]
+    ),
     _differentiate_twice,
     _save_twice,
 )

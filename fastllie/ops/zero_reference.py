@@ -12,7 +12,14 @@ from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
 from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 
@@ -119,10 +126,10 @@ def _forward(
 def _backward(
     grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
     steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     name = backends.choose(backend, x, "zero_reference_backward")
     needs = (need_x, need_alpha)
-    outs = empty_gradients((x, alpha), needs)
+    outs = gradients_to_fill(name, (x, alpha), needs)
     if name == "torch":
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
         fill(outs, values, needs)
