@@ -297,32 +297,26 @@ void smoothness_colours_cuda(const View& grad_colours, const View& grad_guide, i
                              void* stream);
 
 // The losses that train Zero-DCE on the curve's maps and result; see fastllie.ops.zero_reference_losses.
-// `cells`, `patches`, `slopes` and `channels` are contiguous, float64 for a float64 image and else float32.
 constexpr int64_t CELL = 4, PATCH = 16;  // sides of the regions that have means of their own
 
-// Parts that the forward leaves to be added up, image after image: of each the sums of the three channels of
-// the enhanced image, and of the squared vertical and horizontal differences of the maps.
-int64_t zero_reference_blocks_cpu(const Sizes& sizes);
-
-// Fills `cells` [B, H / 4, W / 4] with the means of enhanced minus given, `patches` [B, H / 16, W / 16] with
-// those of enhanced.
-void zero_reference_forward_cpu(const View& x, const View& alpha, void* cells, void* patches, double* parts,
-                                const Curve& curve, int threads);
-// An element of the enhanced image has the gradient slopes[b, 0, cell] + channels[b, c], and one of the given
-// image slopes[b, 1, cell] besides what comes through the curve; `grad` is that of the differences' loss.
-void zero_reference_backward_cpu(const View& x, const View& alpha, const void* slopes, const void* channels,
-                                 const double* grad, const View& grad_x, const View& grad_alpha,
-                                 const Curve& curve, int threads);
-
-// Of the enhanced image the means that three losses are made of, and the losses: contiguous, the first three
-// in the type of the arithmetic.
+// Of the enhanced image the means that three losses are made of, and the losses: contiguous, float64 for a
+// float64 image and else float32.
 struct ZeroReference {
-  void *losses, *cells, *patches;
+  void* losses;   // [4]
+  void* cells;    // [B, H / 4, W / 4], of enhanced minus given
+  void* patches;  // [B, H / 16, W / 16], of enhanced
   double* means;  // [B, 3], of the channels
 };
 
-// On a GPU each way is at most three launches, all of them kernels of our own. The workspace is of so many
-// numbers; `grad` is that of the losses.
+// The workspace is of so many numbers; `grad` is that of the losses, in their type.
+int64_t zero_reference_doubles_cpu(const Sizes& sizes);
+void zero_reference_losses_cpu(const View& x, const View& alpha, const ZeroReference& found,
+                               double* workspace, const Curve& curve, double level, int threads);
+void zero_reference_slopes_cpu(const View& x, const View& alpha, const ZeroReference& found, const View& grad,
+                               const View& grad_x, const View& grad_alpha, const Curve& curve, double level,
+                               int threads);
+
+// On a GPU each way is at most three launches, all of them kernels of our own.
 int64_t zero_reference_doubles_cuda(const Sizes& sizes);
 void zero_reference_losses_cuda(const View& x, const View& alpha, const ZeroReference& found,
                                 double* workspace, const Curve& curve, double level, int device,

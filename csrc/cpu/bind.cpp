@@ -268,22 +268,25 @@ void bind_smoothness(py::module_& m) {
 }
 
 void bind_zero_reference(py::module_& m) {
-  m.def("zero_reference_blocks", zero_reference_blocks_cpu);
+  m.def("zero_reference_doubles", zero_reference_doubles_cpu);
   m.def(
-      "zero_reference_forward",
-      [](View x, View alpha, View cells, View patches, View parts, Sizes sizes, bool shared, int64_t steps,
-         bool tanh, int threads) {
-        zero_reference_forward_cpu(x, alpha, cells.data, patches.data, static_cast<double*>(parts.data),
-                                   {sizes, shared, steps, tanh}, threads);
+      "zero_reference_losses",
+      [](View x, View alpha, View losses, View cells, View patches, View means, View workspace, Sizes sizes,
+         bool shared, int64_t steps, bool tanh, double level, int threads) {
+        zero_reference_losses_cpu(
+            x, alpha, {losses.data, cells.data, patches.data, static_cast<double*>(means.data)},
+            static_cast<double*>(workspace.data), {sizes, shared, steps, tanh}, level, threads);
       },
       NoGil());
   m.def(
-      "zero_reference_backward",
-      [](View x, View alpha, View slopes, View channels, View grad, View grad_x, View grad_alpha, Sizes sizes,
-         bool shared, int64_t steps, bool tanh, std::array<bool, 2> needs, int threads) {
-        zero_reference_backward_cpu(x, alpha, slopes.data, channels.data,
-                                    static_cast<const double*>(grad.data), wanted(needs[0], grad_x),
-                                    wanted(needs[1], grad_alpha), {sizes, shared, steps, tanh}, threads);
+      "zero_reference_slopes",
+      [](View x, View alpha, View cells, View patches, View means, View grad, View grad_x, View grad_alpha,
+         Sizes sizes, bool shared, int64_t steps, bool tanh, double level, std::array<bool, 2> needs,
+         int threads) {
+        zero_reference_slopes_cpu(x, alpha,
+                                  {nullptr, cells.data, patches.data, static_cast<double*>(means.data)}, grad,
+                                  wanted(needs[0], grad_x), wanted(needs[1], grad_alpha),
+                                  {sizes, shared, steps, tanh}, level, threads);
       },
       NoGil());
 }

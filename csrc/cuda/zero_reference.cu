@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(WARP* WARPS, EIGHT ? 5 : 3)
     const int i = corner.top / SIDE + cell, j = x / SIDE;
     T direct = 0;
     if (i < cells_down && j < cells_across)
-      direct = spatial * slope_of_steps(cells, cells_down, cells_across, i, j);
+      direct = spatial * slope_of_steps<T>(cells, cells_down, cells_across, i, j);
     const int end = min((cell + 1) * SIDE, corner.rows);
 #pragma unroll 1
     for (int r = cell * SIDE; r < end; ++r) {

@@ -3,18 +3,6 @@
 namespace fastllie {
 namespace {
 
-// What the steps up and to the left of a cell, and those beyond the last cells, add to the spatial loss: as
-// the published code pads with zeros, a step at the border counts once, and between two cells twice.
-template <class T>
-__device__ __forceinline__ T steps_of(const T* cells, int down, int across, int i, int j) {
-  const T* const from = cells + i * int64_t{across} + j;
-  const T middle = *from, up = i ? middle - from[-across] : middle, left = j ? middle - from[-1] : middle;
-  T sum = (i ? 2 : 1) * up * up + (j ? 2 : 1) * left * left;
-  if (i == down - 1) sum += middle * middle;
-  if (j == across - 1) sum += middle * middle;
-  return sum;
-}
-
 // Adds up a piece of an image's parts, cells and patches, in an order that is always the same.
 template <class T>
 __global__ void __launch_bounds__(THREADS)
@@ -34,8 +22,8 @@ __global__ void __launch_bounds__(THREADS)
   T spatial = 0, exposure = 0;
   for (int64_t i = first; i < count; i += stride) {
     const unsigned row = across.divide(unsigned(i));
-    spatial +=
-        steps_of(cells, task.cells_down, task.cells_across, int(row), int(i) - int(row) * task.cells_across);
+    const int column = int(i) - int(row) * task.cells_across;
+    spatial += steps_of<T>(cells, task.cells_down, task.cells_across, int(row), column);
   }
   const T* const patches = static_cast<const T*>(task.means_of_patches) + b * task.patches;
   for (int64_t i = first; i < task.patches; i += stride) {

@@ -37,27 +37,5 @@ __device__ __forceinline__ T sum_of_lanes(T value, int lanes) {
   return value;
 }
 
-// Half of what the sum of the spatial loss grows by with a cell; see steps_of
-template <class T>
-__device__ __forceinline__ T slope_of_steps(const T* cells, int down, int across, int i, int j) {
-  const T* const from = cells + i * int64_t{across} + j;
-  const T middle = *from;
-  const auto step = [&](bool there, int64_t to) { return there ? 2 * (middle - from[to]) : middle; };
-  return step(i > 0, -across) + step(i < down - 1, across) + step(j > 0, -1) + step(j < across - 1, 1);
-}
-
-// Half of what the root of the sum of the fourth powers of the means' differences grows by with a channel;
-// zero where they are all equal.
-template <class T>
-__device__ __forceinline__ T slope_of_colour(const double* means, int c) {
-  const T one = T(means[c] - means[(c + 1) % 3]), two = T(means[c] - means[(c + 2) % 3]), rest = two - one;
-  T largest = one * one > two * two ? one : two;
-  largest = rest * rest > largest * largest ? rest : largest;
-  if (largest == 0) return T(0);
-  // as shares of the largest, of whose powers T may not be able to hold any
-  const T a = one / largest, b = two / largest, d = rest / largest;
-  return largest * (a * a * a + b * b * b) / sqrt(a * a * a * a + b * b * b * b + d * d * d * d);
-}
-
 }  // namespace
 }  // namespace fastllie

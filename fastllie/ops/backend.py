@@ -136,6 +136,20 @@ def _on_gpu(op: str | None, index: int) -> str:
     return next((name for name in here if failure(name, op, index) is None), "torch")
 
 
+# What os.environ asks, where that is known: for what is not set os.environ makes and catches two exceptions,
+# which takes as long as an operator's kernel on a small image
+_ENVIRON = os.environ
+_VARIABLES = getattr(_ENVIRON, "_data", None)
+_KEY = None if _VARIABLES is None else _ENVIRON.encodekey(ENVIRONMENT)
+
+
+def _asked_for() -> str:
+    """FASTLLIE_BACKEND, or "auto"."""
+    if os.environ is _ENVIRON and _VARIABLES is not None and _KEY not in _VARIABLES:
+        return "auto"
+    return os.environ.get(ENVIRONMENT, "auto")
+
+
 def choose(backend: str, x: Tensor, op: str | None = None) -> str:
     """Return the name of the backend that serves `x`; "auto" asks FASTLLIE_BACKEND, then takes the fastest.
 
@@ -148,7 +162,7 @@ def choose(backend: str, x: Tensor, op: str | None = None) -> str:
         ValueError: an unknown name.
         RuntimeError: a backend asked for by name that cannot serve here, or not on the device of `x`.
     """
-    asked = os.environ.get(ENVIRONMENT, "auto") if backend == "auto" else backend
+    asked = _asked_for() if backend == "auto" else backend
     if asked == "auto":
         if x.is_cuda:
             return _on_gpu(op, x.device.index)

@@ -6,9 +6,10 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images, is_int
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, gradients_to_fill, wide
 
 # Maps may be stored narrower than the image, as under autocast: a cast would be a pass over 24 channels
 _NARROW_MAPS = {torch.float32: (torch.bfloat16, torch.float16)}
@@ -39,7 +40,9 @@ def apply_curve(
     check_curve(x, alpha, steps)
     backends.check_name(backend)
     x, alpha = match_dtypes(x, alpha)
-    return torch.ops.fastllie.curve_forward(x, alpha, steps, tanh, backend)
+    # what else may stand for a bool the dispatcher knows
+    curve = _curve if isinstance(tanh, bool) else _curve.registered
+    return curve(x, alpha, steps, tanh, backend)
 
 
 def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
@@ -47,9 +50,10 @@ def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
     check_images(x=x, alpha=alpha)
     check_steps(steps)
     batch, channels, height, width = x.shape
+    images, maps, *size = alpha.shape
     # not `in`: for torch.compile a tuple of symbolic sizes does not contain their values
-    fits = alpha.shape[1] == channels or alpha.shape[1] == channels * steps
-    if not fits or (alpha.shape[0], alpha.shape[2], alpha.shape[3]) != (batch, height, width):
+    fits = maps == channels * steps or maps == channels
+    if not fits or images != batch or size != [height, width]:
         raise ValueError(
             f"alpha must be {(batch, channels * steps, height, width)} (a map a step) or {tuple(x.shape)} "
             f"(one shared map) for x of shape {tuple(x.shape)} and {steps} steps, got {tuple(alpha.shape)}"
@@ -58,7 +62,7 @@ def check_curve(x: Tensor, alpha: Tensor, steps: int) -> None:
 
 def check_steps(steps: int) -> None:
     """Raise a TypeError or ValueError unless it is an integer of at least 1."""
-    if not is_int(steps):
+    if type(steps) is not int and not is_int(steps):
         raise TypeError(f"steps must be an int, got {type(steps).__name__}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -66,14 +70,11 @@ def check_steps(steps: int) -> None:
 
 def match_dtypes(x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one of the pairs of dtypes that the kernels read: promoted, unless maps may stay narrower."""
-    if x.dtype == alpha.dtype or alpha.dtype in _NARROW_MAPS.get(x.dtype, ()):
+    image, maps = x.dtype, alpha.dtype
+    if image == maps or maps in _NARROW_MAPS.get(image, ()):
         return x, alpha
-    dtype = torch.promote_types(x.dtype, alpha.dtype)
+    dtype = torch.promote_types(image, maps)
     return x.to(dtype), alpha.to(dtype)
-
-
-_library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define("curve_forward(Tensor x, Tensor alpha, int steps, bool tanh, str backend) -> Tensor")
 
 
 def _forward(x: Tensor, alpha: Tensor, steps: int, tanh: bool, backend: str) -> Tensor:
@@ -96,10 +97,10 @@ def _backward(
     need_x: bool,
     need_alpha: bool,
     backend: str,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     name = backends.choose(backend, x, "curve_backward")
     needs = (need_x, need_alpha)
-    outs = empty_gradients((x, alpha), needs)
+    outs = gradients_to_fill(name, (x, alpha), needs)
     if name == "torch":
         fill(outs, reference.curve_backward(wide(grad), wide(x), wide(alpha), steps, tanh), needs)
     elif x.numel():
@@ -112,13 +113,8 @@ def _backward(
 
 def sizes_of(x: Tensor, alpha: Tensor) -> tuple[tuple[int, ...], bool]:
     """What kernels get to know of the curve: the image's sizes, and whether one map serves every step."""
-    return tuple(x.shape), alpha.shape[1] == x.shape[1]
-
-
-_library.impl("curve_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "fastllie::curve_forward", lambda x, alpha, steps, tanh, backend: torch.empty_like(x), lib=_library
-)
+    shape = x.shape
+    return shape, alpha.shape[1] == shape[1]
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -145,6 +141,15 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 5
 
 
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_curve = Operator(
+    _library,
+    "curve_forward(Tensor x, Tensor alpha, int steps, bool tanh, str backend) -> Tensor",
+    _forward,
+    lambda x, alpha, steps, tanh, backend: torch.empty_like(x),
+    _differentiate,
+    _save,
+)
 _gradient = Gradient(
     _library,
     "curve_backward(Tensor grad, Tensor x, Tensor alpha, int steps, bool tanh, bool need_x, bool need_alpha,"
@@ -154,4 +159,3 @@ _gradient = Gradient(
     _differentiate_twice,
     _save_twice,
 )
-torch.library.register_autograd("fastllie::curve_forward", _differentiate, setup_context=_save, lib=_library)

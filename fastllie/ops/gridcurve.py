@@ -9,9 +9,17 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images, check_one_device, check_tensor, is_int
 from fastllie.ops.curve import check_steps
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 PLANES = 6  # of a grid: alpha of three channels, then their black levels
 
@@ -71,9 +79,7 @@ def apply_grid_curve(
     dtype = torch.promote_types(x.dtype, guide.dtype)
     if grid.dtype == torch.float64:
         dtype = torch.float64
-    return torch.ops.fastllie.gridcurve_forward(
-        x.to(dtype), grid, guide.to(dtype), place, whole, steps, backend
-    )
+    return _grid_curve(x.to(dtype), grid, guide.to(dtype), place, whole, steps, backend)
 
 
 def _check(x: Tensor, grid: Tensor, guide: Tensor) -> None:
@@ -130,12 +136,14 @@ def _forward(
 def _backward(
     grad: Tensor, x: Tensor, grid: Tensor, guide: Tensor, place: Sequence[int], size: Sequence[int],
     steps: int, need_x: bool, need_grid: bool, need_guide: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     name = backends.choose(backend, x, "gridcurve_backward")
     needs = (need_x, need_grid, need_guide)
-    outs = empty_gradients((x, grid, guide), needs)
+    outs = gradients_to_fill(name, (x, grid, guide), needs)
+    grad_x, grad_grid, grad_guide = outs
     if not x.numel():
-        outs[1].zero_()
+        if grad_grid is not None:
+            grad_grid.zero_()
         return outs
     if name == "torch":
         tensors = (wide(grad), wide(x), grid.to(wide_dtype(x)), wide(guide))
@@ -150,12 +158,12 @@ def _backward(
     parts = torch.empty(shape if need_grid else 0, dtype=torch.float64, device=x.device)
     packed = _packed(grid, x)
     module.gridcurve_backward(
-        *handles(grad, x, packed, guide, outs[0], outs[2], parts), *sizes, steps, needs, *threads_or_stream
+        *handles(grad, x, packed, guide, grad_x, grad_guide, parts), *sizes, steps, needs, *threads_or_stream
     )
-    if need_grid:
+    if need_grid and grad_grid is not None:
         before, behind = parts.sum(4).sum(2).unbind(3)
         before, behind = _joined(before, behind, grid.shape[3], 1).unbind(3)
-        outs[1].copy_(_joined(before, behind, grid.shape[4], 2).permute(0, 4, 3, 1, 2))
+        grad_grid.copy_(_joined(before, behind, grid.shape[4], 2).permute(0, 4, 3, 1, 2))
     return outs
 
 
@@ -183,16 +191,7 @@ def _sizes(
     x: Tensor, grid: Tensor, place: Sequence[int], size: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[int, int]]:
     """What kernels get to know: the sizes of the image, cells of the grid, the picture around the image."""
-    return tuple(x.shape), tuple(grid.shape[2:]), _pair(place), _pair(size)
-
-
-_library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
-    "gridcurve_forward(Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size, int steps,"
-    " str backend) -> Tensor"
-)
-_library.impl("gridcurve_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::gridcurve_forward", lambda x, *rest: torch.empty_like(x), lib=_library)
+    return x.shape, grid.shape[2:], _pair(place), _pair(size)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -221,6 +220,16 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
     return *differentiate_formula(formula, ctx.saved_tensors, ctx.needed, cotangents), *[None] * 7
 
 
+_library = torch.library.Library("fastllie", "FRAGMENT")
+_grid_curve = Operator(
+    _library,
+    "gridcurve_forward(Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size, int steps,"
+    " str backend) -> Tensor",
+    _forward,
+    lambda x, *rest: torch.empty_like(x),
+    _differentiate,
+    _save,
+)
 _gradient = Gradient(
     _library,
     "gridcurve_backward(Tensor grad, Tensor x, Tensor grid, Tensor guide, SymInt[2] place, SymInt[2] size,"
@@ -229,7 +238,4 @@ _gradient = Gradient(
     lambda grad, x, grid, guide, place, size, steps, *needs: empty_gradients((x, grid, guide), needs[:3]),
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::gridcurve_forward", _differentiate, setup_context=_save, lib=_library
 )

@@ -9,9 +9,10 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_images
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide
+from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, gradients_to_fill, wide
 
 
 def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> Tensor:
@@ -32,7 +33,7 @@ def divide_illumination(x: Tensor, illum: Tensor, *, backend: str = "auto") -> T
         RuntimeError: a backend asked for by name that cannot serve.
     """
     x, illum = _checked(backend, x=x, illum=illum)
-    return torch.ops.fastllie.illumination_forward(x, illum, backend)
+    return _divide(x, illum, backend)
 
 
 def illuminate(raw: Tensor, v: Tensor, y: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -54,7 +55,7 @@ def illuminate(raw: Tensor, v: Tensor, y: Tensor, *, backend: str = "auto") -> t
         TypeError, ValueError, RuntimeError: as `divide_illumination`.
     """
     raw, v, y = _checked(backend, raw=raw, v=v, y=y)
-    return torch.ops.fastllie.illuminate_forward(raw, v, y, backend)
+    return _illuminate(raw, v, y, backend)
 
 
 def _checked(backend: str, **tensors: Tensor) -> list[Tensor]:
@@ -76,14 +77,13 @@ def _run(
     op: str,
     formula: Callable[..., Any],
     inputs: Sequence[Tensor],
-    outs: Sequence[Tensor],
+    outs: Sequence[Tensor | None],
     needs: Sequence[bool],
-    backend: str,
+    name: str,
     *settings: Any,
 ) -> None:
-    """Fill the outputs that are needed by the backend's kernel for `op`, or by the formula."""
+    """Fill the outputs that are needed by the kernel for `op` of a backend, or by the formula."""
     x = inputs[0]
-    name = backends.choose(backend, x, op)
     if name == "torch":
         values = formula(*map(wide, inputs))
         fill(outs, (values,) if isinstance(values, Tensor) else values, needs)
@@ -93,23 +93,26 @@ def _run(
 
 
 def _illumination_forward(x: Tensor, illum: Tensor, backend: str) -> Tensor:
+    name = backends.choose(backend, x, "illumination_forward")
     out = torch.empty_like(x)
-    _run("illumination_forward", reference.divide_illumination, (x, illum), (out,), (True,), backend)
+    _run("illumination_forward", reference.divide_illumination, (x, illum), (out,), (True,), name)
     return out
 
 
 def _illumination_backward(
     grad: Tensor, x: Tensor, illum: Tensor, need_x: bool, need_illum: bool, backend: str
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     needs = (need_x, need_illum)
-    outs = empty_gradients((x, illum), needs)
-    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, backend, needs)
+    name = backends.choose(backend, x, "illumination_backward")
+    outs = gradients_to_fill(name, (x, illum), needs)
+    _run("illumination_backward", reference.divide_backward, (grad, x, illum), outs, needs, name, needs)
     return outs
 
 
 def _illuminate_forward(raw: Tensor, v: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    name = backends.choose(backend, raw, "illuminate_forward")
     outs = torch.empty_like(v), torch.empty_like(y)
-    _run("illuminate_forward", reference.illuminate, (raw, v, y), outs, (True, True), backend)
+    _run("illuminate_forward", reference.illuminate, (raw, v, y), outs, (True, True), name)
     return outs
 
 
@@ -123,11 +126,12 @@ def _illuminate_backward(
     need_v: bool,
     need_y: bool,
     backend: str,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     needs = (need_raw, need_v, need_y)
-    outs = empty_gradients((raw, v, y), needs)
+    name = backends.choose(backend, raw, "illuminate_backward")
+    outs = gradients_to_fill(name, (raw, v, y), needs)
     inputs = (grad_illum, grad_out, raw, v, y)
-    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, backend, needs)
+    _run("illuminate_backward", reference.illuminate_backward, inputs, outs, needs, name, needs)
     return outs
 
 
@@ -158,7 +162,7 @@ _library = torch.library.Library("fastllie", "FRAGMENT")
 
 def _register(
     name: str, inputs: str, grads: str, outputs: str, implementations: tuple, formula: Callable
-) -> None:
+) -> Operator:
     forward, empty, backward = implementations
     tensors = ", ".join(f"Tensor {word}" for word in inputs.split())
     cotangents = ", ".join(f"Tensor {word}" for word in grads.split())
@@ -169,9 +173,6 @@ def _register(
     def fake(*arguments: Any) -> tuple[Tensor, ...]:
         return empty_gradients(arguments[first : first + count], arguments[first + count : -1])
 
-    _library.define(f"{name}_forward({tensors}, str backend) -> {outputs}")
-    _library.impl(f"{name}_forward", forward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fastllie::{name}_forward", empty, lib=_library)
     gradient = Gradient(
         _library,
         f"{name}_backward({cotangents}, {tensors}, {needs}, str backend) -> ({gradients})",
@@ -180,15 +181,17 @@ def _register(
         lambda ctx, *cotangents: _differentiate_twice(ctx, formula, cotangents),
         _save_twice,
     )
-    torch.library.register_autograd(
-        f"fastllie::{name}_forward",
+    return Operator(
+        _library,
+        f"{name}_forward({tensors}, str backend) -> {outputs}",
+        forward,
+        empty,
         lambda ctx, *grads: _differentiate(ctx, gradient, *grads),
-        setup_context=_save,
-        lib=_library,
+        _save,
     )
 
 
-_register(
+_divide = _register(
     "illumination",
     "x illum",
     "grad",
@@ -196,7 +199,7 @@ _register(
     (_illumination_forward, lambda x, illum, backend: torch.empty_like(x), _illumination_backward),
     reference.divide_backward,
 )
-_register(
+_illuminate = _register(
     "illuminate",
     "raw v y",
     "grad_illum grad_out",

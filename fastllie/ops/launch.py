@@ -52,9 +52,12 @@ def _triton_kernels(operator: str) -> Kernels:
     return Kernels(import_module(f"fastllie.kernels.{operator}"), lambda *tensors: tensors, ())
 
 
-def views(*tensors: Tensor) -> list[Handle]:
-    """What native code gets to know of a tensor: pointer, dtype, strides in elements."""
-    return [(t.data_ptr(), _name_of(t.dtype), t.stride()) for t in tensors]
+_NOWHERE: Handle = (0, "float32", ())
+
+
+def views(*tensors: Tensor | None) -> list[Handle]:
+    """What native code gets to know of a tensor, or of none: pointer, dtype, strides in elements."""
+    return [_NOWHERE if t is None else (t.data_ptr(), _name_of(t.dtype), t.stride()) for t in tensors]
 
 
 @cache

@@ -6,9 +6,17 @@ from torch import Tensor
 from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_images, check_number
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
 from fastllie.ops.launch import kernels
-from fastllie.ops.tensors import differentiate_formula, fill, wide, wide_dtype
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 COLORS = ("ycbcr", "memory", "rgb")
 NORMS = ("pixel", "scalar")
@@ -70,10 +78,10 @@ def smoothness_loss(
         raise ValueError(f"sigma must be positive, at least {SIGMA_MIN}, got {sigma}")
     check_choice("color", color, COLORS)
     check_choice("norm", norm, NORMS)
-    dtype = torch.promote_types(illum.dtype, guide.dtype)
-    loss, _ = torch.ops.fastllie.smoothness_forward(
-        illum.to(dtype), guide.to(dtype), float(sigma), color, norm, backend
-    )
+    if illum.dtype != guide.dtype:
+        dtype = torch.promote_types(illum.dtype, guide.dtype)
+        illum, guide = illum.to(dtype), guide.to(dtype)
+    loss, _ = _smoothness(illum, guide, float(sigma), color, norm, backend)
     return loss
 
 
@@ -86,8 +94,12 @@ def _empty_loss(
     illum: Tensor, guide: Tensor, sigma: float, color: str, norm: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Both outputs of the forward operator, empty; also the operator on fake tensors."""
-    means = (1,) if norm == "pixel" else (2, len(reference.PAIRS))
-    return illum.new_empty((), dtype=wide_dtype(illum)), illum.new_empty(means, dtype=torch.float64)
+    means = illum.new_empty(_shape_of_means(norm), dtype=torch.float64)
+    return illum.new_empty((), dtype=wide_dtype(illum)), means
+
+
+def _shape_of_means(norm: str) -> tuple[int, ...]:
+    return (1,) if norm == "pixel" else (2, len(reference.PAIRS))
 
 
 def _forward(
@@ -95,38 +107,21 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The loss and the means that it is made of: of w |d|, or for each pair of pixels of w and of |d|."""
     name = backends.choose(backend, illum, "smoothness_forward")
-    loss, means = _empty_loss(illum, guide, sigma, color, norm, backend)
     if name == "torch":
+        _, means = _empty_loss(illum, guide, sigma, color, norm, backend)
         # its backward computes the means anew
         return reference.smoothness(wide(illum), wide(guide), sigma, color, norm), means.zero_()
     guide = _in_order(guide, color)
     module, handles, place = kernels(name, "smoothness", illum)
-    sizes = tuple(illum.shape)
+    sizes = illum.shape
     # each block of pixels adds up its own: the same sums in the same order, whoever works on it
-    parts = means.new_empty((module.smoothness_blocks(sizes), *means.shape))
+    shape = module.smoothness_blocks(sizes), *_shape_of_means(norm)
+    parts = illum.new_empty(shape, dtype=torch.float64)
     module.smoothness_forward(*handles(illum, guide, parts), sizes, *_settings(sigma, color, norm), *place)
     means = parts.sum(0)
-    loss.copy_(2 * (means[0] if norm == "pixel" else means[0] @ means[1]))
+    loss = illum.new_empty((), dtype=wide_dtype(illum))
+    torch.mul(means[0] if norm == "pixel" else means[0] @ means[1], 2, out=loss)
     return loss, means
-
-
-def _gradients(
-    grad: Tensor,
-    illum: Tensor,
-    guide: Tensor,
-    means: Tensor,
-    sigma: float,
-    color: str,
-    norm: str,
-    need_illum: bool,
-    need_guide: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Empty gradients, with no elements where none is needed; also the operator on fake tensors."""
-    return (
-        torch.empty_like(illum) if need_illum else illum.new_empty(0),
-        torch.empty_like(_in_order(guide, color)) if need_guide else guide.new_empty(0),
-    )
 
 
 def _backward(
@@ -140,13 +135,14 @@ def _backward(
     need_illum: bool,
     need_guide: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
     name = backends.choose(backend, illum, "smoothness_backward")
-    outs = _gradients(grad, illum, guide, means, sigma, color, norm, need_illum, need_guide, backend)
+    needs = (need_illum, need_guide)
+    outs = gradients_to_fill(name, (illum, _in_order(guide, color)), needs)
     grad_illum, grad_guide = outs
     if name == "torch":
         values = reference.smoothness_backward(grad, wide(illum), wide(guide), sigma, color, norm)
-        fill(outs, values, (need_illum, need_guide))
+        fill(outs, values, needs)
         return outs
     guide = _in_order(guide, color)
     # values that were converted together may lie in two rows or planes: the way back is a pass of its own
@@ -157,9 +153,9 @@ def _backward(
     scale = grad.double()
     module.smoothness_backward(
         *handles(illum, guide, grad_illum, grad_colours, scale, means),
-        tuple(illum.shape),
+        illum.shape,
         *_settings(sigma, color, norm),
-        (need_illum, need_guide),
+        needs,
         *place,
     )
     if apart:
@@ -203,21 +199,23 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
+_smoothness = Operator(
+    _library,
     "smoothness_forward(Tensor illum, Tensor guide, float sigma, str color, str norm, str backend)"
-    " -> (Tensor, Tensor)"
+    " -> (Tensor, Tensor)",
+    _forward,
+    _empty_loss,
+    _differentiate,
+    _save,
 )
-_library.impl("smoothness_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::smoothness_forward", _empty_loss, lib=_library)
 _gradient = Gradient(
     _library,
     "smoothness_backward(Tensor grad, Tensor illum, Tensor guide, Tensor means, float sigma, str color,"
     " str norm, bool need_illum, bool need_guide, str backend) -> (Tensor, Tensor)",
     _backward,
-    _gradients,
+    lambda grad, illum, guide, means, sigma, color, norm, *needs: empty_gradients(
+        (illum, _in_order(guide, color)), needs[:2]
+    ),
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::smoothness_forward", _differentiate, setup_context=_save, lib=_library
 )

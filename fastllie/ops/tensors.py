@@ -26,10 +26,21 @@ def empty_gradients(inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Te
     )
 
 
-def fill(outs: Sequence[Tensor], values: Sequence[Tensor], needs: Sequence[bool]) -> None:
+def gradients_to_fill(
+    backend: str, inputs: Sequence[Tensor], needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """A gradient for each input as a backend takes it: native kernels want none where none is needed."""
+    if backend not in ("cpu", "cuda"):
+        return empty_gradients(inputs, needs)
+    return tuple(
+        [torch.empty_like(tensor) if needed else None for tensor, needed in zip(inputs, needs, strict=True)]
+    )
+
+
+def fill(outs: Sequence[Tensor | None], values: Sequence[Tensor], needs: Sequence[bool]) -> None:
     """Copy the values that are needed, whatever their dtype."""
     for out, value, needed in zip(outs, values, needs, strict=True):
-        if needed:
+        if needed and out is not None:
             out.copy_(value)
 
 

@@ -9,9 +9,17 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_number
 from fastllie.ops.curve import check_curve, match_dtypes, sizes_of
+from fastllie.ops.direct import Operator
 from fastllie.ops.gradient import Gradient, where_needed
-from fastllie.ops.launch import cpu_kernels, kernels
-from fastllie.ops.tensors import differentiate_formula, empty_gradients, fill, wide, wide_dtype
+from fastllie.ops.launch import kernels
+from fastllie.ops.tensors import (
+    differentiate_formula,
+    empty_gradients,
+    fill,
+    gradients_to_fill,
+    wide,
+    wide_dtype,
+)
 
 WELL_EXPOSED = 0.6  # E in Zero-DCE, sec. 3.3; the published code's value
 
@@ -76,9 +84,9 @@ def zero_reference_losses(
             f" got {tuple(x.shape)}"
         )
     check_number("level", level)
-    losses, *_ = torch.ops.fastllie.zero_reference_forward(
-        *match_dtypes(x, alpha), steps, tanh, float(level), backend
-    )
+    # what else may stand for a bool the dispatcher knows
+    found = _losses if isinstance(tanh, bool) else _losses.registered
+    losses, *_ = found(*match_dtypes(x, alpha), steps, tanh, float(level), backend)
     return ZeroReferenceLosses(*losses.unbind())
 
 
@@ -106,10 +114,8 @@ def _forward(
         losses.copy_(torch.stack(reference.zero_reference(wide(x), wide(alpha), steps, tanh, level)))
         # its backward computes the means anew
         return losses, cells.zero_(), patches.zero_(), means.zero_()
-    if name == "cpu":
-        return _forward_cpu(losses, cells, patches, x, alpha, steps, tanh, level)
     module, handles, place = kernels(name, "zero_reference", x)
-    workspace = means.new_empty(module.zero_reference_doubles(tuple(x.shape)))
+    workspace = means.new_empty(module.zero_reference_doubles(x.shape))
     module.zero_reference_losses(
         *handles(x, alpha, losses, cells, patches, means, workspace),
         *sizes_of(x, alpha), steps, tanh, level, *place,
@@ -117,41 +123,16 @@ def _forward(
     return losses, cells, patches, means
 
 
-def _forward_cpu(
-    losses: Tensor, cells: Tensor, patches: Tensor, x: Tensor, alpha: Tensor,
-    steps: int, tanh: bool, level: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The pass over the pixels is our kernel; what is made of its means, PyTorch's operators."""
-    batch, _, height, width = x.shape
-    module, handles, place = cpu_kernels()
-    # each block of pixels adds up its own: the same sums in the same order, whoever works on it
-    blocks = module.zero_reference_blocks(tuple(x.shape))
-    parts = x.new_empty((batch, blocks // batch, 5), dtype=torch.float64)
-    module.zero_reference_forward(
-        *handles(x, alpha, cells, patches, parts), *sizes_of(x, alpha), steps, tanh, *place
-    )
-    sums = parts.sum(1)
-    means = sums[:, :3] / (height * width)
-    vertical, horizontal = sums[:, 3:].sum(0).unbind()
-    variation = vertical / ((height - 1) * width) + horizontal / (height * (width - 1))
-    rest = reference.losses_of_means(cells.double(), patches.double(), means, level)
-    losses.copy_(torch.stack((2 * variation / batch, *rest)))
-    return losses, cells, patches, means
-
-
 def _backward(
     grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor, means: Tensor,
     steps: int, tanh: bool, level: float, need_x: bool, need_alpha: bool, backend: str,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     name = backends.choose(backend, x, "zero_reference_backward")
     needs = (need_x, need_alpha)
-    outs = empty_gradients((x, alpha), needs)
+    outs = gradients_to_fill(name, (x, alpha), needs)
     if name == "torch":
         values = reference.zero_reference_backward(wide(grad), wide(x), wide(alpha), steps, tanh, level)
         fill(outs, values, needs)
-        return outs
-    if name == "cpu":
-        _backward_cpu(outs, grad, x, alpha, cells, patches, means, steps, tanh, level, needs)
         return outs
     module, handles, place = kernels(name, "zero_reference", x)
     module.zero_reference_slopes(
@@ -159,21 +140,6 @@ def _backward(
         *sizes_of(x, alpha), steps, tanh, level, needs, *place,
     )  # fmt: skip
     return outs
-
-
-def _backward_cpu(
-    outs: tuple[Tensor, ...], grad: Tensor, x: Tensor, alpha: Tensor, cells: Tensor, patches: Tensor,
-    means: Tensor, steps: int, tanh: bool, level: float, needs: tuple[bool, bool],
-) -> None:  # fmt: skip
-    module, handles, place = cpu_kernels()
-    grad = grad.double()
-    slopes, channels = reference.slopes_of_means(grad, cells, patches, means, level)
-    slopes, channels = (
-        slope.to(cells.dtype).contiguous() for slope in (slopes, channels / (x.shape[2] * x.shape[3]))
-    )
-    module.zero_reference_backward(
-        *handles(x, alpha, slopes, channels, grad, *outs), *sizes_of(x, alpha), steps, tanh, needs, *place
-    )
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -208,12 +174,15 @@ def _differentiate_twice(ctx, *cotangents):  # type: ignore[no-untyped-def]
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define(
+_losses = Operator(
+    _library,
     "zero_reference_forward(Tensor x, Tensor alpha, int steps, bool tanh, float level, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _empty,
+    _differentiate,
+    _save,
 )
-_library.impl("zero_reference_forward", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("fastllie::zero_reference_forward", _empty, lib=_library)
 _gradient = Gradient(
     _library,
     "zero_reference_backward(Tensor grad, Tensor x, Tensor alpha, Tensor cells, Tensor patches, Tensor means,"
@@ -222,7 +191,4 @@ _gradient = Gradient(
     lambda grad, x, alpha, *rest: empty_gradients((x, alpha), rest[-3:-1]),
     _differentiate_twice,
     _save_twice,
-)
-torch.library.register_autograd(
-    "fastllie::zero_reference_forward", _differentiate, setup_context=_save, lib=_library
 )

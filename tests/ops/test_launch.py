@@ -21,8 +21,6 @@ def test_triton_takes_what_native_code_takes(operator, backend):
         pytest.skip(_native.reasons[backend])
     if (operator, backend) == ("zerodce", "cpu"):
         pytest.skip("weights are packed for the CPU in another way")
-    if (operator, backend) == ("zero_reference", "cpu"):
-        pytest.skip("on the CPU the losses of the means are PyTorch's operators")
     kernels = pytest.importorskip(f"fastllie.kernels.{operator}")
     public = [f for name, f in vars(kernels).items() if inspect.isfunction(f) and not name.startswith("_")]
     shared = [f for f in public if f.__module__ == kernels.__name__ and hasattr(module, f.__name__)]
