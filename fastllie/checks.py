@@ -48,6 +48,14 @@ def check_share(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_level(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise a TypeError or ValueError unless it is a number in (0, 1)."""
+    check_number(name, value)
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+    return float(value)
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raise a TypeError unless `value` is a bool."""
     if not isinstance(value, bool):

@@ -68,7 +68,7 @@ def _random_dawn(**options):
     return network.requires_grad_(False)
 
 
-def write_weights(path, method, **settings):
+def write_weights(path, method, *, meter=None, **settings):
     """Random weights in our layout; returns the path."""
     network = random_network(method, **settings)
     metadata = {"format": "fastllie", "method": method}
@@ -81,6 +81,8 @@ def write_weights(path, method, **settings):
         metadata["padding"] = network.padding
     if method == "sci":
         metadata["blocks"] = str(network.blocks)
+    if meter is not None:
+        metadata["meter"] = str(meter)
     save_file(network.state_dict(), path, metadata)
     return path
 

@@ -47,6 +47,23 @@ def test_onnx_is_the_network_at_any_size(tmp_path, onnxruntime, method, options)
         torch.testing.assert_close(torch.from_numpy(got), want, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_the_meter_is_exported_with_its_network(tmp_path, onnxruntime, suffix):
+    weights = write_weights(tmp_path / "w.safetensors", "zerodce", meter=0.4)
+    result = fastllie.export("zerodce", tmp_path / f"m.{suffix}", weights=weights)
+    assert max(result.checks.values()) < result.tolerance
+    network = fastllie.load("zerodce", weights)
+    for shape in ((2, 3, 24, 31), (1, 3, 60, 50)):
+        x = 0.05 * torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        if suffix == "onnx":
+            session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+            got = torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
+        else:
+            got = torch.export.load(tmp_path / "m.pt2").module()(x)
+        torch.testing.assert_close(got, network(x), rtol=0, atol=1e-4, check_stride=False)
+        assert (got - fastllie.load("zerodce")(x)).abs().max() > 0.05
+
+
 def test_onnx_holds_standard_operators_and_says_what_it_is(tmp_path, onnxruntime):
     onnx = pytest.importorskip("onnx")
     fastllie.export("zerodce++", tmp_path / "m.onnx", opset=20, scale=3)

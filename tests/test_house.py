@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "fastllie/ops": ("fastllie.ops", "fastllie.kernels", "fastllie._native", "fastllie.checks"),
     # the one arrow that turns, inside functions: from_pretrained and push_to_hub are asked of a network
     "fastllie/models/sharing.py": ("fastllie.checkpoint.pretrained",),
-    "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.defaults"),
+    "fastllie/models": ("fastllie.models", "fastllie.ops", "fastllie.checks", "fastllie.defaults"),
     "fastllie/methods.py": ("fastllie.markup", "fastllie.models"),
     "fastllie/markup.py": (),
     "fastllie/comparing.py": ("fastllie.images",),
@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "fastllie/files.py": ("fastllie.images", "fastllie.defaults"),
     "fastllie/deep.py": ("fastllie.images",),
     "fastllie/checkpoint": (
+        "fastllie.checks",
         "fastllie.checkpoint",
         "fastllie.models",
         "fastllie.methods",

@@ -1,9 +1,10 @@
 """Weights: found, recognised by content, converted; written in our layout or in the published one."""
 
-from fastllie.checkpoint.file import SUFFIXES, Checkpoint, parted, write
+from fastllie.checkpoint.file import METER, SUFFIXES, Checkpoint, parted, write
 from fastllie.checkpoint.loading import build, export_official, find, from_state, methods_of, read
 
 __all__ = [
+    "METER",
     "SUFFIXES",
     "Checkpoint",
     "build",

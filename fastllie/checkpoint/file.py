@@ -12,9 +12,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fastllie.checkpoint.candidates import Stub, StubOfNumPy, tensors_of
+from fastllie.checks import check_level
 from fastllie.images.files import replacing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+# what a file says where its network is to stand behind an exposure meter: the level
+METER = "meter"
 # what DataParallel puts before each name
 PARALLEL = "module."
 
@@ -124,6 +127,15 @@ def flag(metadata: Mapping[str, str], name: str) -> bool:
     if given not in ("True", "False"):
         raise ValueError(f"{name} in the file must be 'True' or 'False', got {given!r}")
     return given == "True"
+
+
+def level_of(metadata: Mapping[str, str]) -> float:
+    """The level of the meter that the metadata name."""
+    given = metadata[METER]
+    try:
+        return check_level(METER, float(given))
+    except ValueError:
+        raise ValueError(f"{METER} in the file must be a number between 0 and 1, got {given!r}") from None
 
 
 def listed(entries: list[str], most: int = 8) -> str:

@@ -14,8 +14,10 @@ from torch import Tensor
 from fastllie.checkpoint import enlightengan, hub, nerco, sci, zerodce
 from fastllie.checkpoint.candidates import average_of, candidates, same, tensors_of
 from fastllie.checkpoint.file import (
+    METER,
     SUFFIXES,
     Checkpoint,
+    level_of,
     listed,
     parted,
     read_safetensors,
@@ -23,6 +25,7 @@ from fastllie.checkpoint.file import (
     write_published,
 )
 from fastllie.methods import METHODS, info, model_class, unknown
+from fastllie.models.metered import Metered
 from fastllie.models.network import Network
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
@@ -178,6 +181,8 @@ def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, st
     # files of half precision too: what is folded is folded in float32
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
+    if METER in metadata:
+        checkpoint.options[METER] = level_of(metadata)
     try:
         wanted = _wanted(method, checkpoint)
         # counters of steps that are no part of a network
@@ -222,9 +227,9 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _wanted(method: str, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     """The keys and shapes of a network with the options that the file tells.
 
-    The padding does not matter to them, and one method may not know another's.
+    Neither the padding matters to them, and one method may not know another's, nor the meter before all.
     """
-    options = {name: value for name, value in checkpoint.options.items() if name != "padding"}
+    options = {name: value for name, value in checkpoint.options.items() if name not in ("padding", METER)}
     return _shapes_of(method, tuple(options.items()))
 
 
@@ -255,10 +260,12 @@ def from_state(method: str, state: Mapping[str, Tensor], metadata: Mapping[str, 
 def _made(method: str, checkpoint: Checkpoint, options: Mapping[str, Any]) -> Network:
     given = {name: value for name, value in options.items() if value is not None}
     # without memory: drawing initial weights would cost time and move the caller's random state
+    options = {**checkpoint.options, **given}
+    level = options.pop(METER, None)
     with torch.device("meta"):
-        model = model_class(method)(**{**checkpoint.options, **given})
+        model = model_class(method)(**options)
     model.load_state_dict(_without_subnormals(checkpoint.state), assign=True)
-    return model.eval()
+    return (model if level is None else Metered(model, level)).eval()
 
 
 def _without_subnormals(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -287,12 +294,14 @@ def export_official(network: torch.nn.Module, path: str | os.PathLike[str]) -> N
 
     Raises:
         TypeError: another network than SCI, EnlightenGAN and NeRCo.
-        ValueError: a block, a width or coordinates that the published code does not have.
+        ValueError: a block, a width, coordinates or a meter that the published code does not have.
     """
     from fastllie.models.enlightengan import EnlightenGAN
     from fastllie.models.nerco import NeRCo
     from fastllie.models.sci import SCI
 
+    if isinstance(network, Metered):
+        raise ValueError("the published code knows no meter")
     if isinstance(network, NeRCo):
         return nerco.export(network, Path(path))
     if isinstance(network, SCI):

@@ -8,7 +8,9 @@ from safetensors.torch import save as to_bytes
 
 from fastllie import methods
 from fastllie.checkpoint import enlightengan, hub
+from fastllie.checkpoint.file import METER
 from fastllie.checkpoint.loading import build, fits
+from fastllie.models.metered import Metered
 
 # what a network is besides the shapes of its tensors
 _SAID = {
@@ -49,7 +51,7 @@ def push(
     message: str | None,
 ) -> str:
     """Write a network's weights into a repository: see `Network.push_to_hub`."""
-    method = method_of(type(network))
+    method = method_of(type(network.network if isinstance(network, Metered) else network))
     if not file.endswith(".safetensors"):
         raise ValueError(f"file must end in .safetensors, got {file!r}")
     if not re.fullmatch("[^/@]+/[^/@]+", name):
@@ -75,8 +77,11 @@ def to_file(method: str, network: torch.nn.Module) -> bytes:
     Raises:
         ValueError: layers were added, replaced or wrapped, so that it would not.
     """
+    said = {}
+    if isinstance(network, Metered):
+        said[METER], network = str(network.meter), network.network
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    said = {name: str(getattr(network, name)) for name in _SAID[method]}
+    said |= {name: str(getattr(network, name)) for name in _SAID[method]}
     if not fits(method, state, said):
         raise ValueError(
             f"the layers of this {type(network).__name__} are not those of {method!r} as it is built: merge"

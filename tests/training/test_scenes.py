@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import attributed_photographs, refused
 
+import fastllie
+from fastllie.models.metered import exposed, gain_of
 from fastllie.training.data import camera, scenes
 from fastllie.training.data.scene_source import SceneSquares, SyntheticScenes
 from fastllie.training.data.synthesis import srgb
-from fastllie.training.recipes import DawnRecipe, Scenes
+from fastllie.training.recipes import ZERODCE, DawnRecipe, Scenes
 
 PLAIN = Scenes(
     bright_share=0,
@@ -235,3 +238,41 @@ def test_what_a_run_of_dawn_has_no_use_for_is_an_error(field):
 def test_crops_that_do_not_fit_are_errors(crop):
     with pytest.raises(ValueError, match="crop must be"):
         DawnRecipe(crop=crop)
+
+
+def test_squares_are_metered_by_their_whole_scene():
+    wide = Scenes(size=(48, 64))
+    pictures = [photograph(64, 96) for _ in range(3)]
+    plain = SyntheticScenes(pictures, wide, 3, 0).batch(0)
+    shown = SceneSquares(pictures, wide, 24, 3, 0).batch(0)
+    behind = SceneSquares(pictures, wide, 24, 3, 0, meter=0.4).batch(0)
+    assert torch.equal(shown.target, behind.target)
+    gains = gain_of(plain.x, 0.4)
+    assert gains.max() > 2
+    assert torch.allclose(behind.x, exposed(shown.x, gains), atol=1e-6)
+    # in the part of a process that takes some of a batch, too
+    parts = [SceneSquares(pictures, wide, 24, 3, 0, meter=0.4).batch(0, part, 2).x for part in range(2)]
+    assert torch.equal(torch.cat(parts), behind.x)
+
+
+def test_a_meter_needs_scenes():
+    with refused(ValueError, "meter=0.4 needs synthesis=Scenes(...)"):
+        replace(ZERODCE, meter=0.4)
+    with refused(ValueError, "meter must lie between 0 and 1, got 2"):
+        replace(ZERODCE, meter=2, synthesis=Scenes())
+    with refused(ValueError, "meter"):
+        DawnRecipe(meter=0.4)
+
+
+def test_a_run_behind_a_meter_says_so_in_its_weights(tmp_path):
+    photos = attributed_photographs(tmp_path / "photos")
+    changes = {"size": 32, "batch": 2, "synthesis": Scenes(size=(48, 64)), "steps": 2}
+    settings = {"device": "cpu", "cache": tmp_path / "cache", "validation": 0.4}
+    made = fastllie.train("zerodce", photos, output=tmp_path / "run", meter=0.3, **changes, **settings)
+    assert fastllie.load("zerodce", made.weights).meter == 0.3
+    how = {"weights": made.weights, "output": tmp_path / "more", **changes, **settings}
+    # the weights decide
+    more = fastllie.finetune("zerodce", photos, **how)
+    assert fastllie.load("zerodce", more.weights).meter == 0.3
+    with refused(ValueError, "meter is 0.3 in the weights", "got 0.5"):
+        fastllie.finetune("zerodce", photos, meter=0.5, **how)

@@ -127,7 +127,14 @@ def open_source(
     names = [item.name for item in collection.low]
     if isinstance(recipe.synthesis, Scenes) and recipe.size is not None:
         return SceneSquares(
-            low, recipe.synthesis, recipe.size, recipe.batch, seed, names=names, device=device
+            low,
+            recipe.synthesis,
+            recipe.size,
+            recipe.batch,
+            seed,
+            meter=recipe.meter,
+            names=names,
+            device=device,
         )
     if isinstance(recipe, Adversarial):
         return _unpaired(recipe, low, high, seed, names, device)

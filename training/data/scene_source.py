@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastllie.models.metered import metered
 from fastllie.terminal import Count
 from fastllie.training.data.cache import open_cache
 from fastllie.training.data.collection import Collection
@@ -107,13 +108,24 @@ class SceneSquares(SyntheticScenes):
 
     Args:
         size: Side of the squares, at most the shorter side of the scenes.
+        meter: The level that dark scenes are brought to before that, see `fastllie.models.Metered`; None
+            leaves them as they are.
     """
 
     def __init__(
-        self, photographs: Sequence[Tensor], scenes: Scenes, size: int, batch: int, seed: int, **more: Any
+        self,
+        photographs: Sequence[Tensor],
+        scenes: Scenes,
+        size: int,
+        batch: int,
+        seed: int,
+        *,
+        meter: float | None = None,
+        **more: Any,
     ):
         super().__init__(photographs, scenes, batch, seed, **more)
         self._size = size
+        self._meter = meter
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         # no method that is shown squares learns from clean frames
@@ -124,6 +136,8 @@ class SceneSquares(SyntheticScenes):
 
     def _frame(self, step: int, place: int, photograph: int) -> Frame:
         frame = super()._frame(step, place, photograph)
+        if self._meter is not None:
+            frame = frame._replace(x=metered(frame.x[None], self._meter)[0])
         random = np.random.default_rng((self._seed, step, place, _SQUARE))
         top, left = (int(random.integers(side - self._size + 1)) for side in self._scenes.size)
         rows, columns = slice(top, top + self._size), slice(left, left + self._size)

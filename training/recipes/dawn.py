@@ -58,6 +58,7 @@ class DawnRecipe(Loop):
             ("padding", "replicate"),
             ("normal_init", None),
             ("synthesis", None),
+            ("meter", None),
             ("compile", False),
             ("cuda_graph", False),
         ):

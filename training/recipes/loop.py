@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from fastllie.checks import check_level
 from fastllie.training.recipes.scenes import PairWeights, Scenes
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -98,6 +99,9 @@ class Loop:
         flips: Mirror half of the images, drawn at random.
         synthesis: How training frames are made; None takes the photographs as they are. By `Scenes` a frame
             is a square of the training size, cut of a whole scene.
+        meter: The level of the exposure meter that the network is trained behind, and is to be used behind,
+            as for `fastllie.models.Metered`; None: without. It needs whole scenes, and frames that are to be
+            brightened to about this level.
 
     Attributes:
         unpaired: Whether the method learns from two sides that are no pairs.
@@ -129,6 +133,7 @@ class Loop:
     cuda_graph: bool = False
     flips: bool = False
     synthesis: Synthesis | Scenes | None = None
+    meter: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -145,6 +150,10 @@ class Loop:
         for name in ("learning_rate", "weight_decay", "warmup"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.meter is not None:
+            check_level("meter", self.meter)
+            if not isinstance(self.synthesis, Scenes):
+                raise ValueError(f"meter={self.meter} needs synthesis=Scenes(...): a square has no exposure")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for none, got {self.clip}")
         if not 0 <= self.average < 1 or not 0 <= self.hold <= 1:

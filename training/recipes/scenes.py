@@ -81,3 +81,14 @@ class Scenes:
     black: float = 1e-3
     jpeg_share: float = 0.25
     jpeg_quality: tuple[int, int] = (60, 98)
+
+
+# of the networks that are trained behind a meter: the meter gives all of a scene its light, and what they
+# learn is how light lies in it
+METERED = Scenes(
+    mixed_share=0.3,
+    backlit_share=0.15,
+    shadow_lift=1.0,
+    dark_saturation=0.85,
+    dark_neutral=0.2,
+)

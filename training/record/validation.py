@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastllie import metrics
+from fastllie.models.metered import metered
 from fastllie.training.data import Collection, Source
 from fastllie.training.data.pixels import Pixels, Preparation
 from fastllie.training.data.synthesis import linear, srgb
@@ -38,6 +39,8 @@ def samples_of(collection: Collection, recipe: AnyRecipe) -> list[Sample]:
         if recipe.synthesis is not None:
             stops = sum(recipe.synthesis.exposures) / 2
             dark = srgb(linear(torch.from_numpy(image.copy())) * 2**stops)
+            if recipe.meter is not None:
+                dark = metered(dark.permute(2, 0, 1)[None], recipe.meter)[0].permute(1, 2, 0)
             samples.append(Sample(item.name, (dark * 255).round().byte().numpy(), image))
         elif collection.layout == "paired":
             samples.append(Sample(item.name, image, how.apply(collection.high[index].image())))
