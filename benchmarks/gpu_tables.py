@@ -60,15 +60,16 @@ def estimates(results: Path) -> str:
 
 def launches(results: Path) -> str:
     """What each method's training step launches, and what operators take the host."""
-    found = load(results / "launches.json")["now"]
+    kept = load(results / "launches.json")
+    found, before = kept["now"], kept["before"]["host_us"]
     steps = [
         [title, *(str(counts[name]) if name in counts else "" for name in ("published", "fastllie"))]
         for title, counts in found["launches"].items()
     ]
-    host = [[call, f"{taken:.1f}"] for call, taken in found["host_us"].items()]
+    host = [[call, f"{before[call]:.1f}", f"{taken:.1f}"] for call, taken in found["host_us"].items()]
     return (
         "Counted on the CPU, without a GPU: [launches.json](../benchmarks/results/launches.json).\n\n"
         + table(["launches of a training step", "published code", "fastllie"], steps)
         + "\n\n"
-        + table(["host's time of an operator on 4 x 4 pixels", "microseconds"], host)
+        + table(["host's time of an operator on 4 x 4 pixels", "before, µs", "now, µs"], host)
     )

@@ -9,8 +9,9 @@ over a list of tensors. Views, allocations and what waits for a value count noth
 counted by their CUDA kernels, in whose place nothing is computed: what their results lie in is whatever lay
 in that memory.
 
-The host's time is that of operators on the CPU on images of 4 x 4, whose arithmetic takes next to none: the
-best of all runs that were kept under a name, so that runs of two names can take turns.
+The host's time is that of operators on the CPU on images of 4 x 4 (Zero-DCE's losses: 16 x 16), whose
+arithmetic takes next to none: the best of all runs that were kept under a name, so that runs of two names can
+take turns.
 """
 
 import argparse
@@ -191,15 +192,26 @@ def host() -> dict[str, float]:
     x, illum = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4) + 0.5
     maps = torch.rand(1, 24, 4, 4) - 0.5
     leaf, leaf_maps = illum.clone().requires_grad_(), maps.clone().requires_grad_()
+    # patches of 16 x 16 pixels have their exposure judged
+    patch, patch_maps = torch.rand(1, 3, 16, 16), torch.rand(1, 24, 16, 16) - 0.5
+    leaf_patch_maps = patch_maps.clone().requires_grad_()
+    one = torch.ones(())
 
     def both(value: Tensor, of: Tensor) -> None:
-        torch.autograd.grad(value, of, x)
+        torch.autograd.grad(value, of, x if value.dim() else one)
+
+    def all_losses(of: Tensor) -> None:
+        torch.autograd.grad(list(ops.zero_reference_losses(patch, of)), of, [one] * 4)
 
     calls = {
         "division": lambda: ops.divide_illumination(x, illum),
         "division and its gradient": lambda: both(ops.divide_illumination(x, leaf), leaf),
         "curve": lambda: ops.apply_curve(x, maps),
         "curve and its gradient": lambda: both(ops.apply_curve(x, leaf_maps), leaf_maps),
+        "smoothness": lambda: ops.smoothness_loss(illum, x),
+        "smoothness and its gradient": lambda: both(ops.smoothness_loss(leaf, x), leaf),
+        "Zero-DCE's losses": lambda: ops.zero_reference_losses(patch, patch_maps),
+        "Zero-DCE's losses and their gradient": lambda: all_losses(leaf_patch_maps),
         "torch.div and its gradient": lambda: both(torch.div(x, leaf), leaf),
     }
     return microseconds(calls)

@@ -13,6 +13,8 @@ TAKE = {
     "zerodce++": "the same for less time, at one scale",
     "zerodce++, scale 4": "photographs of several megapixels; soft edges around what was lifted",
     "zerodce++, scale 12": "video and previews; sees most of the scene",
+    "zerodce, metered": "one dark picture at a time: about the right brightness, and no rims",
+    "zerodce++, metered": "the same for less time",
     "sci, strong": "cameras and streams of dark frames, where nothing else is fast enough",
     "sci, mild": "the same at dusk, or where bright frames come in between",
     "enlightengan": "deep shadows beside what is bright",
@@ -88,8 +90,9 @@ def zoo(results: Path) -> str:
         weights = next((one for one in about.weights if one.name == variant), about.weights[0])
         title = row_of(name, scores["rows"])
         case = charted_case(cases, method, OPTIONS.get(name, {}))
-        # the record has the default variant of each method; one network takes the same time with any weights
-        time = "" if case is None else overview_times(case)[0]
+        # the record has the default variant of each method; one network takes the same time with any weights,
+        # but for a meter before it
+        time = "" if case is None or variant == "metered" else overview_times(case)[0]
         rows.append(
             [
                 f"`{method}`" + (f", `{variant.replace(' ', '=')}`" if variant else ""),

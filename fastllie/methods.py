@@ -97,7 +97,10 @@ METHODS: Mapping[str, MethodInfo] = {
             model="fastllie.models:ZeroDCE",
             parameters=79_416,
             halo=7,
-            weights=(Variant("fastllie", "zerodce.safetensors", _OURS, "Apache-2.0"),),
+            weights=(
+                Variant("fastllie", "zerodce.safetensors", _OURS, "Apache-2.0"),
+                Variant("metered", "zerodce-metered.safetensors", _OURS, "Apache-2.0"),
+            ),
             options=(),
             training=_UNPAIRED,
         ),
@@ -109,7 +112,10 @@ METHODS: Mapping[str, MethodInfo] = {
             model="fastllie.models:ZeroDCEPlusPlus",
             parameters=10_561,
             halo=7,
-            weights=(Variant("fastllie", "zerodcepp.safetensors", _OURS, "Apache-2.0"),),
+            weights=(
+                Variant("fastllie", "zerodcepp.safetensors", _OURS, "Apache-2.0"),
+                Variant("metered", "zerodcepp-metered.safetensors", _OURS, "Apache-2.0"),
+            ),
             options=(
                 Option(
                     "scale", 1, "the network sees the image reduced by this factor; 12 in the published test"

@@ -389,7 +389,7 @@ def test_unknown_method(name, told):
 
 
 def test_unknown_variant():
-    told = "unknown weights of zerodce 'fastlie'; did you mean 'fastllie'? known: fastllie; or give a path"
+    told = "unknown weights of zerodce 'fastlie'; did you mean 'fastllie'? known: fastllie, metered; or"
     with refused(ValueError, told):
         fastllie.load("zerodce", "fastlie")
 

@@ -107,3 +107,14 @@ def test_a_config_is_read_as_it_was_written(tmp_path):
     (tmp_path / "c.toml").write_text("steps = = 3")
     with refused(ValueError, "c.toml is not TOML", "line 1"):
         read_config(tmp_path / "c.toml")
+
+
+def test_recipes_behind_a_meter_train_on_whole_scenes():
+    for method in ("zerodce", "zerodce++"):
+        recipe = recipes.SHIPPED[method]["metered"]
+        assert 0 < recipe.meter < 1
+        assert isinstance(recipe.synthesis, recipes.Scenes)
+        assert recipe == recipes.FINETUNES[method]["metered"]
+        assert all(
+            other.meter is None for name, other in recipes.RECIPES[method].items() if name != "metered"
+        )

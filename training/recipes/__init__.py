@@ -41,8 +41,10 @@ from fastllie.training.recipes.sci import (
 )
 from fastllie.training.recipes.zerodce import (
     ZERODCE,
+    ZERODCE_METERED,
     ZERODCE_PUBLISHED,
     ZERODCEPP,
+    ZERODCEPP_METERED,
     ZERODCEPP_PUBLISHED,
     LossWeights,
     Recipe,
@@ -75,7 +77,9 @@ __all__ = [
     "WIDE",
     "ZERODCE",
     "ZERODCEPP",
+    "ZERODCEPP_METERED",
     "ZERODCEPP_PUBLISHED",
+    "ZERODCE_METERED",
     "ZERODCE_PUBLISHED",
     "Adversarial",
     "AnyRecipe",
@@ -98,8 +102,8 @@ AnyRecipe = Recipe | SCIRecipe | EnlightenGANRecipe | NeRCoRecipe | DawnRecipe
 OFFICIAL = "official"
 # method -> the name of a variant in fastllie.info(method) -> how its weights were made; the default first
 SHIPPED: dict[str, dict[str, AnyRecipe]] = {
-    "zerodce": {"fastllie": ZERODCE},
-    "zerodce++": {"fastllie": ZERODCEPP},
+    "zerodce": {"fastllie": ZERODCE, "metered": ZERODCE_METERED},
+    "zerodce++": {"fastllie": ZERODCEPP, "metered": ZERODCEPP_METERED},
     "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
     "nerco": {"fastllie": NERCO, "drawn": NERCO_DRAWN},

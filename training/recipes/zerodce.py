@@ -1,8 +1,9 @@
 """The recipes of Zero-DCE and Zero-DCE++."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastllie.training.recipes.loop import Loop, Synthesis
+from fastllie.training.recipes.scenes import METERED
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,6 @@ ZERODCEPP = Recipe(
     losses=LossWeights(reconstruction=1, scaled_reconstruction=1, dissimilarity=1),
     synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
+
+ZERODCE_METERED = replace(ZERODCE, flips=False, steps=600, meter=0.55, synthesis=METERED)
+ZERODCEPP_METERED = replace(ZERODCEPP, flips=False, steps=600, meter=0.55, synthesis=METERED)

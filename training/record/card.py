@@ -76,6 +76,12 @@ LIMITS["dawn"] = (
     " over more than a few pixels, stay for the most part."
 )
 LIMITS["zerodce++"] = LIMITS["zerodce"]
+_METERED = (
+    "The meter of the whole picture decides on its brightness, and the network sees none of it: nights come"
+    " up as far as dusk. One gain for each colour bends the hues of what is bright already, more than the"
+    " weights without a meter do. Noise is brightened with the picture."
+)
+LIMITS |= dict.fromkeys(("zerodce-metered", "zerodcepp-metered"), _METERED)
 PHOTOGRAPHS = "photographs.md"
 
 
@@ -169,7 +175,7 @@ def _described(metadata: dict[str, str]) -> str:
     """What the file says of its network."""
     return "".join(
         f", `{name}={metadata[name]}`"
-        for name in ("padding", "align_corners", "in_logits", "sees_logits", "coordinates")
+        for name in ("padding", "align_corners", "in_logits", "sees_logits", "coordinates", "meter")
         if name in metadata
     )
 
