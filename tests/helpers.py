@@ -81,9 +81,10 @@ def write_weights(path, method, *, meter=None, **settings):
         metadata["padding"] = network.padding
     if method == "sci":
         metadata["blocks"] = str(network.blocks)
+    state = network.state_dict()
     if meter is not None:
-        metadata["meter"] = str(meter)
-    save_file(network.state_dict(), path, metadata)
+        state["meter"] = torch.tensor(meter, dtype=torch.float64)
+    save_file(state, path, metadata)
     return path
 
 

@@ -244,10 +244,10 @@ def write_weights(task: NetworkTask, recipe: AnyRecipe, path: Path, *, seed: int
             # not where it lay on this machine
             made[name] = Path(made[name]).name
     metadata = {"recipe": json.dumps(made), "run": json.dumps(made_by)}
-    said = task.metadata()
+    state = task.result()
     if recipe.meter is not None:
-        said[checkpoint.METER] = str(recipe.meter)
-    checkpoint.write(path, task.result(), {"method": recipe.method, **said, **metadata})
+        state[checkpoint.METER] = checkpoint.level_tensor(recipe.meter)
+    checkpoint.write(path, state, {"method": recipe.method, **task.metadata(), **metadata})
     return path
 
 

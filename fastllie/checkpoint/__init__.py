@@ -1,6 +1,6 @@
 """Weights: found, recognised by content, converted; written in our layout or in the published one."""
 
-from fastllie.checkpoint.file import METER, SUFFIXES, Checkpoint, parted, write
+from fastllie.checkpoint.file import METER, SUFFIXES, Checkpoint, level_tensor, parted, write
 from fastllie.checkpoint.loading import build, export_official, find, from_state, methods_of, read
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "export_official",
     "find",
     "from_state",
+    "level_tensor",
     "methods_of",
     "parted",
     "read",

@@ -12,11 +12,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fastllie.checkpoint.candidates import Stub, StubOfNumPy, tensors_of
-from fastllie.checks import check_level
 from fastllie.images.files import replacing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-# what a file says where its network is to stand behind an exposure meter: the level
+# The level of the exposure meter that a network is to stand behind, a tensor beside its weights: programs
+# that hand on no metadata hand on this
 METER = "meter"
 # what DataParallel puts before each name
 PARALLEL = "module."
@@ -129,13 +129,17 @@ def flag(metadata: Mapping[str, str], name: str) -> bool:
     return given == "True"
 
 
-def level_of(metadata: Mapping[str, str]) -> float:
-    """The level of the meter that the metadata name."""
-    given = metadata[METER]
-    try:
-        return check_level(METER, float(given))
-    except ValueError:
-        raise ValueError(f"{METER} in the file must be a number between 0 and 1, got {given!r}") from None
+def level_tensor(level: float) -> Tensor:
+    """The level of a meter as a file holds it, in all its digits."""
+    return torch.tensor(level, dtype=torch.float64)
+
+
+def level_of(found: Tensor) -> float:
+    """The level of a meter that a file holds."""
+    if found.numel() != 1 or not 0 < float(found) < 1:
+        given = float(found) if found.numel() == 1 else tuple(found.shape)
+        raise ValueError(f"{METER} in the file must be a number between 0 and 1, got {given}")
+    return float(found)
 
 
 def listed(entries: list[str], most: int = 8) -> str:

@@ -178,11 +178,13 @@ def _fitting(
 
 def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint | None:
     """The tensors in our layout, if they are a network of the method."""
+    level = level_of(found[METER]) if METER in found else None
+    found = _network_of(found)
     # files of half precision too: what is folded is folded in float32
     found = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in found.items()}
     checkpoint = _LAYOUTS[method](found, metadata)
-    if METER in metadata:
-        checkpoint.options[METER] = level_of(metadata)
+    if level is not None:
+        checkpoint.options[METER] = level
     try:
         wanted = _wanted(method, checkpoint)
         # counters of steps that are no part of a network
@@ -193,6 +195,11 @@ def _read_as(method: str, found: Mapping[str, Tensor], metadata: Mapping[str, st
         return None
 
 
+def _network_of(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without what stands beside the network."""
+    return {key: tensor for key, tensor in found.items() if key != METER}
+
+
 def _why(
     path: Path, method: str, content: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]
 ) -> str:
@@ -200,7 +207,7 @@ def _why(
     for other in METHODS:
         if other != method and any(_read_as(other, found, metadata) for found in content.values()):
             return f"{path} holds weights of {other!r}, wanted weights of {method!r}"
-    layouts = [_LAYOUTS[method](found, metadata) for found in content.values()]
+    layouts = [_LAYOUTS[method](_network_of(found), metadata) for found in content.values()]
     checkpoint = max(layouts, key=lambda made: len(made.state.keys() & _wanted(method, made).keys()))
     names = checkpoint.names
     found = _shapes(checkpoint.state)

@@ -8,7 +8,7 @@ from safetensors.torch import save as to_bytes
 
 from fastllie import methods
 from fastllie.checkpoint import enlightengan, hub
-from fastllie.checkpoint.file import METER
+from fastllie.checkpoint.file import METER, level_tensor
 from fastllie.checkpoint.loading import build, fits
 from fastllie.models.metered import Metered
 
@@ -77,11 +77,12 @@ def to_file(method: str, network: torch.nn.Module) -> bytes:
     Raises:
         ValueError: layers were added, replaced or wrapped, so that it would not.
     """
-    said = {}
+    beside = {}
     if isinstance(network, Metered):
-        said[METER], network = str(network.meter), network.network
+        beside[METER], network = level_tensor(network.meter), network.network
     state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    said |= {name: str(getattr(network, name)) for name in _SAID[method]}
+    state |= beside
+    said = {name: str(getattr(network, name)) for name in _SAID[method]}
     if not fits(method, state, said):
         raise ValueError(
             f"the layers of this {type(network).__name__} are not those of {method!r} as it is built: merge"

@@ -175,12 +175,10 @@ def test_the_meter_is_in_the_file(tmp_path, weights):
         method_of(Metered)
 
 
-@pytest.mark.parametrize("given", ["1.5", "0", "bright", "nan"])
+@pytest.mark.parametrize("given", [1.5, 0.0, float("nan"), [0.3, 0.4]])
 def test_a_file_with_a_meter_that_is_none(given, weights):
     path = weights("zerodce", meter=given)
-    with pytest.raises(
-        ValueError, match=f"meter in the file must be a number between 0 and 1, got '{given}'"
-    ):
+    with pytest.raises(ValueError, match="meter in the file must be a number between 0 and 1, got "):
         fastllie.load("zerodce", path)
 
 
