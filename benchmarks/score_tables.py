@@ -13,7 +13,7 @@ TAKE = {
     "zerodce++": "the same for less time, at one scale",
     "zerodce++, scale 4": "photographs of several megapixels; soft edges around what was lifted",
     "zerodce++, scale 12": "video and previews; sees most of the scene",
-    "zerodce, metered": "one dark picture at a time: about the right brightness, and no rims",
+    "zerodce, metered": "one dark picture at a time: about the right brightness, and hardly a rim",
     "zerodce++, metered": "the same for less time",
     "sci, strong": "cameras and streams of dark frames, where nothing else is fast enough",
     "sci, mild": "the same at dusk, or where bright frames come in between",
