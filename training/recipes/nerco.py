@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastllie.training.recipes.loop import Adversarial, Synthesis
-from fastllie.training.recipes.scenes import PairWeights, Scenes
+from fastllie.training.recipes.scenes import LIT_IN_PARTS, PairWeights
 
 EDGES = ("central", "sobel", "laplacian4", "laplacian8")
 COORDINATES = ("published", "absolute")
@@ -190,12 +190,5 @@ NERCO_DRAWN = replace(
         mean=0.7,
     ),
     judged_from=0.95,
-    synthesis=Scenes(
-        size=(128, 192),
-        mixed_share=0.3,
-        backlit_share=0.15,
-        shadow_lift=1.0,
-        dark_saturation=0.85,
-        dark_neutral=0.2,
-    ),
+    synthesis=replace(LIT_IN_PARTS, size=(128, 192)),
 )

@@ -83,9 +83,9 @@ class Scenes:
     jpeg_quality: tuple[int, int] = (60, 98)
 
 
-# of the networks that are trained behind a meter: the meter gives all of a scene its light, and what they
-# learn is how light lies in it
-METERED = Scenes(
+# Of networks that leave the exposure of a whole scene to a meter or to their norms, and learn how light lies
+# in it
+LIT_IN_PARTS = Scenes(
     mixed_share=0.3,
     backlit_share=0.15,
     shadow_lift=1.0,

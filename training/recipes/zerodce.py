@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fastllie.training.recipes.loop import Loop, Synthesis
-from fastllie.training.recipes.scenes import METERED
+from fastllie.training.recipes.scenes import LIT_IN_PARTS
 
 
 @dataclass(frozen=True)
@@ -99,5 +99,5 @@ ZERODCEPP = Recipe(
     synthesis=Synthesis(exposures=(-6.8, -2.2), lift=(-1.2, -2.6)),
 )
 
-ZERODCE_METERED = replace(ZERODCE, flips=False, steps=600, meter=0.55, synthesis=METERED)
-ZERODCEPP_METERED = replace(ZERODCEPP, flips=False, steps=600, meter=0.55, synthesis=METERED)
+ZERODCE_METERED = replace(ZERODCE, flips=False, steps=600, meter=0.55, synthesis=LIT_IN_PARTS)
+ZERODCEPP_METERED = replace(ZERODCEPP, flips=False, steps=600, meter=0.55, synthesis=LIT_IN_PARTS)
