@@ -321,7 +321,7 @@ class Visitor:
 
     def __init__(self, page):
         self.page = page
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
 
     def shown(self):
         return self.page.locator("#slider img").last.get_attribute("src")
