@@ -321,7 +321,7 @@ class Visitor:
 
     def __init__(self, page):
         self.page = page
-        page.set_default_timeout(240_000)
+        page.set_default_timeout(120_000)
 
     def shown(self):
         return self.page.locator("#slider img").last.get_attribute("src")
@@ -413,8 +413,10 @@ def test_a_visit(address, browser, tmp_path):
     assert [caption.rsplit(", ", 1)[0] for caption in captions[1:]] == [
         showcase.title(method, variant) for method, variant in everything
     ]
-    place = everything.index(("zerodce++", "fastllie"))
-    visitor.until_shown(tiles.nth(1 + place).click, "Zero-DCE++ · turned.jpg · 40 × 60")
+    chosen = "zerodce++", "fastllie"
+    visitor.until_shown(
+        tiles.nth(1 + everything.index(chosen)).click, f"{showcase.title(*chosen)} · turned.jpg · 40 × 60"
+    )
     assert page.get_by_label("Method", exact=True).input_value() == "Zero-DCE++"
     got = visitor.download(downloads)
     assert got.name == "turned-zerodce++.jpg"

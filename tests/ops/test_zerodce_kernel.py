@@ -14,7 +14,7 @@ from fastllie.ops.zerodce import DTYPES, enhance_zerodce, pack_zerodce
 PADDINGS = ("replicate", "zeros")
 # strips are 134 columns wide at most, bands 192 rows high
 SIZES = [(1, 1, 1), (2, 5, 7), (1, 1, 40), (1, 33, 1), (1, 13, 134), (1, 30, 135), (3, 18, 60), (1, 197, 23)]
-TOLERANCE = 2e-6
+TOLERANCE = 2e-6  # of a result in float32 to the one in float64: two such results may be twice as far apart
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_the_network_uses_it(padding, monkeypatch):
     assert torch.equal(got, enhance_zerodce(x, packed(net), padding=padding))
     monkeypatch.setenv("FASTLLIE_BACKEND", "torch")
     assert not can_run_packed((x,), net.parameters(), DTYPES)
-    torch.testing.assert_close(net(x), got, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(net(x), got, rtol=0, atol=2 * TOLERANCE)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer, about sizes
@@ -141,7 +141,7 @@ def test_the_network_is_left_alone():
     net = network()
     traced = torch.jit.trace(net, x, check_trace=False)
     assert "fastllie::zerodce" not in str(traced.graph)
-    torch.testing.assert_close(traced(x), net(x), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(traced(x), net(x), rtol=0, atol=2 * TOLERANCE)
 
 
 def test_changed_weights_are_packed_anew():
