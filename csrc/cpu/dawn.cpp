@@ -10,12 +10,14 @@ namespace {
 
 constexpr int64_t BLOCK = int64_t{1} << DAWN_LEVELS;
 // Rows of a unit of work, each of which makes the rows around it anew
-constexpr int64_t ROWS_LEAST = 16, ROWS_MOST = 128;
+constexpr int64_t ROWS_LEAST = 16, ROWS_MOST = 192;
 
 // Calls body(from, to) for bands of rows.
 template <class Body>
 void in_bands(int64_t rows, int threads, const Body& body) {
-  const int64_t band = std::clamp(parts(rows, 2 * threads), ROWS_LEAST, ROWS_MOST);
+  // as many for each thread; at least two, for one that comes late
+  const int64_t bands = rounded_up(std::max<int64_t>(2 * threads, parts(rows, ROWS_MOST)), threads);
+  const int64_t band = rounded_up(std::max(parts(rows, bands), ROWS_LEAST), 4);
   parallel(parts(rows, band), threads, [&](int64_t from, int64_t to) {
     for (int64_t unit = from; unit < to; ++unit) body(unit * band, smaller((unit + 1) * band, rows));
   });
@@ -38,7 +40,8 @@ void dawn_forward_cpu(const Dawn& network, int threads) {
       (unit(network.out) || lines.strides[1] == 0) && can_stream(lines, batch * channels * height * width);
   for (int64_t image = 0; image < batch; ++image) {
     float* next = network.workspace;
-    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), stream, next);
+    const DawnTask task(network, image, rounded_up(height, BLOCK), rounded_up(width, BLOCK), stream,
+                        bytes_of(network.x.dtype), next);
     const auto bands = [&](int64_t rows, DawnLoop loop) {
       in_bands(rows, threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
     };

@@ -43,6 +43,16 @@ struct DawnPixels {
     for (int c = 0; c < 3; ++c)
       for (int64_t w = there; w < count; ++w) to[c][w] = to[c][there - 1];
   }
+  // Asks for a vector of pixels that a later loop reads: at the end of a row the processor sees nothing
+  // coming.
+  FASTLLIE_INLINE void ask(const DawnPixels& pixels, int64_t r, int64_t w) {
+    const Dawn& network = pixels.task.network;
+    if (r >= network.sizes[2]) return;
+    const int64_t* const strides = network.x.strides;
+    const char* const data = static_cast<const char*>(network.x.data);
+    const int64_t at = pixels.task.image * strides[0] + r * strides[2] + w * strides[3];
+    for (int c = 0; c < 3; ++c) __builtin_prefetch(data + (at + c * strides[1]) * pixels.task.bytes);
+  }
   // A whole row back to the result.
   void write(float* const (&from)[3], int64_t r) const {
     const Dawn& network = task.network;
@@ -82,6 +92,7 @@ static void dawn_halve_rows(const DawnTask& task, int64_t from, int64_t to) {
     for (int64_t line = 2 * r; line < 2 * r + 2; ++line) {
       reader.read(line, 0, width, x);
       for (int64_t at = 0; at < width; at += LANES<float>) {
+        DawnPixels::ask(reader, line + 1, at);
         const DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
         for (int c = 0; c < 3; ++c) store(luma(c, line) + at, ycc.v[c], false);
       }
@@ -301,6 +312,7 @@ struct DawnFinish {
     const float* const parts = enlarged + w % 2;
     const f32v zero{}, most = broadcast<f32v>(DAWN_BRIGHTEST);
     for (int64_t at = 0; at < count; at += LANES<float>) {
+      DawnPixels::ask(reader, line + 1, w + at);
       DawnColour ycc = dawn_to_ycc(DawnPixels::scaled(x, at, reader.mean));
       for (int c = 0; c < 3; ++c) {
         const auto part = [&](int p) { return load<f32v>(parts + (3 * p + c) * pitch + at); };

@@ -30,14 +30,15 @@ struct DawnPlanes {
   float* row(int64_t plane, int64_t r) const { return start + (plane * height + r) * pitch; }
 };
 
-// Inputs and outputs of the network of a level, and where its weights begin among all: nine taps of each
-// input with all outputs side by side, of three convolutions; between the first two the weights of what the
-// level below has found.
+// Inputs and outputs of the network of a level, and where its weights begin among all: of three convolutions
+// the six factors of Winograd's algorithm that a column of a kernel becomes, each with three taps of every
+// input, all outputs side by side; between the first two the weights of what the level below has found.
+constexpr int64_t DAWN_KERNEL = 6 * 3;
 constexpr int64_t dawn_inputs(int level) { return level == 1 ? 9 : 6; }
 constexpr int64_t dawn_outputs(int level) { return level == 1 ? 6 : 3; }
 constexpr int64_t dawn_weights(int level) {
   const int64_t below = level + 1 < DAWN_LEVELS ? DAWN_WIDTH * DAWN_WIDTH : 0;
-  return 9 * DAWN_WIDTH * (dawn_inputs(level) + DAWN_WIDTH + dawn_outputs(level)) + below;
+  return DAWN_KERNEL * DAWN_WIDTH * (dawn_inputs(level) + DAWN_WIDTH + dawn_outputs(level)) + below;
 }
 
 struct DawnTask {
@@ -45,6 +46,7 @@ struct DawnTask {
   int64_t image;          // of the batch
   int64_t height, width;  // whole blocks of 16 x 16 pixels
   bool stream;            // store the result past the caches
+  int64_t bytes;          // of an element of the image
   // the means of each level from the half size on, magnitudes of the finest band at half size; of each level
   // from the quarter on the denoised means, and what the level above gets to know
   DawnPlanes mean[4], finest, clean[2], found[2];
@@ -54,12 +56,14 @@ struct DawnTask {
     const auto plane = [&](int64_t by) { return height / by * DawnPlanes::pitch_of(width / by); };
     return 6 * plane(2) + (6 + DAWN_WIDTH) * (plane(4) + plane(8)) + 3 * plane(16);
   }
-  DawnTask(const Dawn& network, int64_t image, int64_t height, int64_t width, bool stream, float*& next)
+  DawnTask(const Dawn& network, int64_t image, int64_t height, int64_t width, bool stream, int64_t bytes,
+           float*& next)
       : network(network),
         image(image),
         height(height),
         width(width),
         stream(stream),
+        bytes(bytes),
         mean{{next, 3, height / 2, width / 2},
              {next, 3, height / 4, width / 4},
              {next, 3, height / 8, width / 8},

@@ -127,7 +127,7 @@ def _pack(weight: Tensor, columns: int, arithmetic: str) -> Tensor:
     outputs, inputs, side, _ = weight.shape
     points = weight.permute(2, 3, 1, 0).reshape(side * side, inputs, outputs)
     if arithmetic.startswith("winograd"):
-        kernel = _kernel_transform(2 if arithmetic.startswith("winograd2") else 4)
+        kernel = kernel_transform(2 if arithmetic.startswith("winograd2") else 4)
         points = torch.tensordot(torch.kron(kernel, kernel), points, 1)
     if arithmetic.endswith("pairs") and inputs % 2:
         # a value that is multiplied by zero makes pairs of all
@@ -140,7 +140,7 @@ def _pack(weight: Tensor, columns: int, arithmetic: str) -> Tensor:
     return blocks.float().contiguous()
 
 
-def _kernel_transform(tile: int) -> Tensor:
+def kernel_transform(tile: int) -> Tensor:
     """G of Winograd's convolution: a kernel's polynomial at 0, ±1, ∞ or at 0, ±√½, ±√2, ∞, scaled."""
     if tile == 2:
         return torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)

@@ -14,6 +14,7 @@ from fastllie.ops.checks import (
     check_out,
     check_rgb,
 )
+from fastllie.ops.convolution import kernel_transform
 from fastllie.ops.launch import cpu_kernels
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
@@ -37,9 +38,10 @@ PACKED_BRAIN = sum(
     ((1 if name == "last" else 9) * inputs + 1) * -(-outputs // VECTOR) * VECTOR
     for name, inputs, outputs in BRAIN
 ) + sum((inputs + 1) * outputs for _, inputs, outputs in DENSE)
+KERNEL = 6 * 3  # factors that a 3x3 kernel becomes by Winograd's algorithm along its columns
 BIASES = sum(2 * WIDTH + outputs for outputs in OUTPUTS)
 PACKED = sum(
-    9 * WIDTH * (inputs + WIDTH + outputs) + (WIDTH**2 if level + 1 < len(INPUTS) else 0)
+    KERNEL * WIDTH * (inputs + WIDTH + outputs) + (WIDTH**2 if level + 1 < len(INPUTS) else 0)
     for level, (inputs, outputs) in enumerate(zip(INPUTS, OUTPUTS, strict=True))
 )
 
@@ -68,14 +70,19 @@ def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
             the last level `below`, `[12, 12, 1, 1]`.
 
     Returns:
-        float32, one level after the other: nine taps of each input with all outputs side by side.
+        float32, one level after the other: of each 3x3 convolution the six factors of Winograd's algorithm
+        along its columns, each with three taps of every input, all outputs side by side.
     """
+    transform = kernel_transform(4)
     parts = []
     for level in range(len(INPUTS)):
         kernels = [weights[f"levels.{level}.{name}.weight"] for name in ("first", "second", "last")]
         if level + 1 < len(INPUTS):
             kernels.insert(1, weights[f"levels.{level}.below.weight"])
-        parts += [kernel.detach().float().permute(1, 2, 3, 0).flatten() for kernel in kernels]
+        for kernel in kernels:
+            if kernel.shape[2] == 3:
+                kernel = torch.einsum("fy,ocyx->ocfx", transform.to(kernel.device), kernel.detach().double())
+            parts.append(kernel.detach().float().permute(2, 1, 3, 0).flatten())
     return torch.cat(parts)
 
 
