@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import Discriminator, Generator, NeRCo, edge_map
 from fastllie.models.nerco.edges import random_colour
+from fastllie.models.nerco.model import recast
 from fastllie.training.adversarial import AdversarialTask, signed
 from fastllie.training.data import Batch
 from fastllie.training.losses.adversarial import distance, full, verdict
@@ -137,7 +138,7 @@ class NeRCoTask(AdversarialTask):
         with self.autocast():
             first = Cut(self.network.Pre(dark), *self.network.H(dark))
             represented, residual, mask = first.leaves
-            enhanced = self.network.G_A(torch.cat([dark, represented], 1) * mask, self._logits(dark))
+            enhanced = self._drawn_from(dark, torch.cat([dark, represented], 1) * mask)
             # with the mask of the other image, as published
             second = Cut(enhanced, self.darkener(normal * mask, self._logits(normal)))
         return Scene(dark, normal, represented, residual, *second.leaves), [second, first]
@@ -147,13 +148,18 @@ class NeRCoTask(AdversarialTask):
         dark = 2 * batch.x - 1
         with self.autocast():
             images = torch.cat([dark, self.network.Pre(dark)], 1) * self.network.H(dark)[1]
-            enhanced = full(self.network.G_A(images, self._logits(dark)))
+            enhanced = full(self._drawn_from(dark, images))
         return self.pair_losses((enhanced + 1) / 2, batch.target)
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
         with self.autocast():
-            return full(self.network.G_A(torch.cat([first, second], 1), self._logits(first)))
+            return full(self._drawn_from(first, torch.cat([first, second], 1)))
+
+    def _drawn_from(self, image: Tensor, seen: Tensor) -> Tensor:
+        """What G_A makes of an image, which it sees as `seen`."""
+        made = self.network.G_A(seen, self._logits(image))
+        return 2 * recast((made + 1) / 2, (image + 1) / 2) - 1 if self.recipe.keep_cast else made
 
     def _darken(self, image: Tensor) -> Tensor:
         with self.autocast():
@@ -371,7 +377,8 @@ class NeRCoTask(AdversarialTask):
             total.backward(inputs=inputs, retain_graph=keep)
 
     def metadata(self) -> dict[str, str]:
-        return {"coordinates": self.network.coordinates, "in_logits": str(self.network.in_logits)}
+        said = ("coordinates", "in_logits", "keep_cast")
+        return {name: str(getattr(self.network, name)) for name in said}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -397,4 +404,5 @@ def build(recipe: NeRCoRecipe) -> NeRCo:
         hidden=recipe.hidden,
         coordinates=recipe.coordinates,
         in_logits=recipe.in_logits,
+        keep_cast=recipe.keep_cast,
     )

@@ -22,7 +22,8 @@ def layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoi
     """NeRCo: the networks of inference under their published names, `Pre.`, `H.` and `G_A.`.
 
     Those that only training needs are left alone, and so are statistics that old instance norms kept and
-    never used. Files of ours with coordinates or logits say so in the metadata.
+    never used. Files of ours with coordinates, logits or the image's cast say so in
+    the metadata.
     """
     names = {}
     for name in found:
@@ -48,6 +49,7 @@ def layout(found: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Checkpoi
         "hidden": size("Pre.mlp.imnet.layers.0.weight", 4 * width),
         "coordinates": metadata.get("coordinates", "published"),
         "in_logits": flag(metadata, "in_logits"),
+        "keep_cast": flag(metadata, "keep_cast"),
     }
     return Checkpoint(state, options, names)
 
@@ -105,6 +107,8 @@ def export(network: Any, folder: Path) -> None:
         raise ValueError(f"the published code has no coordinates {network.coordinates!r}")
     if network.in_logits:
         raise ValueError("the published code adds no logits")
+    if network.keep_cast:
+        raise ValueError("the published code keeps no cast")
     folder.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:
         state = getattr(network, part).state_dict()

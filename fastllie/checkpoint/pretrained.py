@@ -18,7 +18,7 @@ _SAID = {
     "zerodce++": ("padding",),
     "sci": ("padding", "blocks"),
     "enlightengan": enlightengan.SAID,
-    "nerco": ("coordinates", "in_logits"),
+    "nerco": ("coordinates", "in_logits", "keep_cast"),
     "dawn": (),
 }
 _CARD = """---

@@ -330,6 +330,35 @@ def test_the_logits_of_the_image_may_be_changed(size, monkeypatch):
         within(model.to(torch.bfloat16)(dark).float().mean(), dark[0, 0, 0, 0].float(), 4e-4)
 
 
+@pytest.mark.parametrize("size", [(16, 12), (3, 7), (41, 30)])
+def test_the_cast_of_the_image_may_be_kept(size, monkeypatch):
+    monkeypatch.setattr(working_set, "CPU_BYTES", 0)
+    model, plain = small(keep_cast=True), small()
+    x = 0.2 + 0.1 * image(*size, batch=2) * torch.tensor([1.0, 0.7, 0.4]).view(3, 1, 1)
+    drawn, given = plain(extended(x)), extended(x)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=x.dtype)
+    found = []
+    for picture in (given, drawn):
+        mean = picture.mean((2, 3))
+        luma = (mean @ weights)[:, None]
+        found.append((mean - luma, luma))
+    (wanted, dark), (had, bright) = found
+    expected = drawn + (wanted * bright / dark - had)[..., None, None]
+    assert (expected - drawn).abs().max() > 1e-3
+    expected = expected.clamp(0, 1)[..., : size[0], : size[1]]
+    within(model(x), expected)
+    with torch.no_grad():
+        within(model(x), expected)
+        assert model.float()(x.to(torch.float32)).dtype == torch.float32
+        black = model(torch.zeros(1, 3, 8, 8))
+        assert bool(black.isfinite().all())
+
+
+def test_a_cast_is_not_kept_twice():
+    with refused(ValueError, "keep_cast is for what is drawn anew: in_logits changes what is there"):
+        NeRCo(width=2, blocks=1, in_logits=True, keep_cast=True)
+
+
 @torch.no_grad()
 def test_an_image_without_any_contrast_has_a_finite_result():
     model = small().float()
@@ -590,6 +619,15 @@ def test_files_tell_the_logits(tmp_path):
     checkpoint.write(path, model.state_dict(), {"method": "nerco", "in_logits": "yes"})
     with refused(ValueError, "in_logits in the file must be 'True' or 'False', got 'yes'"):
         fastllie.load("nerco", path)
+
+
+def test_files_tell_the_cast(tmp_path):
+    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, keep_cast=True)
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", "keep_cast": "True"})
+    assert fastllie.load("nerco", path).keep_cast
+    with refused(ValueError, "the published code keeps no cast"):
+        checkpoint.export_official(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_published_files_are_read_and_written(tmp_path, shape):

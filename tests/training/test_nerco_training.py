@@ -360,6 +360,23 @@ def test_in_logits_both_generators_start_from_their_image():
     assert all(bool(torch.isfinite(value).all()) for value in made.network.parameters())
 
 
+def test_what_is_drawn_keeps_the_cast():
+    given = batch()
+    dark, normal = 2 * given.x - 1, 2 * given.normal - 1
+    made = task(replace(TINY, keep_cast=True, precision="float32"))
+    with torch.no_grad():
+        enhanced = (made.scene(dark, normal)[0].enhanced + 1) / 2
+        casts = []
+        for images in (given.x, enhanced):
+            mean = images.mean((2, 3))
+            luma = mean @ torch.tensor([0.299, 0.587, 0.114])
+            casts.append((mean - luma[:, None]) / luma[:, None])
+    torch.testing.assert_close(*casts, atol=1e-5, rtol=0)
+    assert made.metadata() == {"coordinates": "published", "in_logits": "False", "keep_cast": "True"}
+    made.step([given])
+    assert all(bool(torch.isfinite(value).all()) for value in made.network.parameters())
+
+
 def test_the_discriminators_learn():
     made = task(replace(TINY, steps=12, learning_rate=1e-2, discriminator_rate=2.0, pool=4, batch=1))
     found = [made.step([batch(step, 1)]) for step in range(12)]

@@ -48,7 +48,7 @@ class NeRCoRecipe(Adversarial):
     """Everything that decides a training run of NeRCo but the photographs and the seed.
 
     Args:
-        width, blocks, pre_blocks, mask_blocks, hidden, coordinates, in_logits: As for
+        width, blocks, pre_blocks, mask_blocks, hidden, coordinates, in_logits, keep_cast: As for
             `fastllie.models.NeRCo`; the darkening generator has `width`, `blocks` and `in_logits` too.
         discriminator_layers: As for `fastllie.models.nerco.Discriminator`.
         size: Side of the square images, a multiple of 4.
@@ -78,6 +78,7 @@ class NeRCoRecipe(Adversarial):
     hidden: int | None = None
     coordinates: str = "published"
     in_logits: bool = False
+    keep_cast: bool = False
     discriminator_layers: int = 3
     size: int = 512
     squeeze: int | None = 512

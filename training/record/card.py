@@ -175,7 +175,7 @@ def _described(metadata: dict[str, str]) -> str:
     """What the file says of its network."""
     return "".join(
         f", `{name}={metadata[name]}`"
-        for name in ("padding", "align_corners", "in_logits", "sees_logits", "coordinates")
+        for name in ("padding", "align_corners", "in_logits", "sees_logits", "keep_cast", "coordinates")
         if name in metadata
     )
 

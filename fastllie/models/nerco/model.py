@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import strips
@@ -15,6 +16,8 @@ from fastllie.models.network import Built, Network, is_bare, standard_only
 SIZE_MODES = ("reflect", "official")
 MULTIPLE = 4
 LEAST = 8
+# of a mean luma: a picture of nothing but black has no cast
+_DARKEST = 1 / 255
 # images in [-1, 1], and the logits to be changed, to enhanced images
 Whole = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -38,13 +41,15 @@ class NeRCo(Network):
         in_logits: Ours, not the paper's: the generator changes the logits of the image instead of drawing all
             of it anew, y = sigmoid(2 g + logit(x)) with g from before its tanh. A constant g is a gain in the
             shadows that never clips; details come from the image.
+        keep_cast: Ours too: what is drawn gets the cast of the image, which the instance norms forget. Its
+            mean colour, less its luma, becomes that of the image, times the ratio of their mean lumas.
         size_mode: "reflect" mirrors images at right and bottom up to a multiple of 4, and cuts that away
             again; sides under 5, which have not enough to mirror, repeat their last pixel up to 8. "official"
             resizes to the nearest multiple of 4 as the published test does, bicubic and rounded to bytes, and
             back; it takes sides from 7.
 
     Raises:
-        ValueError: an unknown mode, a number that is not an integer >= 1.
+        ValueError: an unknown mode, a number that is not an integer >= 1, `keep_cast` beside `in_logits`.
     """
 
     def __init__(
@@ -57,12 +62,16 @@ class NeRCo(Network):
         hidden: int | None = None,
         coordinates: str = "published",
         in_logits: bool = False,
+        keep_cast: bool = False,
         size_mode: str = "reflect",
     ):
         super().__init__()
         if size_mode not in SIZE_MODES:
             raise ValueError(f"size_mode must be one of {SIZE_MODES}, got {size_mode!r}")
-        self.size_mode, self.coordinates, self.in_logits = size_mode, coordinates, in_logits
+        if in_logits and keep_cast:
+            raise ValueError("keep_cast is for what is drawn anew: in_logits changes what is there")
+        self.size_mode, self.coordinates = size_mode, coordinates
+        self.in_logits, self.keep_cast = in_logits, keep_cast
         self.Pre = Representation(
             width=width,
             blocks=blocks if pre_blocks is None else pre_blocks,
@@ -71,7 +80,7 @@ class NeRCo(Network):
         )
         self.H = MaskExtractor(width=width, blocks=mask_blocks)
         self.G_A = Generator(6, width=width, blocks=blocks)
-        self._built = Built.of(self, NeRCo, ("size_mode", "in_logits"))
+        self._built = Built.of(self, NeRCo, ("size_mode", "in_logits", "keep_cast"))
 
     @property
     def contract(self) -> Contract:
@@ -96,7 +105,8 @@ class NeRCo(Network):
     def _enhance(self, x: Tensor, network: Whole) -> Tensor:
         """Images in [0, 1]."""
         if not self.in_logits:
-            return (network(2 * x - 1, None) + 1) / 2
+            y = (network(2 * x - 1, None) + 1) / 2
+            return recast(y, x).clamp(0, 1).to(x.dtype) if self.keep_cast else y
         # logits of these, and the result in float32: in 16 bits the shadows are coarse around -1
         return ((network(2 * x - 1, half_logits(x)) + 1) / 2).to(x.dtype)
 
@@ -128,6 +138,22 @@ class NeRCo(Network):
         pre = strips.represent(self.Pre, image)
         masked = (torch.cat([image, pre], 1) * mask).contiguous(memory_format=torch.channels_last)
         return strips.generate(self.G_A, masked, logits)
+
+
+def recast(drawn: Tensor, image: Tensor) -> Tensor:
+    """`drawn` with the cast of `image`, both `[B, 3, H, W]` for [0, 1], values beyond that included.
+
+    With the means m of the colours and l of the luma: drawn + (m(image) - l(image)) l(drawn) / l(image)
+    - (m(drawn) - l(drawn)), at least in float32.
+    """
+    casts, lumas = [], []
+    for given in (image, drawn):
+        mean = given.to(torch.promote_types(given.dtype, torch.float32)).mean((2, 3), keepdim=True)
+        red, green, blue = mean.split(1, 1)
+        luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+        casts.append(mean - luma)
+        lumas.append(luma)
+    return drawn + (casts[0] * (lumas[1] / lumas[0].clamp(min=_DARKEST)) - casts[1])
 
 
 def extended(x: Tensor) -> Tensor:
