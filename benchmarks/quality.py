@@ -76,7 +76,7 @@ def candidates(shared: Path, ours: dict[str, Path | None]) -> list[Candidate]:
             rows += [
                 Candidate("EnlightenGAN ours", "enlightengan", ours["enlightengan"], {}),
                 Candidate("NeRCo ours", "nerco", ours["nerco"], {}),
-                Candidate("NeRCo ours, drawn", "nerco", ours["drawn"] or "drawn", {}),
+                Candidate("NeRCo ours, logits", "nerco", ours["logits"] or "logits", {}),
                 # our own
                 Candidate("dawn ours", "dawn", ours["dawn"], {}),
             ]
@@ -159,13 +159,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sci-mild", type=Path, help="likewise for SCI's mild variant")
     parser.add_argument("--enlightengan", type=Path, help="likewise for EnlightenGAN")
     parser.add_argument("--nerco", type=Path, help="likewise for NeRCo")
-    parser.add_argument("--nerco-drawn", type=Path, help="likewise for NeRCo's drawn variant")
+    parser.add_argument("--nerco-logits", type=Path, help="likewise for NeRCo's logits variant")
     parser.add_argument("--dawn", type=Path, help="likewise for dawn")
     parser.add_argument("--jobs", type=int, default=2, help="rows measured at the same time, one thread each")
     parser.add_argument(
         "--only",
-        default="",
-        help="measure the rows with this in their name, and keep the others of the output",
+        nargs="+",
+        default=(),
+        metavar="PART",
+        help="measure the rows with one of these in their names, and keep the others of the output",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -194,12 +196,13 @@ def main() -> None:
         "mild": options.sci_mild,
         "enlightengan": options.enlightengan,
         "nerco": options.nerco,
-        "drawn": options.nerco_drawn,
+        "logits": options.nerco_logits,
         "dawn": options.dawn,
     }
     path = options.output / "quality.json"
     every_row = candidates(options.shared, ours)
-    compared = [candidate for candidate in every_row if options.only in candidate.name]
+    parts = options.only or ("",)
+    compared = [candidate for candidate in every_row if any(part in candidate.name for part in parts)]
     wanted = () if options.times else tuple(options.columns or COLUMNS)
     timed = not options.columns
     table = Table({candidate.name: {} for candidate in every_row}, {}, {})

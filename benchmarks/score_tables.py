@@ -16,10 +16,11 @@ TAKE = {
     "zerodce, metered": "one dark picture at a time: about the right brightness, and hardly a rim",
     "zerodce++, metered": "the same for less time",
     "sci, strong": "cameras and streams of dark frames, where nothing else is fast enough",
+    "sci, metered": "the same where colours are to stay, one picture at a time",
     "sci, mild": "the same at dusk, or where bright frames come in between",
-    "enlightengan": "deep shadows beside what is bright",
-    "nerco": "a mild lift of dark pictures as a whole, where time does not matter",
-    "nerco, drawn": "rooms and streets without noise, where pale colours do not matter",
+    "enlightengan": "dark pictures with some of their noise taken out",
+    "nerco": "dark pictures without their noise, where time and the finest detail do not matter",
+    "nerco, logits": "a mild lift of dark pictures as a whole",
     "dawn": "by default: the best picture, noise taken out",
 }
 # of those, the ones that are the method with an option

@@ -25,7 +25,7 @@ GOOD_AT = {
     "zerodce": "a curve for each pixel; for GPUs, and the one most compared with",
     "zerodce++": "the same for less time; with `scale` for video",
     "sci": "the fastest, nearly a tone curve: cameras and previews",
-    "enlightengan": "sees much of the image, lifts deep shadows most",
+    "enlightengan": "sees much of the image, takes some noise out",
     "nerco": "looks at the whole image at once; the slowest",
     "dawn": "the default, our own: exposure by the whole picture, noise taken out before",
 }

@@ -134,6 +134,7 @@ METHODS: Mapping[str, MethodInfo] = {
             weights=(
                 Variant("strong", "sci-strong.safetensors", _OURS, "Apache-2.0"),
                 Variant("mild", "sci-mild.safetensors", _OURS, "Apache-2.0"),
+                Variant("metered", "sci-metered.safetensors", _OURS, "Apache-2.0"),
             ),
             options=(
                 Option(
@@ -179,7 +180,7 @@ METHODS: Mapping[str, MethodInfo] = {
             halo=None,
             weights=(
                 Variant("fastllie", "nerco.safetensors", _OURS, "Apache-2.0", 801_371),
-                Variant("drawn", "nerco-drawn.safetensors", _OURS, "Apache-2.0", 801_371),
+                Variant("logits", "nerco-logits.safetensors", _OURS, "Apache-2.0", 801_371),
             ),
             options=(
                 Option(

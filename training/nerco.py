@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastllie.checkpoint.nerco import SAID, SHAPE
 from fastllie.models.logits import half_logits
 from fastllie.models.nerco import Discriminator, Generator, NeRCo, edge_map
 from fastllie.models.nerco.edges import random_colour
-from fastllie.models.nerco.model import recast
 from fastllie.training.adversarial import AdversarialTask, signed
 from fastllie.training.data import Batch
 from fastllie.training.losses.adversarial import distance, full, verdict
@@ -138,7 +138,7 @@ class NeRCoTask(AdversarialTask):
         with self.autocast():
             first = Cut(self.network.Pre(dark), *self.network.H(dark))
             represented, residual, mask = first.leaves
-            enhanced = self._drawn_from(dark, torch.cat([dark, represented], 1) * mask)
+            enhanced = self.network.G_A(torch.cat([dark, represented], 1) * mask, self._logits(dark))
             # with the mask of the other image, as published
             second = Cut(enhanced, self.darkener(normal * mask, self._logits(normal)))
         return Scene(dark, normal, represented, residual, *second.leaves), [second, first]
@@ -148,18 +148,13 @@ class NeRCoTask(AdversarialTask):
         dark = 2 * batch.x - 1
         with self.autocast():
             images = torch.cat([dark, self.network.Pre(dark)], 1) * self.network.H(dark)[1]
-            enhanced = full(self._drawn_from(dark, images))
+            enhanced = full(self.network.G_A(images, self._logits(dark)))
         return self.pair_losses((enhanced + 1) / 2, batch.target)
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
         with self.autocast():
-            return full(self._drawn_from(first, torch.cat([first, second], 1)))
-
-    def _drawn_from(self, image: Tensor, seen: Tensor) -> Tensor:
-        """What G_A makes of an image, which it sees as `seen`."""
-        made = self.network.G_A(seen, self._logits(image))
-        return 2 * recast((made + 1) / 2, (image + 1) / 2) - 1 if self.recipe.keep_cast else made
+            return full(self.network.G_A(torch.cat([first, second], 1), self._logits(first)))
 
     def _darken(self, image: Tensor) -> Tensor:
         with self.autocast():
@@ -377,8 +372,7 @@ class NeRCoTask(AdversarialTask):
             total.backward(inputs=inputs, retain_graph=keep)
 
     def metadata(self) -> dict[str, str]:
-        said = ("coordinates", "in_logits", "keep_cast")
-        return {name: str(getattr(self.network, name)) for name in said}
+        return {name: str(getattr(self.network, name)) for name in SAID}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -396,13 +390,4 @@ class NeRCoTask(AdversarialTask):
 
 def build(recipe: NeRCoRecipe) -> NeRCo:
     """The recipe's networks of inference with fresh weights."""
-    return NeRCo(
-        width=recipe.width,
-        blocks=recipe.blocks,
-        pre_blocks=recipe.pre_blocks,
-        mask_blocks=recipe.mask_blocks,
-        hidden=recipe.hidden,
-        coordinates=recipe.coordinates,
-        in_logits=recipe.in_logits,
-        keep_cast=recipe.keep_cast,
-    )
+    return NeRCo(**{name: getattr(recipe, name) for name in (*SHAPE, *SAID)})

@@ -11,6 +11,9 @@ from torch import Tensor
 from fastllie.checkpoint.candidates import candidates
 from fastllie.checkpoint.file import Checkpoint, flag, read_torch, write_published
 
+# options that the shapes of the tensors tell, and those that the metadata of a file of ours does
+SHAPE = ("width", "blocks", "pre_blocks", "mask_blocks", "hidden")
+SAID = ("coordinates", "in_logits", "keep_cast")
 # what inference takes of NeRCo's networks, and what training has besides
 _PARTS, _OTHERS = ("Pre", "H", "G_A"), ("G_B", "D_A", "D_B", "D_A_edge", "D_B_edge")
 _FILE = re.compile(r"(.+)_net_(Pre|H|G_A)\.pth")

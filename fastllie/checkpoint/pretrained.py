@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from fastllie import methods
-from fastllie.checkpoint import enlightengan, hub
+from fastllie.checkpoint import enlightengan, hub, nerco
 from fastllie.checkpoint.file import METER, level_tensor
 from fastllie.checkpoint.loading import build, fits
 from fastllie.models.metered import Metered
@@ -18,7 +18,7 @@ _SAID = {
     "zerodce++": ("padding",),
     "sci": ("padding", "blocks"),
     "enlightengan": enlightengan.SAID,
-    "nerco": ("coordinates", "in_logits", "keep_cast"),
+    "nerco": nerco.SAID,
     "dawn": (),
 }
 _CARD = """---

@@ -41,13 +41,16 @@ def _light(x: Tensor) -> Tensor:
     return luma.square().mean((1, 2), keepdim=True).unsqueeze(1)
 
 
-def exposed(x: Tensor, gain: Tensor) -> Tensor:
-    """`x` in [0, 1] with its odds multiplied: gain x / (1 + (gain - 1) x), in the dtype of `x`.
+def exposed(x: Tensor, gain: Tensor, keep_hue: bool = True) -> Tensor:
+    """`x` in [0, 1] with its odds multiplied, or nearly so: a gain in the shadows, and nothing clips.
 
-    A gain in the shadows, and nothing clips.
+    gain x / (1 + (gain - 1) (x + most) / 2), in the dtype of `x`, where `most` is the largest of a pixel's
+    colours. Without `keep_hue` x has the place of `most`: then each colour has a curve of its own, which
+    bends hues, and noise in the dark is less colourful. Were `most` alone there, all colours had one gain.
     """
     wide = x.to(gain.dtype)
-    return (gain * wide / (1 + (gain - 1) * wide)).to(x.dtype)
+    between = (wide + wide.amax(1, keepdim=True)) / 2 if keep_hue else wide
+    return (gain * wide / (1 + (gain - 1) * between)).to(x.dtype)
 
 
 def metered(x: Tensor, level: float) -> Tensor:
@@ -55,12 +58,21 @@ def metered(x: Tensor, level: float) -> Tensor:
     return exposed(x, gain_of(x, level))
 
 
+def taught(x: Tensor, gain: Tensor) -> Tensor:
+    """Pictures as a network sees them while it learns: behind `exposed` without `keep_hue`.
+
+    Networks that learned with it, where noise is as colourful as it is, shift hues more and leave more noise.
+    """
+    return exposed(x, gain, keep_hue=False)
+
+
 class Metered(Network):
     """A network behind an exposure meter: dark pictures come to it at one level, whatever their own.
 
-    The network sees x' = g x / (1 + (g - 1) x) in the place of x, with one g of at least 1 for a picture: the
-    odds of the root of its luma's mean square become those of `level`. What is left to the network is what it
-    can see in a neighbourhood. Ours, of none of the papers.
+    The network sees x' = g x / (1 + (g - 1) (x + m) / 2) in the place of x, with the largest colour m of each
+    pixel and one g of at least 1 for a picture: the odds of the root of its luma's mean square would become
+    those of `level` were it grey. What is left to the network is what it can see in a neighbourhood. Ours, of
+    none of the papers.
 
     `forward` takes what the network's takes, but floats alone; tiles are exact where the network's are, once
     the whole has been observed.

@@ -21,7 +21,7 @@ import quality_sets  # noqa: E402
 import record  # noqa: E402
 from PIL import Image  # noqa: E402
 
-OURS = ("zerodce", "zerodce++", "strong", "mild", "enlightengan", "nerco", "drawn", "dawn")
+OURS = ("zerodce", "zerodce++", "strong", "mild", "enlightengan", "nerco", "logits", "dawn")
 
 
 def blurred(image, radius):

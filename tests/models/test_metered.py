@@ -10,7 +10,7 @@ from fastllie import checkpoint
 from fastllie.checkpoint.pretrained import method_of, to_file
 from fastllie.defaults import LUMA
 from fastllie.models import Metered, ZeroDCE
-from fastllie.models.metered import exposed, gain_of, metered
+from fastllie.models.metered import exposed, gain_of, metered, taught
 
 METHODS = ["zerodce", "zerodce++", "sci", "enlightengan", "nerco"]
 LEVEL = 0.4
@@ -46,9 +46,17 @@ def test_the_odds_of_what_it_reads_become_those_of_the_level(level):
     assert gain.shape == (3, 1, 1, 1)
     assert torch.allclose(gain.flatten() * odds(read(x)), torch.full((3,), odds(level)).double())
     y = exposed(x, gain)
-    assert torch.allclose(odds(y), gain * odds(x))
+    most = x.amax(1, keepdim=True)
+    # a colour as bright as the brightest of its pixel, as all are in grey, gets the odds; the others less
+    assert torch.allclose(odds(y.amax(1, keepdim=True)), gain * odds(most))
+    assert torch.equal(y.argmax(1), x.argmax(1))
+    assert bool((odds(y) <= gain * odds(x) * (1 + 1e-12)).all())
+    assert bool((y / y.amax(1, keepdim=True) >= x / most * (1 - 1e-12)).all())
+    assert torch.allclose(y, gain * x / (1 + (gain - 1) * (x + most) / 2))
     assert torch.equal(y, metered(x, level))
     assert y.max() < 1
+    # while a network learns all colours get the odds
+    assert torch.allclose(odds(taught(x, gain)), gain * odds(x))
 
 
 def test_bright_pictures_stay_as_they_are_and_black_ones_black():

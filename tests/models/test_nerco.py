@@ -27,7 +27,7 @@ from fastllie.models.nerco import (
     networks,
     strips,
 )
-from fastllie.models.nerco.model import extended, official_size, resized
+from fastllie.models.nerco.model import extended, official_size, recast, resized
 from fastllie.ops import working_set
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "nerco"
@@ -335,23 +335,57 @@ def test_the_cast_of_the_image_may_be_kept(size, monkeypatch):
     monkeypatch.setattr(working_set, "CPU_BYTES", 0)
     model, plain = small(keep_cast=True), small()
     x = 0.2 + 0.1 * image(*size, batch=2) * torch.tensor([1.0, 0.7, 0.4]).view(3, 1, 1)
-    drawn, given = plain(extended(x)), extended(x)
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=x.dtype)
-    found = []
-    for picture in (given, drawn):
-        mean = picture.mean((2, 3))
-        luma = (mean @ weights)[:, None]
-        found.append((mean - luma, luma))
-    (wanted, dark), (had, bright) = found
-    expected = drawn + (wanted * bright / dark - had)[..., None, None]
-    assert (expected - drawn).abs().max() > 1e-3
-    expected = expected.clamp(0, 1)[..., : size[0], : size[1]]
+    given = extended(x)
+    expected = recast(plain(given), given)[..., : size[0], : size[1]]
+    assert (expected - plain(x)).abs().max() > 1e-3
     within(model(x), expected)
     with torch.no_grad():
         within(model(x), expected)
-        assert model.float()(x.to(torch.float32)).dtype == torch.float32
-        black = model(torch.zeros(1, 3, 8, 8))
+        assert model.to(torch.bfloat16)(x.to(torch.bfloat16)).dtype == torch.bfloat16
+        black = model.float()(torch.zeros(1, 3, 8, 8))
         assert bool(black.isfinite().all())
+
+
+def luma(picture):
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=picture.dtype).view(3, 1, 1)
+    return (picture * weights).sum(-3, keepdim=True)
+
+
+def test_a_cast_is_that_of_the_light():
+    # as bright as the meter's level: it is shown as it is
+    light = torch.full((1, 3, 64, 96), 0.6, dtype=torch.float64)
+    light[:, 0, :, :48] += 0.06
+    light[:, 2, :, 48:] += 0.09
+    drawn = 0.6 + 0.02 * torch.randn(light.shape, generator=torch.Generator().manual_seed(0)).double()
+    y = recast(drawn, light)
+    # each side has its own; details and lumas are those that were drawn
+    for columns in (slice(0, 40), slice(56, 96)):
+        means = y[..., columns].mean((2, 3)), light[..., columns].mean((2, 3))
+        chroma = [mean - luma(mean[..., None, None])[..., 0, 0] for mean in means]
+        torch.testing.assert_close(*chroma, atol=2e-3, rtol=0)
+    torch.testing.assert_close(luma(y), luma(drawn), atol=2e-3, rtol=0)
+    # a darker drawing has less of it, a brighter one no more
+    for factor, share in ((0.5, 0.5), (1.4, 1.0)):
+        y = recast(torch.full_like(light, 0.6 * factor), light)
+        wanted = share * (light - luma(light))
+        torch.testing.assert_close((y - luma(y))[..., :40], wanted[..., :40], atol=4e-3, rtol=0)
+
+
+def test_a_cast_neither_clips_nor_colours_the_dark():
+    light = torch.full((1, 3, 32, 32), 0.5, dtype=torch.float64)
+    light[:, 0] = 0.9
+    y = recast(torch.full_like(light, 0.95), light)
+    assert y.max() < 0.99
+    torch.testing.assert_close(luma(y), torch.full_like(luma(y), 0.95), atol=1e-9, rtol=0)
+    assert bool((y[:, 0] > y[:, 1]).all())
+    # what is white stays so
+    assert bool((recast(torch.ones_like(light), light) > 1 - 1e-6).all())
+    # a black ground beside a lamp: its colour is noise
+    night = torch.zeros(1, 3, 64, 64, dtype=torch.float64)
+    night[:, 0] = 0.002
+    night[..., :16, :16] = 1
+    y = recast(torch.full_like(night, 0.1), night)
+    assert (y - luma(y)).abs()[..., 32:, 32:].max() < 0.01
 
 
 def test_a_cast_is_not_kept_twice():

@@ -15,6 +15,7 @@ from helpers import attributed_photographs, picture, refused
 from PIL import Image
 from serving import HOME
 
+from fastllie.models.metered import gain_of, taught
 from fastllie.training import data
 from fastllie.training.data import cache as cache_module
 from fastllie.training.data import collection as collection_module
@@ -22,6 +23,7 @@ from fastllie.training.data.cache import Cache, Index, open_cache
 from fastllie.training.data.pixels import Preparation, read
 from fastllie.training.recipes import (
     ENLIGHTENGAN,
+    ENLIGHTENGAN_PUBLISHED,
     SCI_OFFICIAL,
     ZERODCE,
     ZERODCE_PUBLISHED,
@@ -549,6 +551,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from fastllie.training.data import cache
+from fastllie.models.metered import gain_of, taught
 from fastllie.training import data
 from fastllie.training.data.pixels import Preparation
 cache.SHARD_COUNT = 2
@@ -741,6 +744,35 @@ def test_targets_take_the_same_crops_and_flips(tmp_path, recipe):
             flipped.append(not torch.equal(frame, other))
             assert torch.equal(frame, other.flip(2) if flipped[-1] else other)
     assert 4 < sum(flipped) < 16
+
+
+@pytest.mark.parametrize(
+    ("layout", "recipe"),
+    [("paired", ZERODCE_PUBLISHED), ("paired", SCI_OFFICIAL), ("unpaired", ENLIGHTENGAN_PUBLISHED)],
+    ids=["squares", "crops", "two sides"],
+)
+def test_photographs_are_metered_as_wholes(tmp_path, layout, recipe):
+    found = two_sides(tmp_path, layout)
+    how = {"size": 20, "batch": 3, **({"patch": 8, "dark_share": 0} if layout == "unpaired" else {})}
+    plain, behind = (opened(found, recipe, tmp_path, meter=level, **how) for level in (None, 0.6))
+    wholes = {one.name: torch.from_numpy(np.array(one.image())).permute(2, 0, 1)[None] for one in found.low}
+    kept = recipe.kept().get("square")
+    for step in range(3):
+        given, seen = plain.batch(step), behind.batch(step)
+        if kept:
+            # squeezed: the square is the whole
+            gains = gain_of(given.x, 0.6)
+        else:
+            gains = torch.cat([gain_of(wholes[name], 0.6) for name in behind.names(step)])
+        assert (gains > 1.2).all()
+        torch.testing.assert_close(seen.x, taught(given.x, gains), atol=1e-6, rtol=0)
+        assert seen.x.is_contiguous(memory_format=torch.channels_last)
+        if layout == "paired":
+            assert torch.equal(seen.target, given.target)
+        else:
+            assert torch.equal(seen.normal, given.normal)
+        parts = [behind.batch(step, part, 2).x for part in range(2)]
+        assert torch.equal(torch.cat(parts), seen.x)
 
 
 def test_unpaired_photographs_come_beside(tmp_path):

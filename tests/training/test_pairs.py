@@ -14,7 +14,7 @@ from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.nerco import NeRCoTask
 from fastllie.training.recipes import (
     ENLIGHTENGAN,
-    NERCO,
+    NERCO_LOGITS,
     EnlightenGANRecipe,
     NeRCoRecipe,
     PairWeights,
@@ -37,7 +37,14 @@ COMMON = {
 TINY = {
     "enlightengan": replace(ENLIGHTENGAN, **COMMON, patch=16, patches=2, vgg="random"),
     "nerco": replace(
-        NERCO, **COMMON, blocks=1, pre_blocks=1, mask_blocks=1, discriminator_layers=1, pool=2, squeeze=None
+        NERCO_LOGITS,
+        **COMMON,
+        blocks=1,
+        pre_blocks=1,
+        mask_blocks=1,
+        discriminator_layers=1,
+        pool=2,
+        squeeze=None,
     ),
 }
 TASKS = {"enlightengan": EnlightenGANTask, "nerco": NeRCoTask}

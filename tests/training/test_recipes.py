@@ -110,11 +110,16 @@ def test_a_config_is_read_as_it_was_written(tmp_path):
 
 
 def test_recipes_behind_a_meter_train_on_whole_scenes():
-    for method in ("zerodce", "zerodce++"):
-        recipe = recipes.SHIPPED[method]["metered"]
+    behind = {
+        "zerodce": "metered",
+        "zerodce++": "metered",
+        "sci": "metered",
+        "enlightengan": "fastllie",
+    }
+    for method, variant in behind.items():
+        recipe = recipes.SHIPPED[method][variant]
         assert 0 < recipe.meter < 1
         assert isinstance(recipe.synthesis, recipes.Scenes)
-        assert recipe == recipes.FINETUNES[method]["metered"]
-        assert all(
-            other.meter is None for name, other in recipes.RECIPES[method].items() if name != "metered"
-        )
+        others = {name: other for name, other in recipes.RECIPES[method].items() if name != variant}
+        assert all(other.meter is None for other in others.values())
+        assert fastllie.load(method, weights=variant).meter == recipe.meter

@@ -8,7 +8,7 @@ import torch
 from helpers import attributed_photographs, refused
 
 import fastllie
-from fastllie.models.metered import exposed, gain_of
+from fastllie.models.metered import gain_of, taught
 from fastllie.training.data import camera, scenes
 from fastllie.training.data.scene_source import SceneSquares, SyntheticScenes
 from fastllie.training.data.synthesis import srgb
@@ -249,14 +249,14 @@ def test_squares_are_metered_by_their_whole_scene():
     assert torch.equal(shown.target, behind.target)
     gains = gain_of(plain.x, 0.4)
     assert gains.max() > 2
-    assert torch.allclose(behind.x, exposed(shown.x, gains), atol=1e-6)
+    assert torch.allclose(behind.x, taught(shown.x, gains), atol=1e-6)
     # in the part of a process that takes some of a batch, too
     parts = [SceneSquares(pictures, wide, 24, 3, 0, meter=0.4).batch(0, part, 2).x for part in range(2)]
     assert torch.equal(torch.cat(parts), behind.x)
 
 
-def test_a_meter_needs_scenes():
-    with refused(ValueError, "meter=0.4 needs synthesis=Scenes(...)"):
+def test_a_meter_needs_wholes():
+    with refused(ValueError, "meter=0.4 needs whole scenes", "synthesis=Synthesis(...) makes squares"):
         replace(ZERODCE, meter=0.4)
     with refused(ValueError, "meter must lie between 0 and 1, got 2"):
         replace(ZERODCE, meter=2, synthesis=Scenes())
@@ -276,3 +276,6 @@ def test_a_run_behind_a_meter_says_so_in_its_weights(tmp_path):
     assert fastllie.load("zerodce", more.weights).meter == 0.3
     with refused(ValueError, "meter is 0.3 in the weights", "got 0.5"):
         fastllie.finetune("zerodce", photos, meter=0.5, **how)
+    # on photographs as they are
+    asis = {**how, "output": tmp_path / "published", "synthesis": None}
+    assert fastllie.load("zerodce", fastllie.finetune("zerodce", photos, **asis).weights).meter == 0.3

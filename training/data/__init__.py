@@ -146,6 +146,7 @@ def open_source(
         "target": high if collection.layout == "paired" else None,
         "normal": high if collection.layout == "unpaired" else None,
         "flips": recipe.flips,
+        "meter": recipe.meter,
         "names": names,
         "device": device,
     }
@@ -164,7 +165,16 @@ def _unpaired(
 ) -> Source:
     # these recipes refuse scenes
     if not isinstance(recipe.synthesis, Synthesis):
-        return Unpaired(low, recipe.batch, seed, normal=high, names=names, device=device, **recipe.sides())
+        return Unpaired(
+            low,
+            recipe.batch,
+            seed,
+            normal=high,
+            meter=recipe.meter,
+            names=names,
+            device=device,
+            **recipe.sides(),
+        )
     if not len(high):
         normal = set(_normal_half(low))
         high = [low[index] for index in sorted(normal)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastllie.models.metered import metered
+from fastllie.models.metered import gain_of, taught
 from fastllie.terminal import Count
 from fastllie.training.data.cache import open_cache
 from fastllie.training.data.collection import Collection
@@ -137,7 +137,8 @@ class SceneSquares(SyntheticScenes):
     def _frame(self, step: int, place: int, photograph: int) -> Frame:
         frame = super()._frame(step, place, photograph)
         if self._meter is not None:
-            frame = frame._replace(x=metered(frame.x[None], self._meter)[0])
+            whole = frame.x[None]
+            frame = frame._replace(x=taught(whole, gain_of(whole, self._meter))[0])
         random = np.random.default_rng((self._seed, step, place, _SQUARE))
         top, left = (int(random.integers(side - self._size + 1)) for side in self._scenes.size)
         rows, columns = slice(top, top + self._size), slice(left, left + self._size)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastllie.models.metered import gain_of, taught
 from fastllie.training.data import synthesis as synthetic
 from fastllie.training.recipes import WIDE, Synthesis
 
@@ -100,6 +101,8 @@ class _Shuffled:
         target: What each should become, of the same sizes; None where that is not known.
         normal: Photographs of normal light that have nothing to do with the others.
         flips: Whether half the images are mirrored, with their targets.
+        meter: The level that the photographs, as wholes, are brought to before they are shown, see
+            `fastllie.models.Metered`; None: they are not. Targets and photographs of normal light stay.
         names: Of the photographs; their numbers by default.
         device: Where the batches shall be.
     """
@@ -113,6 +116,7 @@ class _Shuffled:
         target: Sequence[Tensor] | None = None,
         normal: Sequence[Tensor] | None = None,
         flips: bool = False,
+        meter: float | None = None,
         names: Sequence[str] | None = None,
         device: torch.device | None = None,
     ):
@@ -121,6 +125,8 @@ class _Shuffled:
         self._normal = normal
         self._seed = seed
         self._flips = flips
+        self._meter = meter
+        self._gains: dict[int, Tensor] = {}
         self._names = names
         self._device = device or torch.device("cpu")
         self._passes = Passes(len(photographs), batch, seed)
@@ -159,7 +165,17 @@ class _Shuffled:
             for window, flip in zip(windows[mine], flipped[mine], strict=True)
         ]
         pixels = torch.stack(frames) if frames else windows[0].new_empty((0, *windows[0].shape))
-        return _placed(pixels, self._device).float().div_(255).permute(0, 3, 1, 2)
+        images = _placed(pixels, self._device).float().div_(255).permute(0, 3, 1, 2)
+        if self._meter is None or photographs is not self._low or not len(images):
+            return images
+        gains = torch.cat([self._gain(index, self._meter) for index in chosen[mine]])
+        return taught(images, gains.to(images.device))
+
+    def _gain(self, index: int, level: float) -> Tensor:
+        """By which a photograph is metered, of all of it."""
+        if index not in self._gains:
+            self._gains[index] = gain_of(self._low[index].permute(2, 0, 1)[None], level)
+        return self._gains[index]
 
     def _windows(self, photographs: list[Tensor], step: int, stream: int) -> list[Tensor]:
         """What is shown of the photographs of a batch: all of each."""

@@ -23,7 +23,7 @@ from fastllie.training.recipes.nerco import (
     EDGES,
     GAN_MODES,
     NERCO,
-    NERCO_DRAWN,
+    NERCO_LOGITS,
     NERCO_PUBLISHED,
     TEXT_LOSSES,
     NeRCoLossWeights,
@@ -32,6 +32,7 @@ from fastllie.training.recipes.nerco import (
 from fastllie.training.recipes.scenes import PairWeights, Scenes
 from fastllie.training.recipes.sci import (
     SCI_FINETUNE,
+    SCI_METERED,
     SCI_MILD,
     SCI_OFFICIAL,
     SCI_RELEASED,
@@ -60,7 +61,7 @@ __all__ = [
     "FINETUNES",
     "GAN_MODES",
     "NERCO",
-    "NERCO_DRAWN",
+    "NERCO_LOGITS",
     "NERCO_PUBLISHED",
     "OFFICIAL",
     "OPTIMIZERS",
@@ -68,6 +69,7 @@ __all__ = [
     "RECIPES",
     "SCHEDULES",
     "SCI_FINETUNE",
+    "SCI_METERED",
     "SCI_MILD",
     "SCI_OFFICIAL",
     "SCI_RELEASED",
@@ -104,9 +106,9 @@ OFFICIAL = "official"
 SHIPPED: dict[str, dict[str, AnyRecipe]] = {
     "zerodce": {"fastllie": ZERODCE, "metered": ZERODCE_METERED},
     "zerodce++": {"fastllie": ZERODCEPP, "metered": ZERODCEPP_METERED},
-    "sci": {"strong": SCI_STRONG, "mild": SCI_MILD},
+    "sci": {"strong": SCI_STRONG, "mild": SCI_MILD, "metered": SCI_METERED},
     "enlightengan": {"fastllie": ENLIGHTENGAN},
-    "nerco": {"fastllie": NERCO, "drawn": NERCO_DRAWN},
+    "nerco": {"fastllie": NERCO, "logits": NERCO_LOGITS},
     "dawn": {"fastllie": DAWN},
 }
 # method -> the name of a recipe -> the recipe

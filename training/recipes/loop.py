@@ -100,8 +100,8 @@ class Loop:
         synthesis: How training frames are made; None takes the photographs as they are. By `Scenes` a frame
             is a square of the training size, cut of a whole scene.
         meter: The level of the exposure meter that the network is trained behind, and is to be used behind,
-            as for `fastllie.models.Metered`; None: without. It needs whole scenes, and frames that are to be
-            brightened to about this level.
+            as for `fastllie.models.Metered`; None: without. It reads whole photographs or `Scenes`, which are
+            to be brightened to about this level.
 
     Attributes:
         unpaired: Whether the method learns from two sides that are no pairs.
@@ -152,8 +152,11 @@ class Loop:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.meter is not None:
             check_level("meter", self.meter)
-            if not isinstance(self.synthesis, Scenes):
-                raise ValueError(f"meter={self.meter} needs synthesis=Scenes(...): a square has no exposure")
+            if isinstance(self.synthesis, Synthesis):
+                raise ValueError(
+                    f"meter={self.meter} needs whole scenes, and synthesis=Synthesis(...) makes squares: give"
+                    " synthesis=Scenes(...), or None for photographs as they are"
+                )
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for none, got {self.clip}")
         if not 0 <= self.average < 1 or not 0 <= self.hold <= 1:

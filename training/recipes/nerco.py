@@ -48,8 +48,9 @@ class NeRCoRecipe(Adversarial):
     """Everything that decides a training run of NeRCo but the photographs and the seed.
 
     Args:
-        width, blocks, pre_blocks, mask_blocks, hidden, coordinates, in_logits, keep_cast: As for
+        width, blocks, pre_blocks, mask_blocks, hidden, coordinates, in_logits: As for
             `fastllie.models.NeRCo`; the darkening generator has `width`, `blocks` and `in_logits` too.
+        keep_cast: Likewise, of the trained network: it draws what the losses see as published.
         discriminator_layers: As for `fastllie.models.nerco.Discriminator`.
         size: Side of the square images, a multiple of 4.
         squeeze: Photographs are first squeezed to squares of this side, of which crops of `size` are taken;
@@ -129,10 +130,10 @@ class NeRCoRecipe(Adversarial):
 # (`official_random_color`), and for its text loss, which trains nothing
 NERCO_PUBLISHED = NeRCoRecipe(epochs=300, hold=1 / 3)
 
-# Ours: narrow and short, for a few cores. Images that are drawn anew are blurred and chequered for longer
-# than that; a change of logits keeps details from the start. With the published weights of cycle and identity
-# both generators would stay there, at no change.
-NERCO = replace(
+# Ours, of the published losses: narrow and short, for a few cores. Images that are drawn anew are blurred and
+# chequered for longer than that; a change of logits keeps details from the start. With the published weights
+# of cycle and identity both generators would stay there, at no change.
+NERCO_LOGITS = replace(
     NERCO_PUBLISHED,
     width=16,
     blocks=6,
@@ -167,11 +168,12 @@ NERCO = replace(
 
 # The published form, which draws the image anew. Its instance norms take every exposure for the same one, so
 # that it gives all scenes a brightness of their own where a change of logits adds to what is there; and what
-# it draws has no noise. It loses the colour of the light with the exposure. Pairs teach it nearly all: of the
-# adversarial losses alone it would know neither after ten times as long.
-NERCO_DRAWN = replace(
-    NERCO,
+# it draws has no noise. They lose the colour of the light with the exposure, which it gets back afterwards.
+# Pairs teach it nearly all: of the adversarial losses alone it would know neither after ten times as long.
+NERCO = replace(
+    NERCO_LOGITS,
     in_logits=False,
+    keep_cast=True,
     size=128,
     steps=5000,
     betas=(0.9, 0.99),

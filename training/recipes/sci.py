@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastllie.training.recipes.loop import Loop, Synthesis
+from fastllie.training.recipes.scenes import LIT_IN_PARTS
 
 
 @dataclass(frozen=True)
@@ -131,4 +132,17 @@ SCI_MILD = replace(
     synthesis=Synthesis(
         exposures=(-4.5, -0.8), lift=(0.0, -1.6), bright_share=0.15, mixed_share=0.15, cast=1.0
     ),
+)
+
+# Behind a meter little is left to lift, and what is well exposed is not to be: illuminations near one, where
+# a large step ends at a clamp that has no slope. The meter keeps hues, so that the illumination may be less
+# grey.
+SCI_METERED = replace(
+    SCI_STRONG,
+    flips=False,
+    steps=900,
+    learning_rate=2e-3,
+    meter=0.45,
+    losses=replace(SCI_STRONG.losses, grey_illumination=4),
+    synthesis=LIT_IN_PARTS,
 )

@@ -29,16 +29,17 @@ TITLES = {
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
-    "enlightengan": "The first 6500 steps are those of a run of that length (`--steps 6500`), which the"
-    " command above then went on with. The recipe was chosen among fifteen, most of them stopped early, by"
-    " the scores below on LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the"
-    " pictures; none of the first five was trained on.",
-    "nerco": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
+    "enlightengan": "The recipe was chosen among eighteen, most of them stopped early, by the scores below on"
+    " LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
+    " first five was trained on.",
+    "nerco": "The recipe was chosen among three by the scores below on LOL, SICE, DICM, MEF, NPE and the"
+    " well-exposed photographs, and by looking at the pictures; none of the first five was trained on.",
+    "nerco-logits": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
-CHOICE["nerco-drawn"] = (
-    "The recipe was the first of its kind; a quarter of the pictures of the scores below was looked at while"
-    " it ran."
+CHOICE["sci-metered"] = (
+    "The recipe was chosen among ten by the scores below on LOL, SICE, DICM, MEF and NPE, none of which was"
+    " trained on, and by looking at the pictures."
 )
 CHOICE["dawn"] = (
     "The recipe was chosen among eight, three of them stopped early, by the scores below on LOL, SICE, DICM,"
@@ -52,23 +53,23 @@ LIMITS = {
     " treats a dark scene.",
 }
 LIMITS["enlightengan"] = (
-    "Half the published width, trained for little more than an hour on a core with other work, and not"
-    " quite the published network: it sees the image's logits, and its residual is added to them. It"
-    " brightens noise with the picture, and figures before a bright ground stay darker than the rest,"
-    " ridges get a bright rim, and a sky of stars comes out rippled. Its layers pad with zeros, which"
-    " the pixels along the border show."
+    "Half the published width, trained for an hour or less on one core, behind a meter that the paper does"
+    " not have. The meter of the whole picture decides on its brightness, so that shadows beside lamps and"
+    " windows come up less than dark pictures do. What is nearly black gets a grey veil. Noise is taken out"
+    " in part, and what remains is soft."
 )
 LIMITS["nerco"] = (
+    "A quarter of the published width and two thirds of its blocks, trained for an hour on one core. It draws"
+    " the image anew, as published: without its noise, and without its finest detail. Its instance norms"
+    " forget the colour of the light; it comes back for a thirty-second of a side at a time, so that colours"
+    " run a little over strong edges. Pictures with deep shadows beside lights come out hazy, and nights"
+    " light."
+)
+LIMITS["nerco-logits"] = (
     "A quarter of the published width and two thirds of its blocks, trained for half an hour on one core, and"
     " not quite the published network: its generator changes the image's logits instead of drawing the image"
     " anew. It brightens noise with the picture; what is only somewhat dark it hardly changes, and a dark"
     " subject in front of a bright sky stays dark."
-)
-LIMITS["nerco-drawn"] = (
-    "A quarter of the published width and two thirds of its blocks, trained for an hour on one core. It draws"
-    " the image anew, as published: without its noise, and without its finest detail. Its instance norms"
-    " forget the colour of the light, so that sunsets and lamps come out pale and hues shift more than with"
-    " any other weights here; pictures with deep shadows beside lights come out hazy, and nights light."
 )
 LIMITS["dawn"] = (
     "One brightness is aimed at for all scenes but nights, so that high and low keys come out alike. Fine"
@@ -78,10 +79,9 @@ LIMITS["dawn"] = (
 LIMITS["zerodce++"] = LIMITS["zerodce"]
 _METERED = (
     "The meter of the whole picture decides on its brightness, and the network sees none of it: nights come"
-    " up as far as dusk. One gain for each colour bends the hues of what is bright already, more than the"
-    " weights without a meter do. Noise is brightened with the picture."
+    " up as far as dusk. Noise is brightened with the picture."
 )
-LIMITS |= dict.fromkeys(("zerodce-metered", "zerodcepp-metered"), _METERED)
+LIMITS |= dict.fromkeys(("zerodce-metered", "zerodcepp-metered", "sci-metered"), _METERED)
 PHOTOGRAPHS = "photographs.md"
 
 

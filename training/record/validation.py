@@ -39,14 +39,19 @@ def samples_of(collection: Collection, recipe: AnyRecipe) -> list[Sample]:
         if recipe.synthesis is not None:
             stops = sum(recipe.synthesis.exposures) / 2
             dark = srgb(linear(torch.from_numpy(image.copy())) * 2**stops)
-            if recipe.meter is not None:
-                dark = metered(dark.permute(2, 0, 1)[None], recipe.meter)[0].permute(1, 2, 0)
-            samples.append(Sample(item.name, (dark * 255).round().byte().numpy(), image))
-        elif collection.layout == "paired":
-            samples.append(Sample(item.name, image, how.apply(collection.high[index].image())))
-        else:
-            samples.append(Sample(item.name, image))
+            samples.append(Sample(item.name, _seen(dark, recipe), image))
+            continue
+        seen = image if recipe.meter is None else _seen(torch.from_numpy(image.copy()) / 255, recipe)
+        target = how.apply(collection.high[index].image()) if collection.layout == "paired" else None
+        samples.append(Sample(item.name, seen, target))
     return samples
+
+
+def _seen(image: Tensor, recipe: AnyRecipe) -> Pixels:
+    """An image `[H, W, 3]` in [0, 1] as the network gets it."""
+    if recipe.meter is not None:
+        image = metered(image.permute(2, 0, 1)[None], recipe.meter)[0].permute(1, 2, 0)
+    return (image * 255).round().byte().numpy()
 
 
 class Validator:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract
 from fastllie.models.logits import half_logits
+from fastllie.models.metered import metered
 from fastllie.models.nerco import strips
 from fastllie.models.nerco.networks import Generator, MaskExtractor, Representation
 from fastllie.models.network import Built, Network, is_bare, standard_only
@@ -16,8 +17,9 @@ from fastllie.models.network import Built, Network, is_bare, standard_only
 SIZE_MODES = ("reflect", "official")
 MULTIPLE = 4
 LEAST = 8
-# of a mean luma: a picture of nothing but black has no cast
-_DARKEST = 1 / 255
+# of the colour of the light: parts of each side, the meter's level, lumas that it is taken from and may reach
+_PARTS, _LEVEL, _DARKEST, _BRIGHTEST = 32, 0.5, 0.1, 0.98
+_LEAST = 1e-6
 # images in [-1, 1], and the logits to be changed, to enhanced images
 Whole = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -41,8 +43,8 @@ class NeRCo(Network):
         in_logits: Ours, not the paper's: the generator changes the logits of the image instead of drawing all
             of it anew, y = sigmoid(2 g + logit(x)) with g from before its tanh. A constant g is a gain in the
             shadows that never clips; details come from the image.
-        keep_cast: Ours too: what is drawn gets the cast of the image, which the instance norms forget. Its
-            mean colour, less its luma, becomes that of the image, times the ratio of their mean lumas.
+        keep_cast: Ours too: what is drawn gets the colour of the light in the image, which the instance norms
+            forget, part by part; see `recast`.
         size_mode: "reflect" mirrors images at right and bottom up to a multiple of 4, and cuts that away
             again; sides under 5, which have not enough to mirror, repeat their last pixel up to 8. "official"
             resizes to the nearest multiple of 4 as the published test does, bicubic and rounded to bytes, and
@@ -106,7 +108,7 @@ class NeRCo(Network):
         """Images in [0, 1]."""
         if not self.in_logits:
             y = (network(2 * x - 1, None) + 1) / 2
-            return recast(y, x).clamp(0, 1).to(x.dtype) if self.keep_cast else y
+            return recast(y, x).to(x.dtype) if self.keep_cast else y
         # logits of these, and the result in float32: in 16 bits the shadows are coarse around -1
         return ((network(2 * x - 1, half_logits(x)) + 1) / 2).to(x.dtype)
 
@@ -141,19 +143,35 @@ class NeRCo(Network):
 
 
 def recast(drawn: Tensor, image: Tensor) -> Tensor:
-    """`drawn` with the cast of `image`, both `[B, 3, H, W]` for [0, 1], values beyond that included.
+    """`drawn` with the colour of the light in `image`, both `[B, 3, H, W]` in [0, 1], in float32 at least.
 
-    With the means m of the colours and l of the luma: drawn + (m(image) - l(image)) l(drawn) / l(image)
-    - (m(drawn) - l(drawn)), at least in float32.
+    Less their lumas, the means of `drawn` over 32 x 32 parts of the picture, bilinear between, become those
+    of `image` as a meter shows it, see `fastllie.models.Metered`. Where `drawn` is darker they are smaller by
+    the ratio of the lumas, and in what is nearly black in `image`, whose colour is noise, smaller still. Then
+    colours beyond what can be shown are made paler, at their luma.
     """
-    casts, lumas = [], []
-    for given in (image, drawn):
-        mean = given.to(torch.promote_types(given.dtype, torch.float32)).mean((2, 3), keepdim=True)
-        red, green, blue = mean.split(1, 1)
-        luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-        casts.append(mean - luma)
-        lumas.append(luma)
-    return drawn + (casts[0] * (lumas[1] / lumas[0].clamp(min=_DARKEST)) - casts[1])
+    drawn = drawn.to(torch.promote_types(drawn.dtype, torch.float32))
+    wanted, had = (_parts(picture) for picture in (metered(image.to(drawn.dtype), _LEVEL), drawn))
+    light, dark = _luma(had), _luma(wanted)
+    chroma = (wanted - dark) * (light / dark.clamp(min=_DARKEST)).clamp(max=1)
+    made = drawn + chroma - (had - light)
+    luma = _luma(made).clamp(0, 1)
+    colours = made - luma
+    most, least = colours.amax(1, keepdim=True), -colours.amin(1, keepdim=True)
+    # no further than the picture was drawn: what is white stays white, and no colour gets there
+    above = (drawn.amax(1, keepdim=True).clamp(min=_BRIGHTEST) - luma).clamp(min=0)
+    share = torch.minimum(above / most.clamp(min=_LEAST), luma / least.clamp(min=_LEAST)).clamp(max=1)
+    return luma + share * colours
+
+
+def _parts(picture: Tensor) -> Tensor:
+    means = F.adaptive_avg_pool2d(picture, _PARTS)
+    return F.interpolate(means, picture.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _luma(picture: Tensor) -> Tensor:
+    red, green, blue = picture.split(1, 1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def extended(x: Tensor) -> Tensor:
