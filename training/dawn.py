@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fastllie.models.dawn import Dawn, Sight
-from fastllie.models.dawn.brain import luma, thumbnail
+from fastllie.models.dawn.brain import thumbnail
 from fastllie.models.dawn.network import STEPS
+from fastllie.models.luma import luma
 from fastllie.ops import apply_grid_curve
 from fastllie.training.data import Batch
 from fastllie.training.losses import scenes as scene_losses

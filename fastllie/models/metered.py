@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastllie.checks import check_level
-from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract, Observed
+from fastllie.models.luma import luma
 from fastllie.models.network import Built, Network
 
 # of what the meter reads: a picture of nothing but black has no exposure
@@ -36,9 +36,8 @@ def gain_of(x: Tensor, level: float) -> Tensor:
 
 def _light(x: Tensor) -> Tensor:
     """The mean square of the luma, `[B, 1, 1, 1]`."""
-    red, green, blue = x.to(torch.promote_types(x.dtype, torch.float32)).unbind(1)
-    luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-    return luma.square().mean((1, 2), keepdim=True).unsqueeze(1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return luma(wide).square().mean((2, 3), keepdim=True)
 
 
 def exposed(x: Tensor, gain: Tensor, keep_hue: bool = True) -> Tensor:
@@ -61,7 +60,8 @@ def metered(x: Tensor, level: float) -> Tensor:
 def taught(x: Tensor, gain: Tensor) -> Tensor:
     """Pictures as a network sees them while it learns: behind `exposed` without `keep_hue`.
 
-    Networks that learned with it, where noise is as colourful as it is, shift hues more and leave more noise.
+    Of networks that learned with `keep_hue`, where noise is more colourful, EnlightenGAN left more of it, and
+    Zero-DCE++ and SCI shifted hues more.
     """
     return exposed(x, gain, keep_hue=False)
 

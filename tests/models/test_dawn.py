@@ -11,9 +11,10 @@ from torch import nn
 import fastllie
 from fastllie.models import Dawn
 from fastllie.models.contract import Window
-from fastllie.models.dawn.brain import CHROMA, luma, noise_levels, see, thumbnail
+from fastllie.models.dawn.brain import CHROMA, noise_levels, see, thumbnail
 from fastllie.models.dawn.denoiser import Denoiser
 from fastllie.models.dawn.network import HALO
+from fastllie.models.luma import luma
 from fastllie.ops import reference
 
 

@@ -643,25 +643,20 @@ def test_files_tell_the_coordinates(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_tell_the_logits(tmp_path):
-    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, in_logits=True)
-    checkpoint.write(path, model.state_dict(), {"method": "nerco", "in_logits": "True"})
-    assert fastllie.load("nerco", path).in_logits
-    with refused(ValueError, "the published code adds no logits"):
+@pytest.mark.parametrize(
+    ("switch", "why"),
+    [("in_logits", "the published code adds no logits"), ("keep_cast", "the published code keeps no cast")],
+)
+def test_files_tell_what_the_published_code_has_not(switch, why, tmp_path):
+    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, **{switch: True})
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", switch: "True"})
+    assert getattr(fastllie.load("nerco", path), switch)
+    with refused(ValueError, why):
         checkpoint.export_official(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    checkpoint.write(path, model.state_dict(), {"method": "nerco", "in_logits": "yes"})
-    with refused(ValueError, "in_logits in the file must be 'True' or 'False', got 'yes'"):
+    checkpoint.write(path, model.state_dict(), {"method": "nerco", switch: "yes"})
+    with refused(ValueError, f"{switch} in the file must be 'True' or 'False', got 'yes'"):
         fastllie.load("nerco", path)
-
-
-def test_files_tell_the_cast(tmp_path):
-    path, model = tmp_path / "ours.safetensors", NeRCo(width=2, blocks=1, keep_cast=True)
-    checkpoint.write(path, model.state_dict(), {"method": "nerco", "keep_cast": "True"})
-    assert fastllie.load("nerco", path).keep_cast
-    with refused(ValueError, "the published code keeps no cast"):
-        checkpoint.export_official(model, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_published_files_are_read_and_written(tmp_path, shape):

@@ -32,14 +32,15 @@ CHOICE = {
     "enlightengan": "The recipe was chosen among eighteen, most of them stopped early, by the scores below on"
     " LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
     " first five was trained on.",
-    "nerco": "The recipe was chosen among three by the scores below on LOL, SICE, DICM, MEF, NPE and the"
-    " well-exposed photographs, and by looking at the pictures; none of the first five was trained on.",
+    "nerco": "The recipe was chosen among four, three of them stopped early, by the scores below on LOL,"
+    " SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
+    " first five was trained on.",
     "nerco-logits": "The recipe was chosen among five by the scores below on LOL, DICM, MEF, NPE and the"
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
 CHOICE["sci-metered"] = (
-    "The recipe was chosen among ten by the scores below on LOL, SICE, DICM, MEF and NPE, none of which was"
-    " trained on, and by looking at the pictures."
+    "The recipe was chosen among thirteen by the scores below on LOL, SICE, DICM, MEF and NPE, none of which"
+    " was trained on, and by looking at the pictures."
 )
 CHOICE["dawn"] = (
     "The recipe was chosen among eight, three of them stopped early, by the scores below on LOL, SICE, DICM,"

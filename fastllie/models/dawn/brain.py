@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.defaults import LUMA
+from fastllie.models.luma import luma
 
 THUMB = (64, 96)  # rows and columns of the thumbnail
 GRID = (8, 8, 12)  # lumas, rows and columns of the grid
@@ -34,11 +34,6 @@ class Seen(NamedTuple):
     thumb: Tensor
     mean: Tensor
     noise: Tensor
-
-
-def luma(x: Tensor) -> Tensor:
-    """`[B, 1, H, W]` of `[B, 3, H, W]`."""
-    return x[:, :1] * LUMA[0] + x[:, 1:2] * LUMA[1] + x[:, 2:] * LUMA[2]
 
 
 def areas(cells: int, size: int, like: Tensor) -> Tensor:

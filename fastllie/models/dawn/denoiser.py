@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastllie.models.dawn.brain import CHROMA, LUMA, NOISES, noise_facts
+from fastllie.defaults import LUMA
+from fastllie.models.dawn.brain import CHROMA, NOISES, noise_facts
 
 LEVELS = 4  # of the pyramid; the last mean is at a sixteenth of the size
 MULTIPLE = 2**LEVELS

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fastllie.models.contract import Contract, Observed, Window
-from fastllie.models.dawn.brain import PLACES, Brain, floats, luma, noise_levels, see
+from fastllie.models.dawn.brain import PLACES, Brain, floats, noise_levels, see
 from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
+from fastllie.models.luma import luma
 from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops import apply_grid_curve, dawn, reference
 from fastllie.ops.packing import can_run_packed

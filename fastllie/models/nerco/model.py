@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract
 from fastllie.models.logits import half_logits
+from fastllie.models.luma import luma
 from fastllie.models.metered import metered
 from fastllie.models.nerco import strips
 from fastllie.models.nerco.networks import Generator, MaskExtractor, Representation
@@ -152,26 +152,21 @@ def recast(drawn: Tensor, image: Tensor) -> Tensor:
     """
     drawn = drawn.to(torch.promote_types(drawn.dtype, torch.float32))
     wanted, had = (_parts(picture) for picture in (metered(image.to(drawn.dtype), _LEVEL), drawn))
-    light, dark = _luma(had), _luma(wanted)
+    light, dark = luma(had), luma(wanted)
     chroma = (wanted - dark) * (light / dark.clamp(min=_DARKEST)).clamp(max=1)
     made = drawn + chroma - (had - light)
-    luma = _luma(made).clamp(0, 1)
-    colours = made - luma
+    bright = luma(made).clamp(0, 1)
+    colours = made - bright
     most, least = colours.amax(1, keepdim=True), -colours.amin(1, keepdim=True)
     # no further than the picture was drawn: what is white stays white, and no colour gets there
-    above = (drawn.amax(1, keepdim=True).clamp(min=_BRIGHTEST) - luma).clamp(min=0)
-    share = torch.minimum(above / most.clamp(min=_LEAST), luma / least.clamp(min=_LEAST)).clamp(max=1)
-    return luma + share * colours
+    above = (drawn.amax(1, keepdim=True).clamp(min=_BRIGHTEST) - bright).clamp(min=0)
+    share = torch.minimum(above / most.clamp(min=_LEAST), bright / least.clamp(min=_LEAST)).clamp(max=1)
+    return bright + share * colours
 
 
 def _parts(picture: Tensor) -> Tensor:
     means = F.adaptive_avg_pool2d(picture, _PARTS)
     return F.interpolate(means, picture.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _luma(picture: Tensor) -> Tensor:
-    red, green, blue = picture.split(1, 1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def extended(x: Tensor) -> Tensor:
