@@ -215,7 +215,8 @@ struct Dawn {
   const float* means;          // [B]
   const float* gains;          // [B, 4, 3]
   const float* biases;         // [B, 84]
-  const float* weights;
+  const void* weights;         // float, or where `pairs` as bfloat16 for the products of tiles
+  bool pairs;
   float denoise;     // from 0 to 1; where it is 0 gains, biases, weights and workspace are not read
   bool bgr;          // the order of the colours in x and out
   float* workspace;  // of dawn_floats_cpu

@@ -25,6 +25,7 @@ void bind_isa(py::module_& m) {
   m.def("isas", isa_names, "The instruction sets that this machine can run, narrowest first.");
   m.def("set_isa", set_isa, "Use another instruction set; for tests.");
   m.def("has_bf16", has_bf16, "Whether products of pairs of bfloat16 are in use.");
+  m.def("has_tiles", has_tiles, "Whether products of tiles of bfloat16 are in use.");
   m.def("expect_whole_pages", [](uintptr_t address, int64_t bytes) {
     expect_whole_pages({at<void>(address), Dtype::u8, {}}, bytes);
   });
@@ -169,7 +170,9 @@ void bind_dawn(py::module_& m) {
   m.def(
       "dawn_forward",
       [](View x, View out, Sizes sizes, std::array<int64_t, 2> place, std::array<int64_t, 2> whole,
-         const std::array<uintptr_t, 5>& parts, float denoise, bool bgr, uintptr_t workspace, int threads) {
+         const std::array<uintptr_t, 5>& parts, bool pairs, float denoise, bool bgr, uintptr_t workspace,
+         int threads) {
+        if (pairs && !has_tiles()) throw std::invalid_argument("this machine has no tiles of bfloat16");
         const auto part = [&](int i) { return at<const float>(parts[i]); };
         dawn_forward_cpu({x,
                           out,
@@ -180,7 +183,8 @@ void bind_dawn(py::module_& m) {
                           part(1),
                           part(2),
                           part(3),
-                          part(4),
+                          at<const void>(parts[4]),
+                          pairs,
                           denoise,
                           bgr,
                           at<float>(workspace)},

@@ -31,7 +31,7 @@ int64_t dawn_floats_cpu(const Sizes& sizes) {
 
 void dawn_forward_cpu(const Dawn& network, int threads) {
   const auto& [batch, channels, height, width] = network.sizes;
-  const DawnLoops run = FASTLLIE_CHOOSE(dawn_loops)();
+  const DawnLoops run = FASTLLIE_CHOOSE_TILES(dawn_loops, network.pairs)();
   expect_whole_pages(network.out, batch * channels * height * width);
   // interleaved channels fill whole lines together
   View lines = network.out;

@@ -1,5 +1,20 @@
-// The loops of dawn that touch the image: v, the finest band, and the curve from the grid. Included once for
-// each instruction set, inside that set's namespace, after dawn_loops.h and zerodcepp_loops.h.
+// The loops of dawn by rows: those of its levels, and those that touch the image, which make v, the finest
+// band, and the curve from the grid. Included once for each instruction set, inside that set's namespace,
+// after the loops of its levels.
+
+// Rows of the quarter or the eighth: their denoised means, and what the level above gets to know.
+template <int LEVEL>
+static void dawn_weigh_rows(const DawnTask& task, int64_t from, int64_t to) {
+  const int64_t floats = DawnLevel<LEVEL>::floats(task.mean[LEVEL - 1].width);
+  float* next = static_cast<float*>(scratch(floats * sizeof(float)));
+  const DawnLevel<LEVEL> level(task, next);
+  const DawnPlanes& clean = LEVEL == 3 ? task.mean[3] : task.clean[LEVEL - 1];
+  level.run(level, from, to, [&](int64_t r) {
+    for (int c = 0; c < 3; ++c) level.weigh(clean, r, c, task.clean[LEVEL - 2].row(c, r));
+    level.tell(r);
+  });
+  level.rest();
+}
 
 constexpr float DAWN_BRIGHTEST = 0.995f;
 
@@ -10,7 +25,7 @@ struct DawnColour {
 // One over each: one division, which takes as long as sixteen products, in the place of three.
 FASTLLIE_INLINE DawnColour dawn_reciprocals(const DawnColour& of) {
   const f32v* const v = of.v;
-  const f32v two = v[0] * v[1], all = broadcast<f32v>(1.0f) / (two * v[2]), last = all * v[2];
+  const f32v two = v[0] * v[1], all = dawn_reciprocal(two * v[2]), last = all * v[2];
   return {{last * v[1], last * v[0], all * two}};
 }
 
@@ -176,10 +191,27 @@ struct DawnCurves {
     return end < from ? from : smaller(end, task.network.sizes[3]);
   }
 
-  // Pixels in v from column `w` of the image on, all between the middles of the same two cells.
-  FASTLLIE_INLINE DawnColour brightened(const DawnCurves& curves, const DawnColour& v, int64_t cell,
-                                        int64_t w) {
-    const Dawn& network = curves.task.network;
+  // `count` pixels in v, from column `w` of the image on, all between the middles of the same two cells, to
+  // the result; `alpha` is room for as many. Whole vectors are read and written. In two loops: in one the
+  // steps of a vector wait for each other, and no processor looks as far ahead as the next vector.
+  void brighten_piece(float* const (&v)[3], int64_t cell, int64_t w, int64_t count, float* const (&alpha)[3],
+                      float* const (&out)[3]) const {
+    for (int64_t at = 0; at < count; at += LANES<float>) light(v, at, cell, w + at, alpha, out);
+    for (int64_t at = 0; at < count; at += LANES<float>) {
+      f32v y[3], steps[3];
+      for (int c = 0; c < 3; ++c) {
+        y[c] = load<f32v>(out[c] + at);
+        steps[c] = load<f32v>(alpha[c] + at);
+      }
+      brighten(y, steps);
+      for (int c = 0; c < 3; ++c) store(out[c] + at, y[c], false);
+    }
+  }
+
+  // Of a vector of pixels the light without its black, and alpha.
+  void light(float* const (&v)[3], int64_t at, int64_t cell, int64_t w, float* const (&alpha)[3],
+             float* const (&out)[3]) const {
+    const Dawn& network = task.network;
     const f32v zero{}, one = broadcast<f32v>(1.0f);
     f32v columns;
     for (int i = 0; i < LANES<float>; ++i) columns[i] = float(i);
@@ -188,7 +220,8 @@ struct DawnCurves {
         0.5f;
     share = Bounds::at_most(Bounds::at_least(share, zero), broadcast<f32v>(float(DAWN_COLUMNS - 1))) -
             float(cell);
-    const f32v luma = v.v[0] * 0.299f + v.v[1] * 0.587f + v.v[2] * 0.114f;
+    const f32v pixel[3] = {load<f32v>(v[0] + at), load<f32v>(v[1] + at), load<f32v>(v[2] + at)};
+    const f32v luma = pixel[0] * 0.299f + pixel[1] * 0.587f + pixel[2] * 0.114f;
     const f32v height = Bounds::at_most(Bounds::at_least(luma, zero), one) * float(DAWN_LUMAS - 1);
     const i32v below =
         __builtin_convertvector(Bounds::at_most(height, broadcast<f32v>(float(DAWN_LUMAS - 2))), i32v);
@@ -196,7 +229,7 @@ struct DawnCurves {
     f32v values[DAWN_PLANES];
 #pragma GCC unroll 6
     for (int p = 0; p < DAWN_PLANES; ++p) {
-      const float* const table = curves.stripes[p][cell];
+      const float* const table = stripes[p][cell];
       f32v ends[2];
       for (int k = 0; k < 2; ++k)
         ends[k] = dawn_chosen(table, below + k) + share * dawn_chosen(table, below + k + int(DAWN_LUMAS));
@@ -204,17 +237,15 @@ struct DawnCurves {
     }
     // (light - black) / (1 - black) of light = v mean / (1 - v): light beyond one ends at one as well
     DawnColour y, rests;
-    f32v alpha[3];
     for (int c = 0; c < 3; ++c) {
-      const f32v black = values[3 + c], rest = one - v.v[c];
-      y.v[c] = v.v[c] * curves.mean - black * rest;
+      const f32v black = values[3 + c], rest = one - pixel[c];
+      y.v[c] = pixel[c] * mean - black * rest;
       rests.v[c] = rest * (one - black);
-      alpha[c] = values[c];
+      store(alpha[c] + at, values[c], false);
     }
     const DawnColour scales = dawn_reciprocals(rests);
-    for (int c = 0; c < 3; ++c) y.v[c] = Bounds::at_most(Bounds::at_least(y.v[c] * scales.v[c], zero), one);
-    brighten(y.v, alpha);
-    return y;
+    for (int c = 0; c < 3; ++c)
+      store(out[c] + at, Bounds::at_most(Bounds::at_least(y.v[c] * scales.v[c], zero), one), false);
   }
 };
 
@@ -225,9 +256,10 @@ static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
   const int64_t width = network.sizes[3], pitch = rounded_up(width, 16) + 2 * LANES<float>;
   const DawnPixels reader(task);
   DawnCurves curves(task);
-  float* const start = static_cast<float*>(scratch(6 * pitch * sizeof(float)));
+  float* const start = static_cast<float*>(scratch(9 * pitch * sizeof(float)));
   float* const x[3] = {start, start + pitch, start + 2 * pitch};
   float* const out[3] = {start + 3 * pitch, start + 4 * pitch, start + 5 * pitch};
+  float* const alpha[3] = {start + 6 * pitch, start + 7 * pitch, start + 8 * pitch};
   for (int64_t r = from; r < to; ++r) {
     curves.look_up(r);
     int64_t w = 0;
@@ -237,9 +269,9 @@ static void dawn_brighten_rows(const DawnTask& task, int64_t from, int64_t to) {
       reader.read(r, w, count, x);
       for (int64_t at = 0; at < count; at += LANES<float>) {
         const DawnColour v = DawnPixels::scaled(x, at, reader.mean);
-        const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
-        for (int c = 0; c < 3; ++c) store(out[c] + w + at, y.v[c], false);
+        for (int c = 0; c < 3; ++c) store(x[c] + at, v.v[c], false);
       }
+      curves.brighten_piece(x, cell, w, count, alpha, {out[0] + w, out[1] + w, out[2] + w});
       w = end;
     }
     reader.write(out, r);
@@ -319,10 +351,11 @@ struct DawnFinish {
         ycc.v[c] = part(0) + part(1) * (ycc.v[c] - part(2));
       }
       DawnColour v = dawn_to_rgb(ycc);
-      for (int c = 0; c < 3; ++c) v.v[c] = Bounds::at_most(Bounds::at_least(v.v[c], zero), most);
-      const DawnColour y = DawnCurves::brightened(curves, v, cell, w + at);
-      for (int c = 0; c < 3; ++c) store(out[c] + w + at, y.v[c], false);
+      for (int c = 0; c < 3; ++c)
+        store(x[c] + at, Bounds::at_most(Bounds::at_least(v.v[c], zero), most), false);
     }
+    float* const alpha[3] = {enlarged, enlarged + pitch, enlarged + 2 * pitch};
+    curves.brighten_piece(x, cell, w, count, alpha, {out[0] + w, out[1] + w, out[2] + w});
   }
 };
 
@@ -332,10 +365,11 @@ static void dawn_finish_rows(const DawnTask& task, int64_t from, int64_t to) {
   const DawnLevel<1> level(task, next);
   DawnFinish rows(task, level, next);
   const int64_t last = level.height - 1;
-  level.run(from ? from - 1 : 0, smaller(to + 1, level.height), [&](int64_t r) {
+  level.run(level, from ? from - 1 : 0, smaller(to + 1, level.height), [&](int64_t r) {
     rows.keep_row(r);
     if (r > from) rows.finish(r - 1);
   });
   if (to > last) rows.finish(last);
+  level.rest();
   finish_streams();
 }

@@ -41,6 +41,17 @@ constexpr int64_t dawn_weights(int level) {
   return DAWN_KERNEL * DAWN_WIDTH * (dawn_inputs(level) + DAWN_WIDTH + dawn_outputs(level)) + below;
 }
 
+// The same for the products of tiles: for each row of a kernel the taps of its pairs of inputs, in so many
+// tiles that their lines suffice, of each output a line of bfloat16.
+constexpr int64_t DAWN_TILE = 32, DAWN_LINES = 16;
+constexpr int dawn_tile_parts(int64_t pairs) { return 3 * pairs > DAWN_LINES ? 2 : 1; }
+constexpr int64_t dawn_tiles(int64_t pairs) { return 3 * dawn_tile_parts(pairs); }
+constexpr int64_t dawn_tile_weights(int level) {
+  const int64_t own = dawn_tiles(DAWN_WIDTH / 2), below = level + 1 < DAWN_LEVELS ? DAWN_WIDTH : 0;
+  return DAWN_TILE * (dawn_tiles(parts(dawn_inputs(level), 2)) * DAWN_WIDTH + below + own * DAWN_WIDTH +
+                      own * dawn_outputs(level));
+}
+
 struct DawnTask {
   const Dawn& network;
   int64_t image;          // of the batch
@@ -90,6 +101,6 @@ struct DawnLoops {
   void (*level)(const DawnNoise& noise, int64_t from, int64_t to);
 };
 
-FASTLLIE_DECLARE(DawnLoops dawn_loops())
+FASTLLIE_DECLARE_TILES(DawnLoops dawn_loops())
 
 }  // namespace fastllie

@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <atomic>
 #include <stdexcept>
@@ -10,7 +14,7 @@
 namespace fastllie {
 namespace {
 
-const char* const NAMES[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
+const char* const NAMES[] = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
 
 #if defined(__x86_64__)
 bool bit(unsigned word, int place) { return word >> place & 1; }
@@ -20,6 +24,16 @@ unsigned kept() {
   unsigned low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;
+}
+
+// Whether the system keeps tiles: Linux does where a process has asked for it.
+bool keeps_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl) && defined(FASTLLIE_KNOWS_TILES)
+  constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, TILES = 18;
+  return (kept() >> 17 & 3) == 3 && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILES) == 0;
+#else
+  return false;
+#endif
 }
 
 // By cpuid itself: __builtin_cpu_supports has other names in each compiler (clang 14 knows no "f16c"), and
@@ -37,7 +51,9 @@ int widest() {
   const bool saved = (kept() & 0xe0) == 0xe0;
 #endif
   if (!foundation || !dq || !bw || !vl || !saved) return 1;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5) ? 3 : 2;
+  const bool tiles = bit(d, 22) && bit(d, 24);
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !bit(a, 5)) return 2;
+  return tiles && keeps_tiles() ? 4 : 3;
 }
 #else
 int widest() { return 0; }
@@ -66,6 +82,8 @@ void set_isa(const std::string& name) {
 
 Isa isa() { return static_cast<Isa>(chosen().load()); }
 
-bool has_bf16() { return isa() == Isa::avx512_bf16; }
+bool has_bf16() { return isa() >= Isa::avx512_bf16; }
+
+bool has_tiles() { return isa() == Isa::amx; }
 
 }  // namespace fastllie

@@ -1,5 +1,5 @@
 // What isa_*.cpp includes after its target: every loop, in the namespace FASTLLIE_SET. With FASTLLIE_BF16
-// only those that multiply pairs of bfloat16.
+// only those that multiply pairs of bfloat16, with FASTLLIE_TILES those that multiply tiles of them.
 #include "curve.h"
 #include "gridcurve.h"
 #include "sci.h"
@@ -11,6 +11,7 @@ namespace fastllie::FASTLLIE_SET {
 
 #include "cpu/pack.h"
 
+#if !defined(FASTLLIE_TILES)
 #include "cpu/transpose.h"
 
 #include "cpu/convolution_gather.h"
@@ -20,8 +21,9 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/convolution_loops.h"
 
 #include "cpu/zerodce_loops.h"
+#endif
 
-#if !defined(FASTLLIE_BF16)
+#if !defined(FASTLLIE_TILES) && !defined(FASTLLIE_BF16)
 #include "cpu/smoothness_rows_loops.h"
 
 #include "cpu/convolution_training_loops.h"
@@ -34,13 +36,23 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/zerodcepp_loops.h"
 
 #include "cpu/zerodcepp_maps_loops.h"
+#endif
 
+#if !defined(FASTLLIE_BF16)
 #include "cpu/dawn_loops.h"
+
+#if defined(FASTLLIE_TILES)
+#include "cpu/dawn_tiles_loops.h"
+#else
+#include "cpu/dawn_level_loops.h"
+#endif
 
 #include "cpu/dawn_rows_loops.h"
 
 #include "cpu/dawn_look_loops.h"
 
+#if !defined(FASTLLIE_TILES)
 #include "cpu/dawn_brain_loops.h"
+#endif
 #endif
 }  // namespace fastllie::FASTLLIE_SET

@@ -196,3 +196,13 @@ FASTLLIE_INLINE f32v with_sign(f32v v, f32v d) {
 FASTLLIE_INLINE f64v with_sign(f64v v, f64v d) {
   return d != f64v{} ? (f64v)((u64v)v ^ ((u64v)d & 0x8000000000000000u)) : f64v{};
 }
+
+// Eight steps of the curve, whose map stays the same, of several vectors together: the steps of one wait for
+// each other.
+template <int N>
+FASTLLIE_INLINE void brighten(f32v (&x)[N], const f32v (&alpha)[N]) {
+#pragma GCC unroll 8
+  for (int step = 0; step < CHUNK; ++step)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) x[n] = curve_step(x[n], alpha[n]);
+}

@@ -54,16 +54,6 @@ static __attribute__((noinline)) void pointwise(const float* from, int64_t depth
       store(to + r * ZERODCE_CHANNELS + n * LANES<float>, Bounds::at_least(sums[r][n], f32v{}), false);
 }
 
-// Eight steps of the curve, whose map stays the same, of several vectors together: the steps of one wait for
-// each other.
-template <int N>
-FASTLLIE_INLINE void brighten(f32v (&x)[N], const f32v (&alpha)[N]) {
-#pragma GCC unroll 8
-  for (int step = 0; step < CHUNK; ++step)
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) x[n] = curve_step(x[n], alpha[n]);
-}
-
 struct ZeroDcePPStrip {
   const ZeroDcePPTask& task;
   int64_t columns;                              // of every row that is kept

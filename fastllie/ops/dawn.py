@@ -1,6 +1,7 @@
 """dawn's denoiser, black levels and curves over the image as it is, for inference on the CPU."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastllie import _native
 from fastllie.ops.checks import (
     check_no_gradient,
     check_on_cpu,
@@ -45,6 +47,24 @@ PACKED = sum(
     for level, (inputs, outputs) in enumerate(zip(INPUTS, OUTPUTS, strict=True))
 )
 
+TILE_LINES, TILE_ROW = 16, 32  # of a tile: pairs of inputs, and numbers of a line of weights
+
+
+def _tiles(inputs: int, taps: int) -> int:
+    """How many tiles the taps of a row of a kernel fill."""
+    return -(-taps * -(-inputs // 2) // TILE_LINES)
+
+
+PACKED_TILES = TILE_ROW * sum(
+    3 * (_tiles(inputs, 3) * WIDTH + _tiles(WIDTH, 3) * (WIDTH + outputs))
+    + (WIDTH if level + 1 < len(INPUTS) else 0)
+    for level, (inputs, outputs) in enumerate(zip(INPUTS, OUTPUTS, strict=True))
+)
+
+
+KEPT = 16 << 20  # floats of a workspace that a thread keeps for its next picture
+_kept = threading.local()
+
 
 class Known(NamedTuple):
     """What is known of whole pictures before their pixels are touched: float32 and contiguous.
@@ -62,16 +82,25 @@ class Known(NamedTuple):
     biases: Tensor | None = None
 
 
-def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
+def has_tiles() -> bool:
+    """Whether this processor multiplies tiles of bfloat16 (AMX), and the system lets it."""
+    return _native.cpu is not None and _native.cpu.has_tiles()
+
+
+def pack_dawn(weights: Mapping[str, Tensor], tiles: bool = False) -> Tensor:
     """Prepare the weights of the denoiser's convolutions for `enhance_dawn`.
 
     Args:
         weights: Of each level 0 to 2 `levels.L.first.weight`, `second`, `last`, `[K, C, 3, 3]`, and but for
             the last level `below`, `[12, 12, 1, 1]`.
+        tiles: For the products of tiles, see `has_tiles`: the networks of the levels are computed in
+            bfloat16 then, with sums in float32.
 
     Returns:
         float32, one level after the other: of each 3x3 convolution the six factors of Winograd's algorithm
-        along its columns, each with three taps of every input, all outputs side by side.
+        along its columns, each with three taps of every input, all outputs side by side. Or bfloat16: of each
+        row of a kernel its taps from left to right, of each the pairs of inputs, all in one tile or half in
+        each of two, of each output a line of 32.
     """
     transform = kernel_transform(4)
     parts = []
@@ -80,10 +109,20 @@ def pack_dawn(weights: Mapping[str, Tensor]) -> Tensor:
         if level + 1 < len(INPUTS):
             kernels.insert(1, weights[f"levels.{level}.below.weight"])
         for kernel in kernels:
+            if tiles:
+                parts.append(_in_tiles(kernel.detach()))
+                continue
             if kernel.shape[2] == 3:
                 kernel = torch.einsum("fy,ocyx->ocfx", transform.to(kernel.device), kernel.detach().double())
             parts.append(kernel.detach().float().permute(2, 1, 3, 0).flatten())
     return torch.cat(parts)
+
+
+def _in_tiles(kernel: Tensor) -> Tensor:
+    outputs, inputs, rows, taps = kernel.shape
+    even = torch.nn.functional.pad(kernel.float(), (0, 0, 0, 0, 0, inputs % 2))
+    lines = even.permute(2, 0, 3, 1).reshape(rows, outputs, _tiles(inputs, taps), -1).transpose(1, 2)
+    return torch.nn.functional.pad(lines, (0, TILE_ROW - lines.shape[-1])).flatten().bfloat16()
 
 
 def pack_brain(weights: Mapping[str, Tensor]) -> Tensor:
@@ -151,8 +190,9 @@ def enhance_dawn(
     """Take the noise out of pictures in v = x / (x + mean), and brighten them by a grid of curves.
 
     The image is read twice and written once; beside it lie only means at half size and below, about three
-    floats a pixel. Arithmetic is float32. For inference on the CPU: not differentiable. Any strides are read
-    in place.
+    floats a pixel, in memory that a thread keeps for its next picture, up to 64 MB. Arithmetic is float32;
+    that of the denoiser's networks is bfloat16 where `packed` is. For inference on the CPU: not
+    differentiable. Any strides are read in place.
 
     Args:
         x: Images, `[B, 3, H, W]`; float32, bfloat16 or float16 in [0, 1], or uint8 in 0..255.
@@ -181,6 +221,14 @@ def enhance_dawn(
     ):
         if tensor is None and denoise == 0:
             continue
+        if name == "packed" and isinstance(tensor, Tensor) and tensor.dtype == torch.bfloat16:
+            if tensor.shape == (PACKED_TILES,) and has_tiles():
+                continue
+            raise ValueError(
+                f"packed in bfloat16 must be [{PACKED_TILES}], got {list(tensor.shape)}"
+                if has_tiles()
+                else "packed must be float32: this machine has no tiles of bfloat16"
+            )
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or tensor.shape != shape:
             found = (
                 f"{tensor.dtype} {list(tensor.shape)}"
@@ -239,6 +287,16 @@ def noise_levels(x: Tensor, mean: Tensor, bgr: bool = False) -> Tensor:
     return torch.ops.fastllie.dawn_noise(x, mean, bgr)
 
 
+def _workspace(floats: int) -> Tensor:
+    """Memory that belongs to this thread until it asks again: of each new page the system takes its time."""
+    held: Tensor | None = getattr(_kept, "workspace", None)
+    if held is None or held.numel() < floats:
+        held = torch.empty(floats)
+        if floats <= KEPT:
+            _kept.workspace = held
+    return held
+
+
 def _forward(
     x: Tensor, parts: Sequence[Tensor], denoise: float, place: Sequence[int], whole: Sequence[int], bgr: bool
 ) -> Tensor:
@@ -261,7 +319,7 @@ def _forward_into(
     module, handles, place_of_launch = cpu_kernels()
     shape = tuple(x.shape)
     packed, grid, mean, *noise = (tensor.contiguous() for tensor in parts)
-    workspace = packed.new_empty(module.dawn_floats(shape) if denoise else 0)
+    workspace = _workspace(module.dawn_floats(shape) if denoise else 0)
     pointers = [tensor.data_ptr() for tensor in (grid, mean, *noise)] + [0] * (2 - len(noise))
     module.dawn_forward(
         *handles(x, out),
@@ -269,6 +327,7 @@ def _forward_into(
         tuple(place),
         tuple(whole),
         [*pointers, packed.data_ptr()],
+        packed.dtype == torch.bfloat16,
         denoise,
         bgr,
         workspace.data_ptr(),

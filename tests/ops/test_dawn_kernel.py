@@ -136,6 +136,99 @@ def test_threads_and_instruction_sets_agree():
     assert torch.equal(results[0], results[2])
 
 
+@pytest.fixture
+def tiles():
+    before = _native.cpu.isa()
+    if "amx" not in _native.cpu.isas():
+        pytest.skip("this machine has no tiles of bfloat16")
+    _native.cpu.set_isa("amx")
+    yield
+    _native.cpu.set_isa(before)
+
+
+def rounded(made):
+    """The network with the weights of its denoiser as bfloat16 holds them."""
+    for name, tensor in made.state_dict().items():
+        if name.startswith("denoiser.levels"):
+            tensor.copy_(tensor.bfloat16())
+    return made
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.4])
+@pytest.mark.parametrize("size", [*SIZES, (33, 512), (150, 700)])
+def test_tiles_match_the_modules(size, denoise, tiles):
+    made, x = rounded(network(denoise=denoise)), photograph(2, *size)
+    _, observed = parts_of(made, x)
+    packed = dawn.pack_dawn(made.denoiser.state_dict(), tiles=True)
+    got = dawn.enhance_dawn(x, packed, observed, denoise=denoise)
+    error = (got.double() - exact(made, x)).abs()
+    # sums are exact, what lies between the layers is bfloat16
+    assert error.max() < 0.02
+    assert error.mean() < 5e-4
+    plain = dawn.enhance_dawn(x, dawn.pack_dawn(made.denoiser.state_dict()), observed, denoise=denoise)
+    # a single pixel has nothing in its bands
+    assert size == (1, 1) or not torch.equal(got, plain)
+
+
+def test_tiles_give_every_thread_and_part_the_same(tiles):
+    made, x = rounded(network()), photograph(1, 200, 430)
+    _, observed = parts_of(made, x)
+    packed = dawn.pack_dawn(made.denoiser.state_dict(), tiles=True)
+    whole = dawn.enhance_dawn(x, packed, observed)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            assert torch.equal(dawn.enhance_dawn(x, packed, observed), whole)
+    finally:
+        torch.set_num_threads(threads)
+    halo = made.contract.halo
+    part = x[..., 96 - halo : 112 + halo, 112 - halo : 144 + halo]
+    got = dawn.enhance_dawn(part, packed, observed, place=(96 - halo, 112 - halo), size=(200, 430))
+    inner = got[..., halo : halo + 16, halo : halo + 32]
+    torch.testing.assert_close(inner, whole[..., 96:112, 112:144], rtol=0, atol=1e-6)
+
+
+def test_networks_in_bfloat16_take_tiles(tiles):
+    made, x = network().bfloat16(), photograph(1, 100, 150)
+    for images in (x.bfloat16(), (x * 255).round().to(torch.uint8)):
+        with_tiles = made(images)
+        _native.cpu.set_isa("avx512")
+        without = made(images)
+        _native.cpu.set_isa("amx")
+        assert with_tiles.dtype == images.dtype
+        difference = (with_tiles.float() - without.float()).abs()
+        assert 0 < difference.max() <= (1 if images.dtype == torch.uint8 else 0.02)
+
+
+def test_tiles_are_refused_where_there_are_none():
+    made, x = network(), photograph(1, 20, 20)
+    _, observed = parts_of(made, x)
+    packed = dawn.pack_dawn(made.denoiser.state_dict(), tiles=True)
+    before = _native.cpu.isa()
+    try:
+        _native.cpu.set_isa("baseline")
+        assert not dawn.has_tiles()
+        with refused(ValueError, "packed must be float32", "no tiles of bfloat16"):
+            dawn.enhance_dawn(x, packed, observed)
+        if "amx" in _native.cpu.isas():
+            _native.cpu.set_isa("amx")
+            with refused(ValueError, f"packed in bfloat16 must be [{dawn.PACKED_TILES}]"):
+                dawn.enhance_dawn(x, packed[:-1], observed)
+    finally:
+        _native.cpu.set_isa(before)
+
+
+def test_packed_tiles_hold_each_weight_once():
+    made = network()
+    packed = dawn.pack_dawn(made.denoiser.state_dict(), tiles=True)
+    kernels = [t for name, t in made.denoiser.state_dict().items() if name.startswith("levels")]
+    assert packed.shape == (dawn.PACKED_TILES,)
+    held = packed[packed != 0].float().sort().values
+    wanted = torch.cat([kernel.flatten() for kernel in kernels]).bfloat16().float()
+    assert torch.equal(held, wanted[wanted != 0].sort().values)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (65, 100), (200, 333), (719, 96)])
 def test_thumbnails_are_area_means(size, isa):
     x = photograph(2, *size)

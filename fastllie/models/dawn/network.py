@@ -180,10 +180,12 @@ class Dawn(Network):
         images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
         if not can_run_packed(images, weights, _PACKED) or not self.as_built():
             return None
-        return self._packing.get(weights, None, self._pack)
+        tiles = weights[0].dtype == torch.bfloat16 and dawn.has_tiles()
+        return self._packing.get(weights, tiles, lambda: self._pack(tiles))
 
-    def _pack(self) -> _Packed:
-        return _Packed(dawn.pack_dawn(self.denoiser.state_dict()), dawn.pack_brain(self.brain.state_dict()))
+    def _pack(self, tiles: bool) -> _Packed:
+        denoiser, brain = self.denoiser.state_dict(), self.brain.state_dict()
+        return _Packed(dawn.pack_dawn(denoiser, tiles), dawn.pack_brain(brain))
 
     def _fused(
         self,
