@@ -286,12 +286,12 @@ struct DawnFinish {
   const DawnLevel<1>& level;
   const DawnPixels reader;
   DawnCurves curves;
-  DawnRing clean, weights;
+  DawnRing clean;
   int64_t pitch;
   float *enlarged, *x[3], *out[3];
 
   static int64_t floats(const DawnTask& task) {
-    return 2 * DawnRing::floats(3, task.mean[0].width) + (PARTS + 6) * DawnPlanes::pitch_of(task.width);
+    return DawnRing::floats(3, task.mean[0].width) + (PARTS + 6) * DawnPlanes::pitch_of(task.width);
   }
   DawnFinish(const DawnTask& task, const DawnLevel<1>& level, float*& next)
       : task(task),
@@ -299,7 +299,6 @@ struct DawnFinish {
         reader(task),
         curves(task),
         clean(next, 3, level.width),
-        weights(next, 3, level.width),
         pitch(DawnPlanes::pitch_of(task.width)),
         enlarged(next) {
     for (int c = 0; c < 3; ++c) {
@@ -311,9 +310,7 @@ struct DawnFinish {
   void keep_row(int64_t r) const {
     for (int c = 0; c < 3; ++c) {
       level.weigh(task.clean[0], r, c, clean.row(c, r));
-      float* const row = weights.row(c, r);
-      __builtin_memcpy(row, level.weights.row(3 + c, r), level.width * sizeof(float));
-      dawn_extend(row, level.width);
+      dawn_extend(level.weights.row(3 + c, r), level.width);
     }
   }
 
@@ -336,7 +333,8 @@ struct DawnFinish {
     const int64_t halves = (w + count + 1) / 2 - half;
     for (int c = 0; c < 3; ++c) {
       dawn_enlarge(clean.row(c, near), clean.row(c, far), half, halves, enlarged + c * pitch);
-      dawn_enlarge(weights.row(c, near), weights.row(c, far), half, halves, enlarged + (3 + c) * pitch);
+      dawn_enlarge(level.weights.row(3 + c, near), level.weights.row(3 + c, far), half, halves,
+                   enlarged + (3 + c) * pitch);
       dawn_enlarge(level.means.row(c, near), level.means.row(c, far), half, halves,
                    enlarged + (6 + c) * pitch);
     }

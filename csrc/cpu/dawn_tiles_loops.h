@@ -222,29 +222,30 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
     uint32_t* rows[REACH];
     around(top, seen, rows);
     typename DawnBlocks<OWN>::Writer writers[DAWN_GROUP]{{first}, {first}};
-    const float* found[DAWN_GROUP][WIDTH] = {};
+    const float* found[DAWN_GROUP][OWN] = {};
     of_group(top, [&](int row, int64_t r) {
       writers[row].to = first.row(r);
       if constexpr (BELOW)
-        for (int o = 0; o < WIDTH; ++o) found[row][o] = task.found[LEVEL - 1].row(o, r / 2);
+        for (int pair = 0; pair < OWN; ++pair) found[row][pair] = task.found[LEVEL - 1].row(pair, r / 2);
     });
     i32v twice;
     for (int i = 0; i < DAWN_LANES; ++i) twice[i] = i / 2;
     dawn_convolution<PAIRS, WIDTH>(
         rows, first_weights, seen.blocks, [&](int row, int64_t block, const float* sums) {
           if (!writers[row].to) return;
-          f32v v[WIDTH];
-#pragma GCC unroll 12
-          for (int o = 0; o < WIDTH; ++o) {
-            v[o] = load<f32v>(sums + o * DAWN_LANES) + broadcast<f32v>(biases[o]);
-            // what the level below has found, each pixel twice
-            if constexpr (BELOW)
-              v[o] += (f32v)dawn_permuted(load<u32v>(found[row][o] + block * DAWN_LANES / 2), twice);
-            v[o] = dawn_leaky(v[o]);
-          }
 #pragma GCC unroll 6
-          for (int pair = 0; pair < OWN; ++pair)
-            writers[row].put(writers[row], block, pair, dawn_pair(v[2 * pair], v[2 * pair + 1]));
+          for (int pair = 0; pair < OWN; ++pair) {
+            f32v v[2];
+            for (int k = 0; k < 2; ++k)
+              v[k] = load<f32v>(sums + (2 * pair + k) * DAWN_LANES) + broadcast<f32v>(biases[2 * pair + k]);
+            // what the level below has found, each pixel twice
+            if constexpr (BELOW) {
+              const u32v below = dawn_permuted(load<u32v>(found[row][pair] + block * DAWN_LANES / 2), twice);
+              v[0] += dawn_low(below);
+              v[1] += dawn_high(below);
+            }
+            writers[row].put(writers[row], block, pair, dawn_pair(dawn_leaky(v[0]), dawn_leaky(v[1])));
+          }
         });
     of_group(top, [&](int row, int64_t) { writers[row].end(writers[row]); });
   }
@@ -295,21 +296,26 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
         });
   }
 
-  // What row r has for the level above.
+  // What row r has for the level above: pairs of bfloat16 in planes of float.
   void tell(int64_t r) const {
     // of the network above, behind its first convolution
     const uint16_t* above = static_cast<const uint16_t*>(task.network.weights) +
                             dawn_tiles(parts(dawn_inputs(LEVEL - 1), 2)) * WIDTH * DAWN_TILE;
     for (int other = 1; other < LEVEL - 1; ++other) above += dawn_tile_weights(other);
     uint32_t* const row = second.row(r);
-    const DawnPlanes& found = task.found[LEVEL - 2];
+    alignas(64) float sums[WIDTH * DAWN_LANES];
     dawn_shapes<WIDTH, OWN>();
     _tile_loadd(4, above, 2 * DAWN_TILE);
     for (int64_t block = 0; block < second.blocks; ++block) {
       _tile_zero(0);
       _tile_loadd(7, second.middle(row, block), 64);
       _tile_dpbf16ps(0, 4, 7);
-      _tile_stored(0, found.row(0, r) + block * DAWN_LANES, sizeof(float) * found.height * found.pitch);
+      _tile_stored(0, sums, 64);
+      for (int pair = 0; pair < OWN; ++pair)
+        store(task.found[LEVEL - 2].row(pair, r) + block * DAWN_LANES,
+              dawn_pair(load<f32v>(sums + 2 * pair * DAWN_LANES),
+                        load<f32v>(sums + (2 * pair + 1) * DAWN_LANES)),
+              false);
     }
   }
 
