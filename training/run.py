@@ -178,6 +178,9 @@ def _decided(
             raise ValueError(
                 f"{name} is {value!r} in the weights {os.fspath(weights)}, got {overrides[name]!r}"
             )
+    if checkpoint.METER in decided:
+        # where the recipe would move the meter is of the recipe's own level
+        decided["meter_after"] = overrides.get("meter_after")
     return decided
 
 

@@ -246,7 +246,7 @@ def write_weights(task: NetworkTask, recipe: AnyRecipe, path: Path, *, seed: int
     metadata = {"recipe": json.dumps(made), "run": json.dumps(made_by)}
     state = task.result()
     if recipe.meter is not None:
-        state[checkpoint.METER] = checkpoint.level_tensor(recipe.meter)
+        state[checkpoint.METER] = checkpoint.level_tensor(recipe.meter_after or recipe.meter)
     checkpoint.write(path, state, {"method": recipe.method, **task.metadata(), **metadata})
     return path
 

@@ -10,6 +10,7 @@ from helpers import attributed_photographs, refused
 import fastllie
 from fastllie.models.metered import gain_of, taught
 from fastllie.training.data import camera, scenes
+from fastllie.training.data.flats import flat_scene
 from fastllie.training.data.scene_source import SceneSquares, SyntheticScenes
 from fastllie.training.data.synthesis import srgb
 from fastllie.training.recipes import ZERODCE, DawnRecipe, Scenes
@@ -99,6 +100,36 @@ def test_backlit_frames_keep_what_is_bright():
     # the target is the one of every other frame
     [frame], [other] = frames(backlit, 1), frames(replace(PLAIN, exposures=(-3, -3)), 1)
     assert torch.equal(frame.target, other.target)
+
+
+def test_flat_scenes_are_tones_with_edges_between():
+    for seed in range(20):
+        light = flat_scene((192, 288), np.random.default_rng(seed))
+        assert light.shape == (3, 192, 288)
+        assert 0 < light.min() <= light.max() <= 1
+        # most pixels are of a tone, as their neighbours are
+        assert (light.diff(dim=2).abs() < 0.002).all(0).float().mean() > 0.75
+        assert torch.equal(light, flat_scene((192, 288), np.random.default_rng(seed)))
+    scenes_of_all_kinds = [flat_scene((8, 8), np.random.default_rng(seed)) for seed in range(40)]
+    greys = [bool((light == light[:1]).all()) for light in scenes_of_all_kinds]
+    assert 0 < sum(greys) < 40
+
+
+def test_flat_scenes_take_the_place_of_photographs():
+    random = np.random.default_rng
+    flat = replace(PLAIN, flat_share=1.0, shadow_lift=1.0)
+    made = [scenes.make_frame(photograph(level=level), flat, random(3)) for level in (0.2, 0.6)]
+    assert torch.equal(made[0].x, made[1].x)
+    # shadows are not lifted by neighbourhoods, which would leave rims
+    assert torch.equal(
+        made[0].target, scenes.make_frame(photograph(), replace(flat, shadow_lift=0.0), random(3)).target
+    )
+    some = replace(PLAIN, flat_share=0.5)
+    alike = sum(
+        torch.equal(*(scenes.make_frame(photograph(level=level), some, random(s)).x for level in (0.2, 0.6)))
+        for s in range(30)
+    )
+    assert 5 < alike < 25
 
 
 def test_shadows_are_lifted_by_neighbourhoods_and_without_a_rim():
@@ -262,6 +293,10 @@ def test_a_meter_needs_wholes():
         replace(ZERODCE, meter=2, synthesis=Scenes())
     with refused(ValueError, "meter"):
         DawnRecipe(meter=0.4)
+    with refused(ValueError, "meter_after needs meter"):
+        replace(ZERODCE, meter_after=0.4, synthesis=Scenes())
+    with refused(ValueError, "meter_after must lie between 0 and 1, got 1"):
+        replace(ZERODCE, meter=0.4, meter_after=1, synthesis=Scenes())
 
 
 def test_a_run_behind_a_meter_says_so_in_its_weights(tmp_path):
@@ -276,6 +311,11 @@ def test_a_run_behind_a_meter_says_so_in_its_weights(tmp_path):
     assert fastllie.load("zerodce", more.weights).meter == 0.3
     with refused(ValueError, "meter is 0.3 in the weights", "got 0.5"):
         fastllie.finetune("zerodce", photos, meter=0.5, **how)
+    moved = fastllie.finetune("zerodce", photos, meter_after=0.4, **{**how, "output": tmp_path / "moved"})
+    assert fastllie.load("zerodce", moved.weights).meter == 0.4
+    # the level that the recipe ends at is of its own beginning
+    named = {**how, "output": tmp_path / "named", "recipe": "metered"}
+    assert fastllie.load("zerodce", fastllie.finetune("zerodce", photos, **named).weights).meter == 0.3
     # on photographs as they are
     asis = {**how, "output": tmp_path / "published", "synthesis": None}
     assert fastllie.load("zerodce", fastllie.finetune("zerodce", photos, **asis).weights).meter == 0.3

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastllie import defaults
 from fastllie.training.data import camera
+from fastllie.training.data.flats import flat_scene
 from fastllie.training.data.synthesis import compress, linear, srgb
 from fastllie.training.recipes import Scenes
 
@@ -94,8 +95,12 @@ def _reach(levels: Tensor, level: float) -> float:
 
 def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) -> Frame:
     """A frame of a photograph `[H, W, 3]` of uint8."""
-    light = linear(window(photograph, scenes.size, random))
-    lift = _shadow_stops(light, scenes)
+    if scenes.flat_share and random.random() < scenes.flat_share:
+        # shadows as they are: around what is lifted a rim would remain, if a faint one
+        light, lift = flat_scene(scenes.size, random), 0.0
+    else:
+        light = linear(window(photograph, scenes.size, random))
+        lift = _shadow_stops(light, scenes)
     right = exposure_of(light)
     light = light * 2**right
     target = lift_shadows(_shown(light), lift)

@@ -102,6 +102,8 @@ class Loop:
         meter: The level of the exposure meter that the network is trained behind, and is to be used behind,
             as for `fastllie.models.Metered`; None: without. It reads whole photographs or `Scenes`, which are
             to be brightened to about this level.
+        meter_after: The level of the meter once the network has learned; None: `meter`. A little more makes
+            all pictures brighter, and leaves the network less to do.
 
     Attributes:
         unpaired: Whether the method learns from two sides that are no pairs.
@@ -134,6 +136,7 @@ class Loop:
     flips: bool = False
     synthesis: Synthesis | Scenes | None = None
     meter: float | None = None
+    meter_after: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -157,6 +160,10 @@ class Loop:
                     f"meter={self.meter} needs whole scenes, and synthesis=Synthesis(...) makes squares: give"
                     " synthesis=Scenes(...), or None for photographs as they are"
                 )
+        if self.meter_after is not None:
+            if self.meter is None:
+                raise ValueError("meter_after needs meter, the level that the network learns behind")
+            check_level("meter_after", self.meter_after)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for none, got {self.clip}")
         if not 0 <= self.average < 1 or not 0 <= self.hold <= 1:

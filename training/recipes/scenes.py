@@ -51,6 +51,7 @@ class Scenes:
         rows_share: Share of the noisy frames with noise that whole rows share.
         black: Largest deviation of the black level of a colour, of the linear full scale.
         jpeg_share, jpeg_quality: Share of the frames that pass through JPEG, and its quality.
+        flat_share: Share of the scenes that are no photographs but flat tones with edges between them.
     """
 
     size: tuple[int, int] = (192, 288)
@@ -81,6 +82,7 @@ class Scenes:
     black: float = 1e-3
     jpeg_share: float = 0.25
     jpeg_quality: tuple[int, int] = (60, 98)
+    flat_share: float = 0.0
 
 
 # Of networks that leave the exposure of a whole scene to a meter or to their norms, and learn how light lies
