@@ -82,7 +82,11 @@ _METERED = (
     "The meter of the whole picture decides on its brightness, and the network sees none of it: nights come"
     " up as far as dusk. Noise is brightened with the picture."
 )
-LIMITS |= dict.fromkeys(("zerodce-metered", "zerodcepp-metered", "sci-metered"), _METERED)
+LIMITS["sci-metered"] = _METERED
+LIMITS |= dict.fromkeys(
+    ("zerodce-metered", "zerodcepp-metered"),
+    f"{_METERED} Pictures of very much noise come out darker than others.",
+)
 PHOTOGRAPHS = "photographs.md"
 
 
