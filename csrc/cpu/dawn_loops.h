@@ -98,7 +98,7 @@ static void dawn_band(const float* row, const float* coarser, int64_t count, flo
   }
 }
 
-// One over v. Beside products of bfloat16 to the last bits but two, in a third of the time.
+// One over v. Beside products of bfloat16 to the last bits, without a division.
 FASTLLIE_INLINE f32v dawn_reciprocal(f32v v) {
 #if defined(FASTLLIE_TILES)
   const f32v near = (f32v)_mm512_maskz_rcp14_ps(0xffff, (__m512)v);

@@ -291,7 +291,8 @@ def _workspace(floats: int) -> Tensor:
     """Memory that belongs to this thread until it asks again: of each new page the system takes its time."""
     held: Tensor | None = getattr(_kept, "workspace", None)
     if held is None or held.numel() < floats:
-        held = torch.empty(floats)
+        # whatever the defaults of the caller's program are
+        held = torch.empty(floats, dtype=torch.float32, device="cpu")
         if floats <= KEPT:
             _kept.workspace = held
     return held

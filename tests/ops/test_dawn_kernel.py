@@ -219,6 +219,24 @@ def test_tiles_are_refused_where_there_are_none():
         _native.cpu.set_isa(before)
 
 
+def test_the_workspace_is_no_matter_of_defaults():
+    made, x = network(), photograph(1, 100, 150)
+    packed, observed = parts_of(made, x)
+    want = dawn.enhance_dawn(x, packed, observed)
+    before, kept = torch.get_default_dtype(), dawn._kept.workspace
+    try:
+        del dawn._kept.workspace
+        torch.set_default_dtype(torch.float16)
+        with torch.device("meta"):
+            got = dawn.enhance_dawn(x, packed, observed)
+        made_then = dawn._kept.workspace
+    finally:
+        torch.set_default_dtype(before)
+        dawn._kept.workspace = kept
+    assert (made_then.dtype, made_then.device.type) == (torch.float32, "cpu")
+    assert torch.equal(got, want)
+
+
 def test_packed_tiles_hold_each_weight_once():
     made = network()
     packed = dawn.pack_dawn(made.denoiser.state_dict(), tiles=True)
