@@ -118,7 +118,7 @@ struct Source {
 };
 
 // How the sums are made; the layout of the packed weights follows it: see fastllie.ops.convolution.
-enum class Arithmetic { direct, pairs, winograd2, winograd2_pairs, winograd4, winograd4_pairs };
+enum class Arithmetic { direct, pairs, winograd2, winograd2_pairs, winograd4, winograd4_pairs, tiles };
 
 struct Convolution {
   Source sources[2];
@@ -162,14 +162,14 @@ int64_t convolution_gradient_floats_cpu(const KernelGradient& gradient);  // of 
 void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, int threads);
 
 // Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
-// Weights and biases are packed as for Arithmetic::direct (the first layer) and winograd4, or
-// winograd4_pairs, of 32 channels.
+// Weights and biases are packed as for Arithmetic::direct (the first layer) and `arithmetic`, which is
+// winograd4, winograd4_pairs or tiles; for tiles each 32 inputs as a convolution of their own.
 struct ZeroDce {
   View x, out;
   Sizes sizes;     // of the output
   int64_t around;  // pixels on each side that x has besides; x.data is the first pixel within them
   bool zeros;      // each layer finds zeros outside of the image; else the image's nearest pixel goes on
-  bool pairs;
+  Arithmetic arithmetic;
   const void* weights[7];
   const float* epilogues[7];
 };

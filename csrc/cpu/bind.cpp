@@ -31,6 +31,10 @@ void bind_isa(py::module_& m) {
   });
 }
 
+void expect_tiles(bool wanted) {
+  if (wanted && !has_tiles()) throw std::invalid_argument("this machine has no tiles of bfloat16");
+}
+
 void bind_convolution(py::module_& m) {
   py::enum_<Sampling>(m, "Sampling")
       .value("same", Sampling::same)
@@ -43,12 +47,14 @@ void bind_convolution(py::module_& m) {
       .value("winograd2", Arithmetic::winograd2)
       .value("winograd2_pairs", Arithmetic::winograd2_pairs)
       .value("winograd4", Arithmetic::winograd4)
-      .value("winograd4_pairs", Arithmetic::winograd4_pairs);
+      .value("winograd4_pairs", Arithmetic::winograd4_pairs)
+      .value("tiles", Arithmetic::tiles);
   m.def(
       "convolution_forward",
       [](const std::vector<std::tuple<View, Sizes, Sampling, View>>& sources, View out, Sizes sizes,
          int64_t side, int64_t pad, Arithmetic arithmetic, uintptr_t weights, uintptr_t epilogue, float slope,
          bool affine, int threads) {
+        expect_tiles(arithmetic == Arithmetic::tiles);
         Convolution c{};
         for (const auto& [x, shape, sampling, map] : sources)
           c.sources[c.count++] = {x, shape[1], shape[2], shape[3], sampling, map};
@@ -104,9 +110,10 @@ void bind_convolution_training(py::module_& m) {
 void bind_zerodce(py::module_& m) {
   m.def(
       "zerodce_forward",
-      [](View x, View out, Sizes sizes, int64_t around, bool zeros, bool pairs,
+      [](View x, View out, Sizes sizes, int64_t around, bool zeros, Arithmetic arithmetic,
          const std::array<uintptr_t, 7>& weights, const std::array<uintptr_t, 7>& epilogues, int threads) {
-        ZeroDce network{x, out, sizes, around, zeros, pairs, {}, {}};
+        expect_tiles(arithmetic == Arithmetic::tiles);
+        ZeroDce network{x, out, sizes, around, zeros, arithmetic, {}, {}};
         for (int l = 0; l < 7; ++l) {
           network.weights[l] = at<const void>(weights[l]);
           network.epilogues[l] = at<const float>(epilogues[l]);
@@ -172,7 +179,7 @@ void bind_dawn(py::module_& m) {
       [](View x, View out, Sizes sizes, std::array<int64_t, 2> place, std::array<int64_t, 2> whole,
          const std::array<uintptr_t, 5>& parts, bool pairs, float denoise, bool bgr, uintptr_t workspace,
          int threads) {
-        if (pairs && !has_tiles()) throw std::invalid_argument("this machine has no tiles of bfloat16");
+        expect_tiles(pairs);
         const auto part = [&](int i) { return at<const float>(parts[i]); };
         dawn_forward_cpu({x,
                           out,

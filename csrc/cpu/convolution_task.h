@@ -33,4 +33,18 @@ void* scratch(int64_t bytes);
 
 FASTLLIE_DECLARE_BF16(ConvolutionLoop convolution_loop(Dtype out))
 
+// Pairs of values that a tile holds of a pixel: the most of at most 16 that all pairs of a kernel's row
+// divide into.
+constexpr int64_t tile_pairs(int64_t all) {
+  int64_t pairs = all < 16 ? all : 16;
+  while (all % pairs) --pairs;
+  return pairs;
+}
+
+#if defined(FASTLLIE_KNOWS_TILES)
+namespace amx {
+ConvolutionLoop convolution_tiles_loop(Dtype out);
+}
+#endif
+
 }  // namespace fastllie

@@ -93,8 +93,9 @@ static void dawn_shapes() {
     shapes.bytes[tile] = tile < 4 || tile == 7 ? 64 : 4 * LINES;
     shapes.rows[tile] = tile == 7 ? LINES : OUTPUTS;
   }
+  // GCC does not see that all of it is read, nor what tiles read later
+  __asm__ volatile("" : : "r"(&shapes) : "memory");
   _tile_loadconfig(&shapes);
-  // GCC does not see that tiles read memory
   __asm__ volatile("" ::: "memory");
 }
 

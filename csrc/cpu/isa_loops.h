@@ -11,16 +11,24 @@ namespace fastllie::FASTLLIE_SET {
 
 #include "cpu/pack.h"
 
-#if !defined(FASTLLIE_TILES)
 #include "cpu/transpose.h"
 
+#include "cpu/convolution_block.h"
 #include "cpu/convolution_gather.h"
 #include "cpu/convolution_multiply.h"
+
+#include "cpu/zerodce_loops.h"
+
+#if defined(FASTLLIE_TILES)
+#include "cpu/convolution_tiles.h"
+
+#include "cpu/convolution_tiles_loops.h"
+#include "cpu/zerodce_tiles_loops.h"
+#else
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"
-
-#include "cpu/zerodce_loops.h"
+#include "cpu/zerodce_winograd_loops.h"
 #endif
 
 #if !defined(FASTLLIE_TILES) && !defined(FASTLLIE_BF16)

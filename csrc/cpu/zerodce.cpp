@@ -9,6 +9,13 @@ constexpr int64_t STRIP_COLUMNS = 134;
 // Rows of a band, each of which recomputes the rows of its halo
 constexpr int64_t BAND_ROWS = 192;
 
+ZeroDceLoop loop_of(Arithmetic arithmetic) {
+#if defined(FASTLLIE_KNOWS_TILES)
+  if (arithmetic == Arithmetic::tiles) return amx::zerodce_tiles_loop();
+#endif
+  return FASTLLIE_CHOOSE_BF16(zerodce_loop)(arithmetic == Arithmetic::winograd4_pairs);
+}
+
 }  // namespace
 
 void zerodce_forward_cpu(const ZeroDce& network, int threads) {
@@ -18,7 +25,7 @@ void zerodce_forward_cpu(const ZeroDce& network, int threads) {
   task.band_rows = parts(parts(height, task.bands), 4) * 4;
   task.strips = parts(width, task.strip_columns);
   task.bands = parts(height, task.band_rows);
-  const ZeroDceLoop loop = FASTLLIE_CHOOSE_BF16(zerodce_loop)(network.pairs);
+  const ZeroDceLoop loop = loop_of(network.arithmetic);
   parallel(task.units(), threads, [&](int64_t from, int64_t to) { loop(task, from, to); });
 }
 

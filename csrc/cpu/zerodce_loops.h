@@ -1,12 +1,12 @@
-// The loops of Zero-DCE's network. Included once for each instruction set, inside that set's namespace, after
-// convolution_loops.h and transpose.h.
+// What all ways to compute Zero-DCE's network share: its strips, its first layer, its curve. Included once
+// for each instruction set, inside that set's namespace, after convolution_multiply.h and transpose.h.
 //
 // Down a strip of columns each layer follows one band of four rows behind the one before it, and of every
 // layer only the bands that others still read are kept. Layer l computes 7 - l pixels more on each side than
 // the last one, so that its row and column i are made of rows and columns i to i + 2 of the layer before.
 
 constexpr int ZERODCE_LAYERS = 7, ZERODCE_CHANNELS = 32, ZERODCE_MAPS = 24;
-constexpr int64_t ZERODCE_BAND = 4, ZERODCE_POINTS = 36;
+constexpr int64_t ZERODCE_BAND = 4;
 // Bands kept of the image and of layers 1 to 6; the first three are read again as skips
 constexpr int64_t ZERODCE_KEPT[] = {2, 6, 5, 3, 2, 2, 2};
 // What layers 5 to 7 read before the layer that precedes them
@@ -21,57 +21,51 @@ struct ZeroDceRing {
   S* row(int64_t r) const { return start + r % rows * pitch; }
 };
 
-template <class Feature, class S>
+template <class Feature>
 struct ZeroDceStrip {
   using F = typename Feature::Element;
-  static constexpr int64_t PACKED = sizeof(S) / sizeof(F);
 
   const ZeroDceTask& task;
-  int64_t tiles, columns;  // columns of four times as many pixels, and of those that fill the last tile up
+  int64_t wide, columns;  // of the second layer, and with those that its last step reads besides
   ZeroDceRing<float> image;
   ZeroDceRing<F> features[ZERODCE_LAYERS];  // of layers 1 to 6
-  F* factors;
-  float *sums, *maps, *planes;
+  float *maps, *planes;
+  void* more;
   int64_t b, top, bottom, left, right;
 
-  static int64_t tiles_of(const ZeroDceTask& task) {
-    return (task.strip_columns + 2 * (ZERODCE_LAYERS - 2) + 3) / 4;
+  // Columns of the second layer, which has the most but for the first.
+  static int64_t wide_of(const ZeroDceTask& task, int64_t step) {
+    return rounded_up(task.strip_columns + 2 * (ZERODCE_LAYERS - 2), step);
   }
 
-  explicit ZeroDceStrip(const ZeroDceTask& task) : task(task), tiles(tiles_of(task)), columns(4 * tiles + 8) {
-    const int64_t padded = rounded_up(tiles, ROW_BLOCK);
-    int64_t floats = ZERODCE_KEPT[0] * ZERODCE_BAND * columns * 3 + ZERODCE_POINTS * sums_pitch() +
-                     ZERODCE_BAND * 4 * padded * ZERODCE_CHANNELS + (ZERODCE_CHANNELS + 3) * planes_pitch();
-    int64_t stored = ZERODCE_POINTS * factors_pitch(2 * ZERODCE_CHANNELS);
-    for (int l = 1; l < ZERODCE_LAYERS; ++l)
-      stored += ZERODCE_KEPT[l] * ZERODCE_BAND * columns * ZERODCE_CHANNELS;
-    floats = rounded_up(floats + ROW_BLOCK * 3 + LANES<float>, 16);
-    const int64_t bytes = floats * sizeof(float) + stored * sizeof(F);
-    float* next = static_cast<float*>(scratch(bytes));
-    // what fills up tiles, products and windows at the right end
-    __builtin_memset(next, 0, bytes);
-    F* feature = reinterpret_cast<F*>(next + floats);
-    sums = next;
-    next += ZERODCE_POINTS * sums_pitch();
-    maps = next;
-    next += ZERODCE_BAND * 4 * padded * ZERODCE_CHANNELS;
-    planes = next;
-    next += (ZERODCE_CHANNELS + 3) * planes_pitch();
-    image = {next, ZERODCE_KEPT[0] * ZERODCE_BAND, columns * 3};
-    factors = feature;
-    feature += ZERODCE_POINTS * factors_pitch(2 * ZERODCE_CHANNELS);
+  // With so many bytes more for a way of its own.
+  ZeroDceStrip(const ZeroDceTask& task, int64_t wide, int64_t own)
+      : task(task), wide(wide), columns(wide + 8) {
+    const int64_t padded = rounded_up(wide, 4 * ROW_BLOCK);
+    const int64_t pixels = ZERODCE_KEPT[0] * ZERODCE_BAND * columns * 3 + ROW_BLOCK * 3 + LANES<float>;
+    const int64_t mapped = ZERODCE_BAND * padded * ZERODCE_CHANNELS;
+    const int64_t planar = (ZERODCE_CHANNELS + 3) * planes_pitch();
+    const int64_t floats = rounded_up(pixels, 16) + mapped + rounded_up(planar, 16);
+    int64_t stored = 0;
+    for (int l = 1; l < ZERODCE_LAYERS; ++l) stored += ring_of(l);
+    const int64_t bytes = floats * sizeof(float) + stored * sizeof(F) + own;
+    float* const start = static_cast<float*>(scratch(bytes));
+    // what fills up steps, products and windows at the right end
+    __builtin_memset(start, 0, bytes);
+    maps = start;
+    planes = maps + mapped;
+    image = {planes + rounded_up(planar, 16), ZERODCE_KEPT[0] * ZERODCE_BAND, columns * 3};
+    F* feature = reinterpret_cast<F*>(start + floats);
     for (int l = 1; l < ZERODCE_LAYERS; ++l) {
       features[l] = {feature, ZERODCE_KEPT[l] * ZERODCE_BAND, columns * ZERODCE_CHANNELS};
-      feature += ZERODCE_KEPT[l] * ZERODCE_BAND * columns * ZERODCE_CHANNELS;
+      feature += ring_of(l);
     }
+    more = feature;
   }
 
-  // 64 bytes more, or the points of a tile would fall on the same lines of the first cache
-  int64_t factors_pitch(int64_t depth) const {
-    return rounded_up(tiles, ROW_BLOCK) * depth + 64 / int64_t(sizeof(F));
-  }
-  int64_t sums_pitch() const { return rounded_up(tiles, ROW_BLOCK) * ZERODCE_CHANNELS + 16; }
-  int64_t planes_pitch() const { return rounded_up(4 * tiles, LANES<float>); }
+  int64_t ring_of(int l) const { return ZERODCE_KEPT[l] * ZERODCE_BAND * columns * ZERODCE_CHANNELS; }
+  int64_t planes_pitch() const { return rounded_up(columns, LANES<float>); }
+  float* maps_of(int64_t i) const { return maps + i * wide * ZERODCE_CHANNELS; }
 
   // Rows that layer l computes; the image is layer 0.
   int64_t rows_of(int l) const { return bottom - top + 2 * (ZERODCE_LAYERS - l); }
@@ -94,19 +88,20 @@ struct ZeroDceStrip {
         __builtin_memset(row, 0, count * 3 * sizeof(float));
         continue;
       }
-      const int64_t from = clamped(h, -around, height - 1 + around) * x.strides[2] + b * x.strides[0];
-      with_storage<float>(x.dtype, [&](auto code) {
-        using Code = decltype(code);
-        const auto* const source = static_cast<const typename Code::Element*>(x.data) + from;
-        for (int64_t j = 0; j < count; ++j) {
-          const int64_t w = clamped(first + j, -around, width - 1 + around);
-          typename Code::Element lanes[LANES<float>] = {};
-          for (int c = 0; c < 3; ++c) lanes[c] = source[w * x.strides[3] + c * x.strides[1]];
-          const f32v v = Code::widen(load<typename Code::Stored>(lanes));
-          const float some = outside(first + j, width) ? 0.0f : 1.0f;
-          for (int c = 0; c < 3; ++c) row[3 * j + c] = v[c] * some;
-        }
-      });
+      // the pixels that there are, and beyond them the last ones
+      const int64_t begin = clamped(-around, first, first + count - 1);
+      const int64_t end = clamped(width + around, begin + 1, first + count);
+      const int64_t at = clamped(h, -around, height - 1 + around) * x.strides[2] + b * x.strides[0];
+      float* planar[3];
+      for (int c = 0; c < 3; ++c) planar[c] = planes + c * planes_pitch();
+      pack_rgb(x, at + begin * x.strides[3], end - begin, planar);
+      unpack_rgb(planar, View{row, Dtype::f32, {0, 1, 0, 3}}, (begin - first) * 3, end - begin, false);
+      const auto fill = [&](int64_t from, int64_t to, int64_t pixel) {
+        for (int64_t j = from; j < to; ++j)
+          for (int c = 0; c < 3; ++c) row[3 * j + c] = network.zeros ? 0.0f : row[3 * pixel + c];
+      };
+      fill(0, begin - first, begin - first);
+      fill(end - first, count, end - first - 1);
     }
   }
 
@@ -123,14 +118,14 @@ struct ZeroDceStrip {
     for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
       F* const to = features[1].row(r + i);
       // three rows of the ring need not adjoin: they are added up one after the other
-      // two columns more than the tiles of the layers that follow
-      for (int64_t p = 0; p < 4 * tiles + 2; p += PRODUCT_ROWS) {
+      // two columns more than the layers that follow
+      for (int64_t p = 0; p < wide + 2; p += PRODUCT_ROWS) {
         const float* const rows[3] = {image.row(r + i) + 3 * p, image.row(r + i + 1) + 3 * p,
                                       image.row(r + i + 2) + 3 * p};
         for (int n = 0; n < VECTORS; n += 2)
-          product<2, float>(rows, 3, 4 * tiles + 2 - p, weights + n * LANES<float>, 9,
+          product<2, float>(rows, 3, wide + 2 - p, weights + n * LANES<float>, 9,
                             products + n * LANES<float>);
-        const int64_t count = smaller(PRODUCT_ROWS, 4 * tiles + 2 - p);
+        const int64_t count = smaller(PRODUCT_ROWS, wide + 2 - p);
         for (int64_t k = 0; k < count; ++k) {
           for (int n = 0; n < VECTORS; ++n) {
             const f32v v = load<f32v>(products + k * OUTPUT_BLOCK + n * LANES<float>) +
@@ -141,72 +136,6 @@ struct ZeroDceStrip {
         }
       }
     }
-  }
-
-  // The factors of one source of layer l, whose channels are the first or the second 32 of `depth`.
-  void transform(int l, int64_t band, int source, int64_t depth, int64_t channel) const {
-    const int64_t offset = l - source - 1, pitch = factors_pitch(depth);
-    const F* rows[6];
-    for (int i = 0; i < 6; ++i)
-      rows[i] = features[source].row(band * ZERODCE_BAND + offset + i) + offset * ZERODCE_CHANNELS;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int c = 0; c < ZERODCE_CHANNELS; c += LANES<float>) {
-        transform_input<4, Feature, Feature>(rows, 4 * tile * ZERODCE_CHANNELS + c, ZERODCE_CHANNELS,
-                                             factors + tile * depth + channel + c, pitch);
-      }
-    }
-  }
-
-  void layer(int l, int64_t band) const {
-    int64_t depth = ZERODCE_CHANNELS;
-    if (l >= 5) {
-      depth = 2 * ZERODCE_CHANNELS;
-      transform(l, band, ZERODCE_SKIPS[l - 5], depth, 0);
-    }
-    transform(l, band, l - 1, depth, depth - ZERODCE_CHANNELS);
-    const int64_t pitch = factors_pitch(depth);
-    const S* const weights = static_cast<const S*>(task.network.weights[l - 1]);
-    constexpr int VECTORS = ZERODCE_CHANNELS / LANES<float>;
-    for (int point = 0; point < ZERODCE_POINTS; ++point) {
-      for (int n = 0; n < VECTORS; n += 2) {
-        const S* const w = weights + point * depth / PACKED * OUTPUT_BLOCK + n * LANES<float>;
-        for (int64_t tile = 0; tile < tiles; tile += PRODUCT_ROWS) {
-          const F* const rows = factors + point * pitch + tile * depth;
-          product<2, S>({reinterpret_cast<const S*>(rows)}, depth / PACKED, tiles - tile, w, depth / PACKED,
-                        sums + point * sums_pitch() + tile * OUTPUT_BLOCK + n * LANES<float>);
-        }
-      }
-    }
-    if (l < ZERODCE_LAYERS)
-      write<Feature, true>(l, [&](int64_t i) { return features[l].row(band * ZERODCE_BAND + i); });
-    else
-      write<Same<float>, false>(l, [&](int64_t i) { return maps + i * 4 * tiles * ZERODCE_CHANNELS; });
-  }
-
-  template <class To, bool RELU, class Row>
-  FASTLLIE_INLINE void write_tiles(const ZeroDceStrip& strip, int l, const Row& row) {
-    typename To::Element* rows[4];
-    for (int i = 0; i < 4; ++i) rows[i] = row(i);
-    for (int c = 0; c < ZERODCE_CHANNELS; c += LANES<float>) {
-      const f32v bias = load<f32v>(strip.task.network.epilogues[l - 1] + c);
-      for (int64_t tile = 0; tile < strip.tiles; ++tile) {
-        f32v y[4][4];
-        transform_output<4>(strip.sums + tile * OUTPUT_BLOCK + c, strip.sums_pitch(), y);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-#pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) {
-            f32v v = y[i][j] + bias;
-            if (RELU) v = Bounds::at_least(v, f32v{});
-            store(rows[i] + (4 * tile + j) * ZERODCE_CHANNELS + c, To::narrow(v), false);
-          }
-        }
-      }
-    }
-  }
-  template <class To, bool RELU, class Row>
-  void write(int l, const Row& row) const {
-    write_tiles<To, RELU>(*this, l, row);
   }
 
   // Rows and columns outside of the image, where each layer pads with zeros.
@@ -239,7 +168,7 @@ struct ZeroDceStrip {
       const auto offset = [&](const View& v) {
         return b * v.strides[0] + h * v.strides[2] + left * v.strides[3];
       };
-      to_planes<float>(maps + i * 4 * tiles * ZERODCE_CHANNELS, ZERODCE_CHANNELS, count, planes, pitch);
+      to_planes<float>(maps_of(i), ZERODCE_CHANNELS, count, planes, pitch);
       pack_rgb(network.x, offset(network.x), count, x);
       for (int64_t at = 0; at < count; at += LANES<float>) {
         for (int c = 0; c < 3; ++c) {
@@ -252,35 +181,37 @@ struct ZeroDceStrip {
       unpack_rgb(x, network.out, offset(network.out), count, false);
     }
   }
+};
 
-  void run() const {
-    const int64_t last = (bottom - top + ZERODCE_BAND - 1) / ZERODCE_BAND;
-    for (int64_t step = -1; step < last + ZERODCE_LAYERS - 1; ++step) {
-      read(step + 1);
-      for (int l = 1; l <= ZERODCE_LAYERS; ++l) {
-        const int64_t band = step - (l - 1);
-        if (band < 0 || band >= last + ZERODCE_LAYERS - l) continue;
-        if (l == ZERODCE_LAYERS) {
-          layer(l, band);
-          curve(band);
-        } else if (band * ZERODCE_BAND >= rows_of(l)) {
-          // the next layer's last tiles reach below what anybody wants
-          for (int64_t i = 0; i < ZERODCE_BAND; ++i)
-            __builtin_memset(features[l].row(band * ZERODCE_BAND + i), 0,
-                             columns * ZERODCE_CHANNELS * sizeof(F));
-        } else {
-          l == 1 ? first_layer(band) : layer(l, band);
-          if (task.network.zeros) pad(l, band);
-        }
+// All layers of a strip, band by band.
+template <class Strip>
+static void run_strip(const Strip& strip) {
+  const int64_t last = (strip.bottom - strip.top + ZERODCE_BAND - 1) / ZERODCE_BAND;
+  for (int64_t step = -1; step < last + ZERODCE_LAYERS - 1; ++step) {
+    strip.read(step + 1);
+    for (int l = 1; l <= ZERODCE_LAYERS; ++l) {
+      const int64_t band = step - (l - 1);
+      if (band < 0 || band >= last + ZERODCE_LAYERS - l) continue;
+      if (l == ZERODCE_LAYERS) {
+        strip.layer(l, band);
+        strip.curve(band);
+      } else if (band * ZERODCE_BAND >= strip.rows_of(l)) {
+        // the next layer's last tiles reach below what anybody wants
+        for (int64_t i = 0; i < ZERODCE_BAND; ++i)
+          __builtin_memset(strip.features[l].row(band * ZERODCE_BAND + i), 0,
+                           strip.columns * ZERODCE_CHANNELS * sizeof(typename Strip::F));
+      } else {
+        l == 1 ? strip.first_layer(band) : strip.layer(l, band);
+        if (strip.task.network.zeros) strip.pad(l, band);
       }
     }
   }
-};
+}
 
-template <class Feature, class S>
+template <class Strip>
 static void run_zerodce(const ZeroDceTask& task, int64_t from, int64_t to) {
   const auto& [batch, channels, height, width] = task.network.sizes;
-  ZeroDceStrip<Feature, S> strip(task);
+  Strip strip(task);
   for (int64_t unit = from; unit < to; ++unit) {
     const int64_t band = unit / task.strips % task.bands;
     strip.b = unit / (task.strips * task.bands);
@@ -288,10 +219,6 @@ static void run_zerodce(const ZeroDceTask& task, int64_t from, int64_t to) {
     strip.bottom = smaller(strip.top + task.band_rows, height);
     strip.left = unit % task.strips * task.strip_columns;
     strip.right = smaller(strip.left + task.strip_columns, width);
-    strip.run();
+    run_strip(strip);
   }
-}
-
-ZeroDceLoop zerodce_loop(bool pairs) {
-  return pairs ? run_zerodce<QuickBf16, uint32_t> : run_zerodce<Same<float>, float>;
 }

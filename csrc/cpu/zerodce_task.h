@@ -18,4 +18,10 @@ using ZeroDceLoop = void (*)(const ZeroDceTask& task, int64_t from, int64_t to);
 
 FASTLLIE_DECLARE_BF16(ZeroDceLoop zerodce_loop(bool pairs))
 
+#if defined(FASTLLIE_KNOWS_TILES)
+namespace amx {
+ZeroDceLoop zerodce_tiles_loop();
+}
+#endif
+
 }  // namespace fastllie

@@ -10,6 +10,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops import reference
 from fastllie.ops.checks import check_choice, check_count
 from fastllie.ops.curve import apply_curve
+from fastllie.ops.launch import has_tiles
 from fastllie.ops.packing import can_run_packed
 from fastllie.ops.tensors import wide
 from fastllie.ops.zerodce import (
@@ -148,7 +149,7 @@ class ZeroDCE(_CurveNetwork):
             # parameters come in the order of the layers, each weight before its bias
             packed = self._packing.get(
                 weights,
-                (x.dtype, backends.choose("auto", x, "zerodce_forward")),
+                (x.dtype, backends.choose("auto", x, "zerodce_forward"), has_tiles()),
                 lambda: pack_zerodce(weights[::2], weights[1::2], dtype=x.dtype),
             )
             return enhance_zerodce(x, packed, padding=self.padding, cropped=cropped)

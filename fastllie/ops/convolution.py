@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie import _native
 from fastllie.ops.checks import check_choice, check_images, check_no_gradient, check_on_cpu
-from fastllie.ops.launch import cpu_kernels
+from fastllie.ops.launch import cpu_kernels, has_tiles
 
 DTYPES = (torch.float32, torch.bfloat16)
 SAMPLINGS = ("same", "pooled", "enlarged", "stretched")
-ARITHMETICS = ("direct", "pairs", "winograd2", "winograd2_pairs", "winograd4", "winograd4_pairs")
+ARITHMETICS = ("direct", "pairs", "winograd2", "winograd2_pairs", "winograd4", "winograd4_pairs", "tiles")
 BLOCK = 32  # output channels whose weights lie side by side
+TILE = 16  # outputs of a tile, and pairs of inputs at most
 # with fewer channels the transforms cost more than they save
 WINOGRAD_CHANNELS = 16
 
@@ -75,7 +77,8 @@ def pack_convolution(
         arithmetic: "direct" sums in float32. "winograd2" and "winograd4" do so with 2.25 and 4 times fewer
             multiplications, for 3x3 only. "pairs", "winograd2_pairs" and "winograd4_pairs" round factors to
             bfloat16 and sum in float32: twice as fast where the CPU has the instruction for it (AVX-512
-            BF16), slower elsewhere. "auto" takes the fastest for `dtype`: pairs only for bfloat16.
+            BF16), slower elsewhere. "tiles" does so for processors with AMX alone, and is the fastest there.
+            "auto" takes the fastest for `dtype`: pairs and tiles only for bfloat16.
         dtype: Of the images, for "auto".
 
     Raises:
@@ -115,6 +118,8 @@ def pack_convolution(
 
 
 def _fastest(inputs: int, outputs: int, side: int, dtype: torch.dtype) -> str:
+    if dtype == torch.bfloat16 and has_tiles():
+        return "tiles"
     # the tiles of 4x4 are also no less exact than direct sums: fewer terms, and points that keep them small
     pairs = dtype == torch.bfloat16 and _native.cpu is not None and _native.cpu.has_bf16()
     if side == 3 and min(inputs, outputs) >= WINOGRAD_CHANNELS:
@@ -125,6 +130,8 @@ def _fastest(inputs: int, outputs: int, side: int, dtype: torch.dtype) -> str:
 def _pack(weight: Tensor, columns: int, arithmetic: str) -> Tensor:
     """Weights `[block of outputs, point or row, input, 32]`; of pairs two inputs after each output."""
     outputs, inputs, side, _ = weight.shape
+    if arithmetic == "tiles":
+        return _in_tiles(weight, columns)
     points = weight.permute(2, 3, 1, 0).reshape(side * side, inputs, outputs)
     if arithmetic.startswith("winograd"):
         kernel = kernel_transform(2 if arithmetic.startswith("winograd2") else 4)
@@ -138,6 +145,20 @@ def _pack(weight: Tensor, columns: int, arithmetic: str) -> Tensor:
         blocks = blocks.unflatten(2, (-1, 2)).transpose(3, 4)
         return blocks.to(torch.bfloat16).contiguous()
     return blocks.float().contiguous()
+
+
+def _in_tiles(weight: Tensor, columns: int) -> Tensor:
+    """Weights `[block of outputs, row, tile, half of the block, pair, 16, 2]`.
+
+    The inputs of a row's taps, one tap after the other, are cut into the fewest equal tiles of at most 16
+    pairs.
+    """
+    outputs, inputs, side, _ = weight.shape
+    even = F.pad(weight, (0, 0, 0, 0, 0, inputs % 2, 0, columns - outputs))
+    pairs = side * even.shape[1] // 2
+    most = max(count for count in range(1, TILE + 1) if pairs % count == 0)
+    lines = even.permute(0, 2, 3, 1).reshape(-1, BLOCK // TILE, TILE, side, pairs // most, most, 2)
+    return lines.permute(0, 3, 4, 1, 5, 2, 6).to(torch.bfloat16).contiguous()
 
 
 def kernel_transform(tile: int) -> Tensor:

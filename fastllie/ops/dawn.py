@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastllie import _native
 from fastllie.ops.checks import (
     check_no_gradient,
     check_on_cpu,
@@ -17,7 +16,7 @@ from fastllie.ops.checks import (
     check_rgb,
 )
 from fastllie.ops.convolution import kernel_transform
-from fastllie.ops.launch import cpu_kernels
+from fastllie.ops.launch import cpu_kernels, has_tiles
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
 WIDTH, LEVELS = 12, 4  # channels of the denoiser's networks; of its pyramid
@@ -82,19 +81,14 @@ class Known(NamedTuple):
     biases: Tensor | None = None
 
 
-def has_tiles() -> bool:
-    """Whether this processor multiplies tiles of bfloat16 (AMX), and the system lets it."""
-    return _native.cpu is not None and _native.cpu.has_tiles()
-
-
 def pack_dawn(weights: Mapping[str, Tensor], tiles: bool = False) -> Tensor:
     """Prepare the weights of the denoiser's convolutions for `enhance_dawn`.
 
     Args:
         weights: Of each level 0 to 2 `levels.L.first.weight`, `second`, `last`, `[K, C, 3, 3]`, and but for
             the last level `below`, `[12, 12, 1, 1]`.
-        tiles: For the products of tiles, see `has_tiles`: the networks of the levels are computed in
-            bfloat16 then, with sums in float32.
+        tiles: For the products of tiles, see `fastllie.ops.launch.has_tiles`: the networks of the levels are
+            computed in bfloat16 then, with sums in float32.
 
     Returns:
         float32, one level after the other: of each 3x3 convolution the six factors of Winograd's algorithm

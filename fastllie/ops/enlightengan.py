@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.ops.checks import check_images, check_no_gradient, check_on_cpu
@@ -141,6 +140,13 @@ def _channels(width: int) -> list[tuple[int, int]]:
     return [*found, (width, 3)]
 
 
+def _pooled(x: Tensor) -> Tensor:
+    """`F.max_pool2d(x, 2)` in a fraction of its time where there is one channel."""
+    upper, lower = x[..., ::2, :], x[..., 1::2, :]
+    rows = torch.maximum(upper, lower)
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 class _Workspace:
     """Two buffers that the layers write in turn, and the features that wait for their skip."""
 
@@ -211,7 +217,7 @@ def _forward(
     enlarged = "stretched" if align_corners else "enlarged"
     maps = [g.float().contiguous()]
     for _ in range(LEVELS - 1):
-        maps.append(F.max_pool2d(maps[-1], 2))
+        maps.append(_pooled(maps[-1]))
     space = _Workspace(v, width)
 
     def run(name: str, sources: list[Source], to: Tensor) -> Tensor:

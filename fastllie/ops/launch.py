@@ -41,6 +41,11 @@ def cpu_kernels() -> Kernels:
     return _on_threads(_native.cpu, torch.get_num_threads())
 
 
+def has_tiles() -> bool:
+    """Whether this processor multiplies tiles of bfloat16 (AMX), and the system lets it."""
+    return _native.cpu is not None and _native.cpu.has_tiles()
+
+
 # an operator on a small image takes as long as a few such tuples do
 @cache
 def _on_threads(module: Any, threads: int) -> Kernels:

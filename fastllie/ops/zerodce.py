@@ -12,7 +12,7 @@ from fastllie.ops import backend as backends
 from fastllie.ops.checks import check_choice, check_no_gradient, check_on_cpu, check_rgb
 from fastllie.ops.convolution import pack_convolution
 from fastllie.ops.fragments import pack_biases, pack_fragments
-from fastllie.ops.launch import cpu_kernels, kernels
+from fastllie.ops.launch import cpu_kernels, has_tiles, kernels
 from fastllie.ops.packing import can_run_packed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -35,13 +35,13 @@ class PackedZeroDCE:
     Attributes:
         weights: One tensor a layer, or one of all for the tensor cores of a GPU.
         epilogues: Likewise the biases, `[7, 32]` for tensor cores.
-        pairs: Whether the CPU multiplies bfloat16.
+        arithmetic: Of the CPU's layers but the first, see `pack_convolution`; "" on a GPU.
         backend: Whose kernels read them.
     """
 
     weights: tuple[Tensor, ...]
     epilogues: tuple[Tensor, ...]
-    pairs: bool
+    arithmetic: str = ""
     backend: str = "cpu"
 
     @property
@@ -106,20 +106,31 @@ def pack_zerodce(
         if dtype not in _multiplied(serving):
             raise TypeError(f"dtype must be one of {_multiplied(serving)} for tensor cores, got {dtype}")
         if serving == "cuda":
-            return PackedZeroDCE((pack_fragments(weights, dtype),), (pack_biases(biases),), False, serving)
+            return PackedZeroDCE((pack_fragments(weights, dtype),), (pack_biases(biases),), backend=serving)
         return _pack_matrices(weights, biases, dtype)
-    pairs = dtype == torch.bfloat16 and _native.cpu is not None and _native.cpu.has_bf16()
+    arithmetic = _arithmetic(dtype)
     packed = [
-        pack_convolution(
-            weight,
-            bias,
-            arithmetic="direct" if place == 0 else "winograd4_pairs" if pairs else "winograd4",
-        )
+        _pack_layer(weight, bias, arithmetic if place else "direct")
         for place, (weight, bias) in enumerate(zip(weights, biases, strict=True))
     ]
     return PackedZeroDCE(
-        tuple(layer.weights for layer in packed), tuple(layer.epilogue for layer in packed), pairs
+        tuple(weights for weights, _ in packed), tuple(epilogue for _, epilogue in packed), arithmetic
     )
+
+
+def _arithmetic(dtype: torch.dtype) -> str:
+    if dtype != torch.bfloat16 or _native.cpu is None or not _native.cpu.has_bf16():
+        return "winograd4"
+    return "tiles" if has_tiles() else "winograd4_pairs"
+
+
+def _pack_layer(weight: Tensor, bias: Tensor, arithmetic: str) -> tuple[Tensor, Tensor]:
+    if arithmetic != "tiles":
+        packed = pack_convolution(weight, bias, arithmetic=arithmetic)
+        return packed.weights, packed.epilogue
+    # features of two layers do not lie side by side
+    sources = [pack_convolution(part, bias, arithmetic=arithmetic) for part in weight.split(FEATURES, 1)]
+    return torch.cat([source.weights for source in sources]), sources[0].epilogue
 
 
 def _serving(backend: str, x: Tensor) -> str:
@@ -144,7 +155,7 @@ def _pack_matrices(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: t
     wide = [bias.detach().to(torch.float32) for bias in biases]
     wide[-1] = _spread(wide[-1])
     return PackedZeroDCE(
-        (torch.cat(rows).to(dtype).contiguous(),), (torch.stack(wide).contiguous(),), False, "triton"
+        (torch.cat(rows).to(dtype).contiguous(),), (torch.stack(wide).contiguous(),), backend="triton"
     )
 
 
@@ -217,7 +228,7 @@ def enhance_zerodce(
     if _serving(backend, x) != "cpu":
         raise RuntimeError(f"the weights are packed for the CPU, got backend {backend!r}")
     return torch.ops.fastllie.zerodce_forward(
-        x, list(packed.weights), list(packed.epilogues), packed.pairs, padding, cropped
+        x, list(packed.weights), list(packed.epilogues), packed.arithmetic, padding, cropped
     )
 
 
@@ -252,7 +263,7 @@ def empty_result(x: Tensor, cropped: bool) -> Tensor:
 
 
 def _forward(
-    x: Tensor, weights: list[Tensor], epilogues: list[Tensor], pairs: bool, padding: str, cropped: bool
+    x: Tensor, weights: list[Tensor], epilogues: list[Tensor], arithmetic: str, padding: str, cropped: bool
 ) -> Tensor:
     out = empty_result(x, cropped)
     if out.numel() == 0:
@@ -263,7 +274,7 @@ def _forward(
         tuple(out.shape),
         HALO if cropped else 0,
         padding == "zeros",
-        pairs,
+        getattr(module.Arithmetic, arithmetic),
         [weight.data_ptr() for weight in weights],
         [epilogue.data_ptr() for epilogue in epilogues],
         *place,
@@ -305,13 +316,13 @@ def _features(x: Tensor, layer: int, zeros: bool) -> Tensor:
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
 _library.define(
-    "zerodce_forward(Tensor x, Tensor[] weights, Tensor[] epilogues, bool pairs, str padding, bool cropped)"
-    " -> Tensor"
+    "zerodce_forward(Tensor x, Tensor[] weights, Tensor[] epilogues, str arithmetic, str padding,"
+    " bool cropped) -> Tensor"
 )
 _library.impl("zerodce_forward", _forward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "fastllie::zerodce_forward",
-    lambda x, weights, epilogues, pairs, padding, cropped: empty_result(x, cropped),
+    lambda x, weights, epilogues, arithmetic, padding, cropped: empty_result(x, cropped),
     lib=_library,
 )
 _library.define(

@@ -7,6 +7,7 @@ from serving import device_of
 
 from fastllie import _native
 from fastllie.ops.convolution import ARITHMETICS, Source, convolve, pack_convolution
+from fastllie.ops.launch import has_tiles
 
 # inputs, outputs, batch, height, width
 SHAPES = {
@@ -21,10 +22,20 @@ SHAPES = {
     "pixel": (24, 16, 1, 1, 1),
     "deep": (512, 64, 1, 6, 5),
     "wide": (64, 512, 1, 5, 7),
+    "uneven": (34, 33, 1, 7, 70),
 }
 # of the largest output: rounding of the factors to bfloat16, and what the transforms make of it
-TOLERANCES = {"pairs": 1e-6, "winograd2_pairs": 2e-2, "winograd4_pairs": 4e-2}
-each_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS)
+TOLERANCES = {"pairs": 1e-6, "tiles": 1e-6, "winograd2_pairs": 2e-2, "winograd4_pairs": 4e-2}
+# of these what the rounding leaves is computed exactly
+ROUNDED = ("pairs", "tiles")
+each_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS, indirect=True)
+
+
+@pytest.fixture
+def arithmetic(request):
+    if request.param == "tiles" and not has_tiles():
+        pytest.skip("this machine has no tiles of bfloat16")
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +63,7 @@ class Case:
 
     def exact(self, x, padding, arithmetic="direct"):
         weight = self.weight
-        if arithmetic == "pairs":  # what the rounding leaves is computed exactly
+        if arithmetic in ROUNDED:
             x, weight = x.bfloat16(), weight.bfloat16()
         y = F.conv2d(x.double(), weight.double(), self.bias.double(), padding=padding)
         y = F.leaky_relu(y, self.slope)
@@ -75,8 +86,8 @@ def using(isa):
     _native.cpu.set_isa(isa)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"], indirect=True)
-@each_arithmetic
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16", "amx"], indirect=True)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_every_instruction_set(isa, arithmetic):
     for inputs, outputs, batch, height, width in SHAPES.values():
         case = Case(inputs, outputs)
@@ -86,6 +97,10 @@ def test_every_instruction_set(isa, arithmetic):
                 continue
             exact = case.exact(x, padding, arithmetic)
             packed = case.packed(arithmetic)
+            if arithmetic == "tiles" and isa != "amx":
+                with pytest.raises(ValueError, match="this machine has no tiles of bfloat16"):
+                    convolve(x, packed=packed, padding=padding)
+                continue
             for dtype in (torch.float32, torch.bfloat16):
                 if dtype == torch.bfloat16:
                     exact = case.exact(x.bfloat16(), padding, arithmetic)
@@ -97,12 +112,13 @@ def test_every_instruction_set(isa, arithmetic):
 
 @each_arithmetic
 def test_several_blocks(arithmetic):
-    """Images beyond a block each way, and sides just around the tiles'."""
-    case = Case(16, 33)
-    for height, width in ((70, 203), (33, 95), (34, 96), (35, 97), (9, 49), (131, 4)):
-        x = draw(1, 16, height, width)
-        got = convolve(x, packed=case.packed(arithmetic), padding=1)
-        expect(got, case.exact(x, 1, arithmetic), arithmetic)
+    """Images beyond a block each way, and sides just around the tiles'; outputs of one tile, and of three."""
+    for outputs in (16, 33):
+        case = Case(16, outputs)
+        for height, width in ((70, 203), (33, 95), (34, 96), (35, 97), (9, 49), (131, 4)):
+            x = draw(1, 16, height, width)
+            got = convolve(x, packed=case.packed(arithmetic), padding=1)
+            expect(got, case.exact(x, 1, arithmetic), arithmetic)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
@@ -148,7 +164,7 @@ def test_two_sources(sampling, arithmetic):
             inputs = [SAMPLED[sampling](first.double()), second.double()]
             inputs = [x if grid is None else x * grid for x, grid in zip(inputs, grids, strict=True)]
             exact = case.exact(torch.cat(inputs, 1), 1)
-            expect(got, exact, {"pairs": "winograd2_pairs"}.get(arithmetic, arithmetic))
+            expect(got, exact, "winograd2_pairs" if arithmetic in ROUNDED else arithmetic)
 
 
 def test_stretched_pixels():
@@ -210,17 +226,22 @@ def test_automatic_arithmetic():
         assert Case(3, 32).packed(**bf16).arithmetic == "pairs"
         assert Case(32, 32).packed().arithmetic == "winograd4"
         assert Case(32, 32, side=1).packed().arithmetic == "direct"
+        using("amx")
+        assert Case(3, 32, side=1).packed(**bf16).arithmetic == "tiles"
+        assert Case(32, 32).packed().arithmetic == "winograd4"
     finally:
         _native.cpu.set_isa(before)
 
 
-def test_nan_spreads_no_further_than_it_should():
-    x = draw(1, 16, 12, 16)
-    x[0, 3, 5, 6] = float("nan")
-    got = convolve(x, packed=Case(16, 16).packed("direct"))
-    expected = torch.zeros(12, 16, dtype=torch.bool)
-    expected[4:7, 5:8] = True
-    assert torch.equal(got.isnan(), expected.expand_as(got))
+@pytest.mark.parametrize("arithmetic", ["direct", "tiles"], indirect=True)
+def test_nan_spreads_no_further_than_it_should(arithmetic):
+    for inputs in (4, 16, 34):
+        x = draw(1, inputs, 12, 16)
+        x[0, 3, 5, 6] = float("nan")
+        got = convolve(x, packed=Case(inputs, 16).packed(arithmetic))
+        expected = torch.zeros(12, 16, dtype=torch.bool)
+        expected[4:7, 5:8] = True
+        assert torch.equal(got.isnan(), expected.expand_as(got))
 
 
 def test_bad_weights():

@@ -9,6 +9,7 @@ from fastllie.models.dawn import Dawn
 from fastllie.models.dawn.brain import PLACES, Brain, Seen, noise_levels, see
 from fastllie.models.dawn.brain import thumbnail as plain_thumbnail
 from fastllie.ops import dawn
+from fastllie.ops.launch import has_tiles
 
 pytestmark = pytest.mark.skipif(_native.cpu is None, reason=f"fastllie._cpu: {_native.reasons.get('cpu')}")
 SIZES = [(1, 1), (5, 3), (16, 16), (17, 50), (64, 96), (75, 131), (40, 333)]
@@ -208,7 +209,7 @@ def test_tiles_are_refused_where_there_are_none():
     before = _native.cpu.isa()
     try:
         _native.cpu.set_isa("baseline")
-        assert not dawn.has_tiles()
+        assert not has_tiles()
         with refused(ValueError, "packed must be float32", "no tiles of bfloat16"):
             dawn.enhance_dawn(x, packed, observed)
         if "amx" in _native.cpu.isas():

@@ -1,5 +1,6 @@
 """EnlightenGAN's generator on packed convolutions, against its modules and the published code's results."""
 
+import copy
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from serving import device_of
 
+from fastllie import _native
 from fastllie.models.enlightengan import EnlightenGAN, attention
 from fastllie.ops.enlightengan import DTYPES, pack_enlightengan, run_enlightengan
 from fastllie.ops.packing import can_run_packed
@@ -62,7 +64,25 @@ def test_equals_the_modules(width, align_corners):
             assert torch.equal(net(x), got)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"], indirect=True)
+def test_networks_in_bfloat16_take_tiles():
+    """Nearer to the exact result than pairs, which Winograd's algorithm rounds."""
+    if "amx" not in _native.cpu.isas():
+        pytest.skip("this machine has no tiles of bfloat16")
+    net, v = network(16).bfloat16().requires_grad_(False), (2 * photograph(2, 75, 101) - 1).bfloat16()
+    expected = copy.deepcopy(net).double().generate(v.double(), attention(v).double()).residual
+    found = {}
+    before = _native.cpu.isa()
+    try:
+        for isa in ("amx", "avx512_bf16"):
+            _native.cpu.set_isa(isa)
+            residual = net.generate(v, attention(v)).residual
+            found[isa] = float((residual - expected).square().mean().sqrt() / expected.std())
+    finally:
+        _native.cpu.set_isa(before)
+    assert found["amx"] < min(0.01, found["avx512_bf16"])
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16", "amx"], indirect=True)
 def test_every_instruction_set(isa):
     x = photograph()
     net = network(16)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from serving import device_of
 
+from fastllie import _native
 from fastllie.models.zerodce import ZeroDCE
 from fastllie.ops.packing import can_run_packed
 from fastllie.ops.zerodce import DTYPES, enhance_zerodce, pack_zerodce
@@ -49,7 +50,7 @@ def psnr(got, expected):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"], indirect=True)
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16", "amx"], indirect=True)
 def test_every_instruction_set(isa, padding):
     net = network(padding)
     for size in SIZES:
@@ -99,6 +100,25 @@ def test_threads_do_not_change_the_bits():
             assert all(torch.equal(result, results[0]) for result in results)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_networks_in_bfloat16_take_tiles(padding):
+    """Of two strips and two bands; nearer to the exact result than pairs in Winograd's algorithm."""
+    if "amx" not in _native.cpu.isas():
+        pytest.skip("this machine has no tiles of bfloat16")
+    net, x = network(padding), photograph(2, 200, 140).bfloat16()
+    low = copy.deepcopy(net).bfloat16()
+    expected = exact(low, x)
+    found = {}
+    before = _native.cpu.isa()
+    try:
+        for isa in ("amx", "avx512_bf16"):
+            _native.cpu.set_isa(isa)
+            found[isa] = psnr(low(x), expected)
+    finally:
+        _native.cpu.set_isa(before)
+    assert found["amx"] > max(45, found["avx512_bf16"])
 
 
 def test_nan_spreads_no_further_than_a_tile_more():
@@ -185,7 +205,7 @@ def test_bad_input():
 
 def test_opcheck():
     whole = packed(network())
-    rest = (list(whole.weights), list(whole.epilogues), whole.pairs)
+    rest = (list(whole.weights), list(whole.epilogues), whole.arithmetic)
     for layout in (torch.contiguous_format, torch.channels_last):
         x = photograph(1, 18, 20).contiguous(memory_format=layout)
         for how in (("zeros", False), ("replicate", True)):

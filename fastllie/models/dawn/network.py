@@ -12,6 +12,7 @@ from fastllie.models.dawn.denoiser import MULTIPLE, Denoiser
 from fastllie.models.luma import luma
 from fastllie.models.network import Built, Network, standard_only
 from fastllie.ops import apply_grid_curve, dawn, reference
+from fastllie.ops.launch import has_tiles
 from fastllie.ops.packing import can_run_packed
 
 STEPS = 8  # of the curve
@@ -180,7 +181,7 @@ class Dawn(Network):
         images = weights[:1] if x.dtype == torch.uint8 and type(x) is Tensor else [x]
         if not can_run_packed(images, weights, _PACKED) or not self.as_built():
             return None
-        tiles = weights[0].dtype == torch.bfloat16 and dawn.has_tiles()
+        tiles = weights[0].dtype == torch.bfloat16 and has_tiles()
         return self._packing.get(weights, tiles, lambda: self._pack(tiles))
 
     def _pack(self, tiles: bool) -> _Packed:
