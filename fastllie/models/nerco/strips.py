@@ -25,6 +25,8 @@ from fastllie.models.nerco.networks import (
     mirrored,
     reflect,
 )
+from fastllie.ops.convolution import PackedConvolution, convolve, pack_convolution
+from fastllie.ops.packing import can_run_packed
 from fastllie.ops.working_set import bytes_at_once
 
 LEAST_ROWS = 8
@@ -199,9 +201,21 @@ def _conv(
         out = _empty(weight, outputs, -(-height // stride), -(-width // stride))
     step = step_of(weight, width, channels * stride + outputs // stride)
     mirror = stride == 1
+    packed = _packed_here(weight) if stride == 1 else None
     for top, bottom, window in windows(rows, weight, size, kernel=3, step=step, stride=stride, mirror=mirror):
-        out[..., top:bottom, :] = norm.add(F.conv2d(window, weight, None, stride))
+        to = out[..., top:bottom, :]
+        if packed is None:
+            to.copy_(norm.add(F.conv2d(window, weight, None, stride)))
+        else:
+            norm.add(convolve(window, packed=packed, padding=0, out=to))
     return out
+
+
+def _packed_here(weight: Tensor) -> PackedConvolution | None:
+    """For our own convolutions, where they are faster than PyTorch's: in float32, by Winograd's algorithm."""
+    if weight.dtype != torch.float32 or not can_run_packed((weight,), (weight,), (torch.float32,)):
+        return None
+    return pack_convolution(weight)
 
 
 def _residual(x: Tensor, norm: Norm, blocks: list[ResidualBlock]) -> Tensor:
@@ -350,7 +364,8 @@ def extract_mask(network: MaskExtractor, x: Tensor) -> Tensor:
         counts = (by_row[top:bottom, None] * by_column).reshape(1, -1)
         pixels = rows.permute(0, 2, 3, 1).reshape(-1, rows.shape[1])
         mean += (counts @ pixels.to(wide))[0].double()
-        largest.append(rows.amax((2, 3), keepdim=True))
+        # one dimension after the other takes a tenth of the time of both at once
+        largest.append(rows.permute(0, 2, 3, 1).amax(1).amax(1).view(1, -1, 1, 1))
     factor = network.excited(mean.to(x.dtype).view(1, -1, 1, 1), torch.stack(largest).amax(0))
     summary = x.new_empty(1, 2, stem.height, stem.width)
     for top, bottom in spans(stem.height, stem.step):
