@@ -50,7 +50,7 @@ def pack_enlightengan(
     Args:
         state: Its state dict, with the published names; any floating dtype, on the CPU.
         dtype: Of the images, float32 or bfloat16. bfloat16 is multiplied as such where the CPU has the
-            instruction (AVX-512 BF16), elsewhere in float32.
+            instruction (AVX-512 BF16, AMX), elsewhere in float32.
         eps: Of the batch norm.
 
     Raises:

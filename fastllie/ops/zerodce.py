@@ -86,8 +86,8 @@ def pack_zerodce(
         weights: `[32, 3, 3, 3]`, three of `[32, 32, 3, 3]`, two of `[32, 64, 3, 3]`, `[24, 64, 3, 3]`.
         biases: `[32]` six times, `[24]`.
         dtype: Of the images. The features of bfloat16 images are kept and multiplied as bfloat16 where the
-            CPU has the instruction (AVX-512 BF16); everything else is float32 there. On a GPU features are
-            kept and multiplied as float16 or bfloat16, and float32 is not taken.
+            CPU has the instruction (AVX-512 BF16, AMX); everything else is float32 there. On a GPU features
+            are kept and multiplied as float16 or bfloat16, and float32 is not taken.
         backend: "cpu", "cuda" or "triton"; "auto" is the one for the device of the weights.
 
     Raises:
@@ -189,8 +189,8 @@ def enhance_zerodce(
     """Enhance by Zero-DCE: eight steps of the curve x <- x + alpha * x * (1 - x), alpha = tanh(network(x)).
 
     Seven 3x3 convolutions with 32 channels and symmetric skips; sums are float32. On the CPU in strips whose
-    features stay in the cache, by Winograd's algorithm with tiles of 4x4; on a GPU layer by layer on tensor
-    cores, the features in the dtype of `x`, and the maps in registers only.
+    features stay in the cache, by Winograd's algorithm with tiles of 4x4, or directly by AMX; on a GPU layer
+    by layer on tensor cores, the features in the dtype of `x`, and the maps in registers only.
 
     For inference: not differentiable. Any strides are read in place.
 
