@@ -162,8 +162,8 @@ int64_t convolution_gradient_floats_cpu(const KernelGradient& gradient);  // of 
 void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, int threads);
 
 // Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
-// Weights and biases are packed as for Arithmetic::direct (the first layer) and `arithmetic`, which is
-// winograd4, winograd4_pairs or tiles; for tiles each 32 inputs as a convolution of their own.
+// Weights and biases are packed as for `arithmetic`: winograd4 or winograd4_pairs, and then direct for the
+// first layer; or tiles, and then each 32 inputs as a convolution of their own.
 struct ZeroDce {
   View x, out;
   Sizes sizes;     // of the output

@@ -6,6 +6,14 @@
 
 constexpr int64_t TILE = 16;  // pixels, outputs, and at most pairs
 
+// Pairs of bfloat16 of two vectors, lane by lane.
+FASTLLIE_INLINE u32v tile_pair(f32v low, f32v high) {
+  int16_t turns __attribute__((vector_size(64)));
+  for (int i = 0; i < TILE; ++i) turns[2 * i] = int16_t(i), turns[2 * i + 1] = int16_t(TILE + i);
+  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  return (u32v)_mm512_maskz_permutexvar_epi16(0xffffffffu, (__m512i)turns, (__m512i)both);
+}
+
 // Which shapes the tiles have: 0 to 3 sums, 4 and 5 pixels, 6 and 7 weights.
 static void tile_shapes(int64_t pairs) {
   struct {

@@ -1,5 +1,6 @@
 // The networks of the levels of dawn's denoiser in bfloat16 with sums in float32, by the tiles of AMX.
-// Included inside that instruction set's namespace, after dawn_loops.h, in the place of dawn_level_loops.h.
+// Included inside that instruction set's namespace, after dawn_loops.h and convolution_tiles.h, in the place
+// of dawn_level_loops.h.
 //
 // A product of tiles takes outputs by pairs of inputs, of pairs of inputs by pixels, and gives outputs by
 // pixels. So two channels of a pixel lie side by side, then sixteen pixels of them, then the pairs of
@@ -10,12 +11,6 @@ constexpr int DAWN_GROUP = 2;  // rows that come together: with 2 blocks of each
 constexpr int DAWN_TAPS = 3, DAWN_LANES = 16;
 constexpr int64_t DAWN_KEPT = 4;  // rows of a layer; a power of two
 
-FASTLLIE_INLINE u32v dawn_pair(f32v low, f32v high) {
-  int16_t turns __attribute__((vector_size(64)));
-  for (int i = 0; i < DAWN_LANES; ++i) turns[2 * i] = int16_t(i), turns[2 * i + 1] = int16_t(DAWN_LANES + i);
-  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-  return (u32v)_mm512_maskz_permutexvar_epi16(0xffffffffu, (__m512i)turns, (__m512i)both);
-}
 FASTLLIE_INLINE f32v dawn_low(u32v pair) { return (f32v)(pair << 16); }
 FASTLLIE_INLINE f32v dawn_high(u32v pair) { return (f32v)(pair & 0xffff0000u); }
 // Lanes from SKIP on of two vectors, one after the other.
@@ -208,7 +203,7 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
         const int64_t at = block * DAWN_LANES;
         const f32v low = load<f32v>(planes[2 * pair] + at);
         const f32v high = 2 * pair + 1 < INPUTS ? load<f32v>(planes[2 * pair + 1] + at) : f32v{};
-        writer.put(writer, block, pair, dawn_pair(low, high));
+        writer.put(writer, block, pair, tile_pair(low, high));
       }
     writer.end(writer);
   }
@@ -245,7 +240,7 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
               v[0] += dawn_low(below);
               v[1] += dawn_high(below);
             }
-            writers[row].put(writers[row], block, pair, dawn_pair(dawn_leaky(v[0]), dawn_leaky(v[1])));
+            writers[row].put(writers[row], block, pair, tile_pair(dawn_leaky(v[0]), dawn_leaky(v[1])));
           }
         });
     of_group(top, [&](int row, int64_t) { writers[row].end(writers[row]); });
@@ -271,7 +266,7 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
                                                          broadcast<f32v>(biases[WIDTH + 2 * pair + k]));
                                      const u32v own = load<u32v>(before + pair * DAWN_LANES);
                                      writers[row].put(writers[row], block, pair,
-                                                      dawn_pair(v[0] + dawn_low(own), v[1] + dawn_high(own)));
+                                                      tile_pair(v[0] + dawn_low(own), v[1] + dawn_high(own)));
                                    }
                                  });
     of_group(top, [&](int row, int64_t) { writers[row].end(writers[row]); });
@@ -314,7 +309,7 @@ struct DawnLevel : DawnBand<LEVEL, DAWN_GROUP> {
       _tile_stored(0, sums, 64);
       for (int pair = 0; pair < OWN; ++pair)
         store(task.found[LEVEL - 2].row(pair, r) + block * DAWN_LANES,
-              dawn_pair(load<f32v>(sums + 2 * pair * DAWN_LANES),
+              tile_pair(load<f32v>(sums + 2 * pair * DAWN_LANES),
                         load<f32v>(sums + (2 * pair + 1) * DAWN_LANES)),
               false);
     }

@@ -6,6 +6,8 @@ namespace {
 
 // Most columns of a strip: with the ten of the second layer's halo they make 36 tiles, three whole products
 constexpr int64_t STRIP_COLUMNS = 134;
+// Of tiles: with the twelve of the first layer's halo sixteen whole ones
+constexpr int64_t TILED_COLUMNS = 244;
 // Rows of a band, each of which recomputes the rows of its halo
 constexpr int64_t BAND_ROWS = 192;
 
@@ -20,7 +22,8 @@ ZeroDceLoop loop_of(Arithmetic arithmetic) {
 
 void zerodce_forward_cpu(const ZeroDce& network, int threads) {
   const auto& [batch, channels, height, width] = network.sizes;
-  ZeroDceTask task{network, parts(width, STRIP_COLUMNS), 0, parts(height, BAND_ROWS), 0};
+  const int64_t most = network.arithmetic == Arithmetic::tiles ? TILED_COLUMNS : STRIP_COLUMNS;
+  ZeroDceTask task{network, parts(width, most), 0, parts(height, BAND_ROWS), 0};
   task.strip_columns = parts(width, task.strips);
   task.band_rows = parts(parts(height, task.bands), 4) * 4;
   task.strips = parts(width, task.strip_columns);

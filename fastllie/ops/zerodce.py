@@ -35,7 +35,8 @@ class PackedZeroDCE:
     Attributes:
         weights: One tensor a layer, or one of all for the tensor cores of a GPU.
         epilogues: Likewise the biases, `[7, 32]` for tensor cores.
-        arithmetic: Of the CPU's layers but the first, see `pack_convolution`; "" on a GPU.
+        arithmetic: Of the CPU's layers, see `pack_convolution`; "" on a GPU. The first layer is "direct"
+            where the others are not of "tiles".
         backend: Whose kernels read them.
     """
 
@@ -110,7 +111,7 @@ def pack_zerodce(
         return _pack_matrices(weights, biases, dtype)
     arithmetic = _arithmetic(dtype)
     packed = [
-        _pack_layer(weight, bias, arithmetic if place else "direct")
+        _pack_layer(weight, bias, arithmetic if place or arithmetic == "tiles" else "direct")
         for place, (weight, bias) in enumerate(zip(weights, biases, strict=True))
     ]
     return PackedZeroDCE(
