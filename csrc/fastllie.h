@@ -161,6 +161,27 @@ struct KernelGradient {
 int64_t convolution_gradient_floats_cpu(const KernelGradient& gradient);  // of the workspace
 void convolution_gradient_cpu(const KernelGradient& gradient, float* workspace, int threads);
 
+// Pictures of three channels as an exposure meter shows them, see fastllie.ops.expose: float32, bfloat16 or
+// float16, and x may hold bytes.
+struct Exposure {
+  View x, out;
+  Sizes sizes;
+  const float* gains;  // one a picture
+  bool keep_hue;
+};
+
+void exposure_forward_cpu(const Exposure& exposure, int threads);
+
+// The mean square of the luma of each row of such pictures, [B, H].
+struct Light {
+  View x;
+  Sizes sizes;
+  std::array<float, 3> weights;  // of red, green and blue
+  double* out;
+};
+
+void exposure_light_cpu(const Light& light, int threads);
+
 // Zero-DCE's network, and its curve: seven 3 x 3 convolutions with skips between them, tanh, eight steps.
 // Weights and biases are packed as for `arithmetic`: winograd4 or winograd4_pairs, and then direct for the
 // first layer; or tiles, and then each 32 inputs as a convolution of their own.

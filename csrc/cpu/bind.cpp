@@ -248,6 +248,21 @@ void bind_gridcurve(py::module_& m) {
       NoGil());
 }
 
+void bind_exposure(py::module_& m) {
+  m.def(
+      "exposure_forward",
+      [](View x, View out, Sizes sizes, uintptr_t gains, bool keep_hue, int threads) {
+        exposure_forward_cpu({x, out, sizes, at<const float>(gains), keep_hue}, threads);
+      },
+      NoGil());
+  m.def(
+      "exposure_light",
+      [](View x, Sizes sizes, std::array<float, 3> weights, uintptr_t out, int threads) {
+        exposure_light_cpu({x, sizes, weights, at<double>(out)}, threads);
+      },
+      NoGil());
+}
+
 void bind_sci(py::module_& m) {
   m.def(
       "sci_forward",
@@ -312,6 +327,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bind_convolution_training(m);
   bind_curve(m);
   bind_dawn(m);
+  bind_exposure(m);
   bind_gridcurve(m);
   bind_illumination(m);
   bind_sci(m);

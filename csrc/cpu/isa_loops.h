@@ -36,6 +36,7 @@ namespace fastllie::FASTLLIE_SET {
 
 #include "cpu/convolution_training_loops.h"
 #include "cpu/curve_loops.h"
+#include "cpu/exposure_loops.h"
 #include "cpu/gridcurve_loops.h"
 #include "cpu/illumination_loops.h"
 #include "cpu/sci_loops.h"

@@ -18,6 +18,7 @@
 #include "cpu/curve_task.h"
 #include "cpu/dawn_brain_task.h"
 #include "cpu/dawn_task.h"
+#include "cpu/exposure_task.h"
 #include "cpu/gridcurve_task.h"
 #include "cpu/illumination_task.h"
 #include "cpu/sci_task.h"

@@ -8,7 +8,9 @@ from torch import Tensor
 from fastllie.checks import check_level
 from fastllie.models.contract import Contract, Observed
 from fastllie.models.luma import luma
-from fastllie.models.network import Built, Network
+from fastllie.models.network import Built, Network, standard_only
+from fastllie.ops.exposure import DTYPES, READ, expose, light_of
+from fastllie.ops.packing import can_run_packed
 
 # of what the meter reads: a picture of nothing but black has no exposure
 _LEAST = 1 / 4096
@@ -23,7 +25,9 @@ def gain_of(x: Tensor, level: float) -> Tensor:
     lamp in the night has much. By the gain the odds m / (1 - m) become those of `level`; pictures that read
     `level` and more stay as they are. float32 where `x` is of bytes or in half precision.
     """
-    if x.is_floating_point():
+    if _is_fused(x):
+        light = light_of(x).float().view(-1, 1, 1, 1)
+    elif x.is_floating_point():
         light = _light(x)
     else:
         # in strips: all of a photograph in float32 is four times its bytes
@@ -34,22 +38,30 @@ def gain_of(x: Tensor, level: float) -> Tensor:
     return (level / (1 - level) * (1 - read) / read).clamp(min=1)
 
 
+def _is_fused(x: Tensor) -> bool:
+    return not standard_only() and can_run_packed((x,), (), READ)
+
+
 def _light(x: Tensor) -> Tensor:
     """The mean square of the luma, `[B, 1, 1, 1]`."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return luma(wide).square().mean((2, 3), keepdim=True)
 
 
-def exposed(x: Tensor, gain: Tensor, keep_hue: bool = True) -> Tensor:
-    """`x` in [0, 1] with its odds multiplied, or nearly so: a gain in the shadows, and nothing clips.
+def exposed(x: Tensor, gain: Tensor, keep_hue: bool = True, dtype: torch.dtype | None = None) -> Tensor:
+    """`x` in [0, 1], or bytes, with its odds multiplied, or nearly so: a gain in the shadows, nothing clips.
 
-    gain x / (1 + (gain - 1) (x + most) / 2), in the dtype of `x`, where `most` is the largest of a pixel's
-    colours. Without `keep_hue` x has the place of `most`: then each colour has a curve of its own, which
-    bends hues, and noise in the dark is less colourful. Were `most` alone there, all colours had one gain.
+    gain x / (1 + (gain - 1) (x + most) / 2), in `dtype`, by default that of `x`, where `most` is the largest
+    of a pixel's colours. Without `keep_hue` x has the place of `most`: then each colour has a curve of its
+    own, which bends hues, and noise in the dark is less colourful. Were `most` alone there, all colours had
+    one gain.
     """
-    wide = x.to(gain.dtype)
+    dtype = x.dtype if dtype is None else dtype
+    if dtype in DTYPES and gain.dtype == torch.float32 and not gain.requires_grad and _is_fused(x):
+        return expose(x, gain, keep_hue=keep_hue, dtype=dtype)
+    wide = x.to(gain.dtype) if x.is_floating_point() else x.to(gain.dtype) / 255
     between = (wide + wide.amax(1, keepdim=True)) / 2 if keep_hue else wide
-    return (gain * wide / (1 + (gain - 1) * between)).to(x.dtype)
+    return (gain * wide / (1 + (gain - 1) * between)).to(dtype)
 
 
 def metered(x: Tensor, level: float) -> Tensor:
@@ -116,10 +128,11 @@ class Metered(Network):
 
     def forward(self, x: Tensor, gain: Tensor | None = None, **how: Any) -> Tensor:
         """Enhance whole pictures, or parts of what was observed: then with their `gain`, see `gain_of`."""
-        if not x.is_floating_point():
-            y = self(x.to(next(self.parameters()).dtype) / 255, gain, **how)
-            return (y * 255).round().clamp(0, 255).to(torch.uint8)
-        return self.network(exposed(x, gain_of(x, self.meter) if gain is None else gain), **how)
+        gain = gain_of(x, self.meter) if gain is None else gain
+        if x.is_floating_point():
+            return self.network(exposed(x, gain), **how)
+        y = self.network(exposed(x, gain, dtype=next(self.parameters()).dtype), **how)
+        return (y * 255).round().clamp(0, 255).to(torch.uint8)
 
     def standard(self, x: Tensor) -> Tensor:
         return self.network.standard(metered(x, self.meter))
