@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastllie.checks import check_level
+from fastllie.defaults import LUMA
 from fastllie.models.contract import Contract, Observed
 from fastllie.models.luma import luma
 from fastllie.models.network import Built, Network, standard_only
@@ -26,7 +27,7 @@ def gain_of(x: Tensor, level: float) -> Tensor:
     `level` and more stay as they are. float32 where `x` is of bytes or in half precision.
     """
     if _is_fused(x):
-        light = light_of(x).float().view(-1, 1, 1, 1)
+        light = light_of(x, LUMA).float().view(-1, 1, 1, 1)
     elif x.is_floating_point():
         light = _light(x)
     else:

@@ -1,9 +1,10 @@
 """An exposure meter on the CPU, for inference: what it reads and its curve, each in one pass."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from fastllie.defaults import LUMA
 from fastllie.ops.checks import check_no_gradient, check_on_cpu, check_rgb
 from fastllie.ops.launch import cpu_kernels
 
@@ -44,13 +45,14 @@ def expose(x: Tensor, gain: Tensor, *, keep_hue: bool, dtype: torch.dtype) -> Te
     return torch.ops.fastllie.exposure_forward(x, gain, keep_hue, dtype)
 
 
-def light_of(x: Tensor) -> Tensor:
+def light_of(x: Tensor, luma: Sequence[float]) -> Tensor:
     """The mean square of the luma of pictures, `[B]` in float64; of bytes as of floats in [0, 1].
 
     For inference on the CPU: not differentiable. The same bits for any number of threads.
 
     Args:
         x: `[B, 3, H, W]` as for `expose`.
+        luma: What red, green and blue count in it.
 
     Raises:
         TypeError, ValueError, RuntimeError: as for `expose`.
@@ -58,14 +60,14 @@ def light_of(x: Tensor) -> Tensor:
     check_rgb(READ, x)
     check_on_cpu("light_of", x)
     check_no_gradient("light_of", x)
-    return torch.ops.fastllie.exposure_light(x)
+    return torch.ops.fastllie.exposure_light(x, list(luma))
 
 
-def _light(x: Tensor) -> Tensor:
+def _light(x: Tensor, luma: list[float]) -> Tensor:
     rows = torch.empty((len(x), x.shape[2]), dtype=torch.float64)
     if x.numel():
         module, handles, place = cpu_kernels()
-        module.exposure_light(*handles(x), x.shape, LUMA, rows.data_ptr(), *place)
+        module.exposure_light(*handles(x), x.shape, luma, rows.data_ptr(), *place)
     return rows.mean(1)
 
 
@@ -79,10 +81,10 @@ def _forward(x: Tensor, gain: Tensor, keep_hue: bool, dtype: torch.dtype) -> Ten
 
 
 _library = torch.library.Library("fastllie", "FRAGMENT")
-_library.define("exposure_light(Tensor x) -> Tensor")
+_library.define("exposure_light(Tensor x, float[] luma) -> Tensor")
 _library.impl("exposure_light", _light, "CompositeExplicitAutograd")
 torch.library.register_fake(
-    "fastllie::exposure_light", lambda x: x.new_empty(len(x), dtype=torch.float64), lib=_library
+    "fastllie::exposure_light", lambda x, luma: x.new_empty(len(x), dtype=torch.float64), lib=_library
 )
 _library.define("exposure_forward(Tensor x, Tensor gain, bool keep_hue, ScalarType dtype) -> Tensor")
 _library.impl("exposure_forward", _forward, "CompositeExplicitAutograd")
