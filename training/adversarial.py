@@ -21,6 +21,7 @@ PAIRED = {
     "chroma": scenes.chroma,
     "overshoot": scenes.overshoot,
     "mean": scenes.mean,
+    "local_contrast": scenes.local_contrast,
 }
 
 

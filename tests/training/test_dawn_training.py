@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import refused
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -114,7 +115,7 @@ def test_the_denoiser_learns_from_its_own_loss_alone():
 
 def test_a_perfect_picture_costs_next_to_nothing():
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for name in ("noise", "structure", "overshoot", "mean"):
+    for name in ("noise", "structure", "overshoot", "mean", "local_contrast"):
         assert float(getattr(losses, name)(image, image)) == pytest.approx(0, abs=1e-5)
     for name in ("difference", "matched_difference", "chroma"):
         assert float(getattr(losses, name)(image, image)) == pytest.approx(1e-3, rel=0.1)
@@ -127,6 +128,14 @@ def test_what_each_loss_sees():
     # a wrong exposure is the mean's business, not the matched difference's
     assert float(losses.mean(0.8 * texture, texture)) == pytest.approx(0.1, rel=0.05)
     assert float(losses.matched_difference(0.8 * texture, texture)) < 0.01
+    # a tone that drifts by 0.04 over the picture, from cell to cell by a 16th and a 4th; not its exposure
+    drift = 0.04 * torch.linspace(-0.5, 0.5, 64).expand(1, 3, 64, 64)
+    expected = 0.04 / 63 * (4 + 16)
+    assert float(losses.local_contrast(grey + drift, grey)) == pytest.approx(expected, rel=0.01)
+    assert float(losses.local_contrast(0.8 * (grey + drift), grey)) == pytest.approx(expected, rel=0.01)
+    assert float(losses.local_contrast(0.8 * grey, grey)) == pytest.approx(0, abs=1e-6)
+    with refused(ValueError, "local_contrast needs [B, C, H, W] with H, W >= 32", "(1, 3, 64, 31)"):
+        losses.local_contrast(grey[..., :31], grey[..., :31])
     # burnt where the target is not
     assert float(losses.overshoot(grey + 0.45, grey)) == pytest.approx(0.45)
     assert float(losses.overshoot(grey + 0.3, grey)) == 0

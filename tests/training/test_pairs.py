@@ -21,7 +21,7 @@ from fastllie.training.recipes import (
     Scenes,
 )
 
-PAIRS = PairWeights(1.0, 0.5, 0.25, 0.5, 1.0, 2.0)
+PAIRS = PairWeights(1.0, 0.5, 0.25, 0.5, 1.0, 2.0, 0.5)
 COMMON = {
     "width": 2,
     "discriminator_width": 2,

@@ -1,16 +1,19 @@
 """The losses of `dawn`, one function each. Images are `[B, 3, H, W]` in [0, 1]; all return a scalar."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastllie.defaults import LUMA
 from fastllie.training.losses import dissimilarity
+from fastllie.training.losses.shapes import need
 
 _LUMA = torch.tensor(LUMA).view(1, 3, 1, 1)
 _SOFT = 1e-6  # the square of what is small: keeps gradients finite
 _QUIET = 1e-5  # 50 dB: better than that no frame needs to be
 _NEARLY_WHITE = 0.85
 _MATCH = (0.5, 2.0)
+_CELLS = (4, 16)  # sides in pixels
 
 
 def noise(v: Tensor, clean: Tensor) -> Tensor:
@@ -37,6 +40,25 @@ def matched_difference(y: Tensor, target: Tensor) -> Tensor:
 def structure(y: Tensor, target: Tensor) -> Tensor:
     """1 - SSIM of the matched image: contrast and edges."""
     return dissimilarity(matched(y, target), target)
+
+
+def local_contrast(y: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the steps from cell to cell, below and beside, of the matched image.
+
+    Of cells of 4x4 and of 16x16 pixels: tones that drift beside an edge, which is too slow for the windows of
+    `structure`, and too little for `difference`.
+
+    Raises:
+        ValueError: images smaller than two of the larger cells.
+    """
+    need(y, 2 * _CELLS[-1], "local_contrast")
+    error = matched(y, target) - target
+    found = error.new_zeros(())
+    for side in _CELLS:
+        # of the error: steps are linear, so that its own are the difference of theirs
+        cells = F.avg_pool2d(error, side)
+        found = found + cells.diff(dim=2).abs().mean() + cells.diff(dim=3).abs().mean()
+    return found
 
 
 def chroma(y: Tensor, target: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ class PairWeights:
     chroma: float = 0.0
     overshoot: float = 0.0
     mean: float = 0.0
+    local_contrast: float = 0.0
 
 
 @dataclass(frozen=True)

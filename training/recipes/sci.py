@@ -140,7 +140,7 @@ SCI_MILD = replace(
 SCI_METERED = replace(
     SCI_STRONG,
     flips=False,
-    steps=900,
+    steps=1300,
     learning_rate=2e-3,
     meter=0.45,
     losses=replace(SCI_STRONG.losses, grey_illumination=4),

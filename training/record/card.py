@@ -29,7 +29,7 @@ TITLES = {
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
-    "enlightengan": "The recipe was chosen among eighteen, most of them stopped early, by the scores below on"
+    "enlightengan": "The recipe was chosen among twenty, most of them stopped early, by the scores below on"
     " LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
     " first five was trained on.",
     "nerco": "The recipe was chosen among four, three of them stopped early, by the scores below on LOL,"
@@ -39,7 +39,7 @@ CHOICE = {
     " well-exposed photographs, and by looking at the pictures; none of the first four was trained on.",
 }
 CHOICE["sci-metered"] = (
-    "The recipe was chosen among thirteen by the scores below on LOL, SICE, DICM, MEF and NPE, none of which"
+    "The recipe was chosen among sixteen by the scores below on LOL, SICE, DICM, MEF and NPE, none of which"
     " was trained on, and by looking at the pictures."
 )
 CHOICE["dawn"] = (
