@@ -301,8 +301,9 @@ class Enhancer:
         """Brighten frames of bytes into a buffer that is used again: for loops over a camera or a video.
 
         Computes what `enhancer(frame)` does. The colours are in the order of `channels`: "bgr" for OpenCV's
-        frames. With an `out`, SCI at full strength in float32 on the CPU allocates nothing of a frame's size
-        (`skip_bright` sums in bands); the rest works in tiles, and makes no float image of the whole.
+        frames. With an `out`, SCI at full strength on the CPU, in float32 or bfloat16, allocates nothing of a
+        frame's size (`skip_bright` sums in bands); the rest works in tiles, and makes no float image of the
+        whole.
 
         Args:
             frame: uint8, `(H, W, 3)` or `(B, H, W, 3)`, any strides (a copy is made where one is negative).

@@ -61,7 +61,7 @@ class Runner:
         if contract.grid is not None:
             self._grid = replace(contract.grid, pixel_bytes=self._taken(contract.grid.pixel_bytes))
         # one pass over the image needs no tiles, and takes a camera's bytes as they are
-        self._takes_bytes = contract.one_pass and strength == 1 and dtype == torch.float32
+        self._at_once = contract.one_pass and strength == 1
         # one kernel is one launch as it is, and the others wait for their tiles' places
         launches = not (contract.one_pass or contract.observes) and self._grid is None
         self.graphs = Graphs() if cuda_graph and not compile and launches else None
@@ -73,7 +73,7 @@ class Runner:
         with torch.no_grad() if self._compile else torch.inference_mode():
             network, backend = self._shared(x.device), choose("auto", x)
             tile = self._tile_of(x, backend)
-            if tile is None and self._takes_bytes and out is not None and not self._compile:
+            if tile is None and self._takes_bytes(backend) and out is not None and not self._compile:
                 return network.enhance_into(x, out, bgr=bgr)
             contract, run = self._contract, self._code(network, x.device)
             model: Model = partial(_mixed, run, self._strength)
@@ -92,10 +92,16 @@ class Runner:
                 cropping = self._around(partial(model, cropped=True), network, x, backend, bgr, "cropped")
             return tiled(whole, x, tile, contract.halo, cropping=cropping, told=told, out=out)
 
+    def _takes_bytes(self, backend: str) -> bool:
+        """Whether bytes go to the network as they are: the CPU's kernels need not round them to bfloat16."""
+        if self._dtype == torch.bfloat16:
+            return self._at_once and backend == "cpu" and not self._compile
+        return self._at_once and self._dtype == torch.float32
+
     def _tile_of(self, x: Tensor, backend: str) -> int | str | None:
         if self._tile != "auto":
             return self._tile
-        as_it_is = self._strength == 1 and (x.dtype != torch.uint8 or self._takes_bytes)
+        as_it_is = self._strength == 1 and (x.dtype != torch.uint8 or self._takes_bytes(backend))
         # plain PyTorch goes layer by layer, and wants tiles as any network does
         if self._contract.one_pass and as_it_is and backend != "torch":
             return None
@@ -116,7 +122,7 @@ class Runner:
         self, model: Model, network: Network, x: Tensor, backend: str, bgr: bool, kind: str = "whole"
     ) -> Model:
         """A model of floats of RGB as one of the batch's kind, recorded where it can be."""
-        if x.dtype == torch.uint8 and not self._takes_bytes:
+        if x.dtype == torch.uint8 and not self._takes_bytes(backend):
             model = through_floats(model, self._dtype)
         if bgr:
             model = partial(_flipped, model)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import RGB, refused, same_levels, write_weights
 from PIL import Image
-from serving import HOME
+from serving import HOME, device_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastllie
@@ -378,6 +378,25 @@ def test_half_precision(method, dtype):
     x = torch.from_numpy(DARK).permute(2, 0, 1) / 255
     assert enhancer(x).dtype == torch.float32
     assert enhancer(x.to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("dawn", {}), ("sci", {}), ("zerodce++", {"scale": 3})],
+    ids=lambda value: str(value),
+)
+def test_bytes_in_bfloat16_go_to_the_kernels_as_they_are(method, options, monkeypatch):
+    device_of("cpu")
+    enhancer = fastllie.Enhancer(method, dtype=torch.bfloat16, **options)
+    want = fastllie.enhance(DARK, method, **options).astype(int)
+    assert np.abs(enhancer(DARK).astype(int) - want).max() <= 1
+    into = np.empty_like(DARK)
+    assert enhancer.preprocess(DARK, out=into) is into
+    assert np.abs(into.astype(int) - want).max() <= 1
+    # PyTorch's own operators would round what comes out to bfloat16
+    monkeypatch.setenv("FASTLLIE_BACKEND", "torch")
+    plain = fastllie.Enhancer(method, dtype=torch.bfloat16, **options)
+    assert np.abs(plain(DARK).astype(int) - want).max() <= 12
 
 
 def compile_eagerly(monkeypatch):
