@@ -14,21 +14,29 @@ FASTLLIE_INLINE u32v tile_pair(f32v low, f32v high) {
   return (u32v)_mm512_maskz_permutexvar_epi16(0xffffffffu, (__m512i)turns, (__m512i)both);
 }
 
-// Which shapes the tiles have: 0 to 3 sums, 4 and 5 pixels, 6 and 7 weights.
-static void tile_shapes(int64_t pairs) {
-  struct {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } shapes;
-  for (int tile = 0; tile < 8; ++tile) {
-    const bool pixels = tile == 4 || tile == 5;
-    shapes.bytes[tile] = uint16_t(pixels ? 4 * pairs : 64);
-    shapes.rows[tile] = uint8_t(tile < 6 ? TILE : pairs);
+// The shapes of all eight tiles, as the processor takes them.
+struct TileShapes {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};  // of a row
+  uint8_t rows[16] = {};
+
+  void set(int tile, int64_t count, int64_t width) {
+    rows[tile] = uint8_t(count), bytes[tile] = uint16_t(width);
   }
-  // GCC does not see that all of it is read
-  __asm__ volatile("" : : "r"(&shapes) : "memory");
-  _tile_loadconfig(&shapes);
+  void load() const {
+    // GCC does not see that all of it is read, nor what tiles read later
+    __asm__ volatile("" : : "r"(this) : "memory");
+    _tile_loadconfig(this);
+    __asm__ volatile("" ::: "memory");
+  }
+};
+
+// 0 to 3 become sums, 4 and 5 pixels, 6 and 7 weights.
+static void tile_shapes(int64_t pairs) {
+  TileShapes shapes;
+  for (int tile = 0; tile < 8; ++tile)
+    shapes.set(tile, tile < 6 ? TILE : pairs, tile == 4 || tile == 5 ? 4 * pairs : 64);
+  shapes.load();
 }
 
 // Two tiles of pixels by 32 outputs or, with one half of the outputs, four by 16: the sums of each pixel in

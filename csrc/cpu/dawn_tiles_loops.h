@@ -76,22 +76,13 @@ struct DawnBlocks {
   };
 };
 
-// Which shapes the tiles have: 0 to 3 sums, 4 to 6 weights, 7 pixels.
+// 0 to 3 become sums, 4 to 6 weights, 7 pixels.
 template <int OUTPUTS, int LINES>
 static void dawn_shapes() {
-  struct {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } shapes;
-  for (int tile = 0; tile < 8; ++tile) {
-    shapes.bytes[tile] = tile < 4 || tile == 7 ? 64 : 4 * LINES;
-    shapes.rows[tile] = tile == 7 ? LINES : OUTPUTS;
-  }
-  // GCC does not see that all of it is read, nor what tiles read later
-  __asm__ volatile("" : : "r"(&shapes) : "memory");
-  _tile_loadconfig(&shapes);
-  __asm__ volatile("" ::: "memory");
+  TileShapes shapes;
+  for (int tile = 0; tile < 8; ++tile)
+    shapes.set(tile, tile == 7 ? LINES : OUTPUTS, tile < 4 || tile == 7 ? 64 : 4 * LINES);
+  shapes.load();
 }
 
 // Two rows of a 3 x 3 convolution, of four rows of its inputs. end(row, block, sums) takes sixteen pixels of

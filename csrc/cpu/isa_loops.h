@@ -15,7 +15,6 @@ namespace fastllie::FASTLLIE_SET {
 
 #include "cpu/convolution_block.h"
 #include "cpu/convolution_gather.h"
-#include "cpu/convolution_multiply.h"
 
 #include "cpu/zerodce_loops.h"
 
@@ -25,6 +24,7 @@ namespace fastllie::FASTLLIE_SET {
 #include "cpu/convolution_tiles_loops.h"
 #include "cpu/zerodce_tiles_loops.h"
 #else
+#include "cpu/convolution_multiply.h"
 #include "cpu/winograd.h"
 
 #include "cpu/convolution_loops.h"

@@ -1,5 +1,5 @@
-// What all ways to compute Zero-DCE's network share: its strips, its first layer, its curve. Included once
-// for each instruction set, inside that set's namespace, after convolution_multiply.h and transpose.h.
+// What all ways to compute Zero-DCE's network share: its strips and its curve. Included once for each
+// instruction set, inside that set's namespace, after pack.h and transpose.h.
 //
 // Down a strip of columns each layer follows one band of four rows behind the one before it, and of every
 // layer only the bands that others still read are kept. Layer l computes 7 - l pixels more on each side than
@@ -26,16 +26,16 @@ struct ZeroDceStrip {
   using F = typename Feature::Element;
 
   const ZeroDceTask& task;
-  int64_t wide, columns;  // of the second layer, and with those that its last step reads besides
+  int64_t wide, columns;  // of the widest layer that goes by whole steps, and with what the last one reads
   ZeroDceRing<float> image;
   ZeroDceRing<F> features[ZERODCE_LAYERS];  // of layers 1 to 6
   float *maps, *planes;
   void* more;
   int64_t b, top, bottom, left, right;
 
-  // Columns of the second layer, which has the most but for the first.
-  static int64_t wide_of(const ZeroDceTask& task, int64_t step) {
-    return rounded_up(task.strip_columns + 2 * (ZERODCE_LAYERS - 2), step);
+  // Columns of layer l in whole steps; layers before it have more, those after it fewer.
+  static int64_t wide_of(const ZeroDceTask& task, int l, int64_t step) {
+    return rounded_up(task.strip_columns + 2 * (ZERODCE_LAYERS - l), step);
   }
 
   // With so many bytes more for a way of its own.
@@ -107,35 +107,6 @@ struct ZeroDceStrip {
 
   FASTLLIE_INLINE int64_t clamped(int64_t at, int64_t low, int64_t high) {
     return at < low ? low : at > high ? high : at;
-  }
-
-  void first_layer(int64_t band) const {
-    const float* const weights = static_cast<const float*>(task.network.weights[0]);
-    const float* const bias = task.network.epilogues[0];
-    constexpr int VECTORS = ZERODCE_CHANNELS / LANES<float>;
-    alignas(64) float products[PRODUCT_ROWS * OUTPUT_BLOCK];
-    const int64_t r = band * ZERODCE_BAND;
-    for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
-      F* const to = features[1].row(r + i);
-      // three rows of the ring need not adjoin: they are added up one after the other
-      // two columns more than the layers that follow
-      for (int64_t p = 0; p < wide + 2; p += PRODUCT_ROWS) {
-        const float* const rows[3] = {image.row(r + i) + 3 * p, image.row(r + i + 1) + 3 * p,
-                                      image.row(r + i + 2) + 3 * p};
-        for (int n = 0; n < VECTORS; n += 2)
-          product<2, float>(rows, 3, wide + 2 - p, weights + n * LANES<float>, 9,
-                            products + n * LANES<float>);
-        const int64_t count = smaller(PRODUCT_ROWS, wide + 2 - p);
-        for (int64_t k = 0; k < count; ++k) {
-          for (int n = 0; n < VECTORS; ++n) {
-            const f32v v = load<f32v>(products + k * OUTPUT_BLOCK + n * LANES<float>) +
-                           load<f32v>(bias + n * LANES<float>);
-            store(to + (p + k) * ZERODCE_CHANNELS + n * LANES<float>,
-                  Feature::narrow(Bounds::at_least(v, f32v{})), false);
-          }
-        }
-      }
-    }
   }
 
   // Rows and columns outside of the image, where each layer pads with zeros.

@@ -7,9 +7,7 @@ struct ZeroDceTiles : ZeroDceStrip<QuickBf16> {
 
   ZeroDceRing<uint16_t> seen;
 
-  static int64_t wide_of(const ZeroDceTask& task) {
-    return rounded_up(task.strip_columns + 2 * (ZERODCE_LAYERS - 1), TILE);
-  }
+  static int64_t wide_of(const ZeroDceTask& task) { return Strip::wide_of(task, 1, TILE); }
   // What the image is as it is multiplied: room for whole vectors.
   static int64_t pitch_of(int64_t wide) { return rounded_up(wide + 8, LANES<float>) * SEEN; }
   static int64_t own_of(int64_t wide) {

@@ -1,5 +1,5 @@
 // Zero-DCE's layers by Winograd's algorithm, in float32 or pairs of bfloat16. Included once for each
-// instruction set, inside that set's namespace, after zerodce_loops.h and winograd.h.
+// instruction set, inside that set's namespace, after zerodce_loops.h, convolution_multiply.h and winograd.h.
 
 constexpr int64_t ZERODCE_POINTS = 36;
 
@@ -7,6 +7,7 @@ template <class Feature, class S>
 struct ZeroDceWinograd : ZeroDceStrip<Feature> {
   using Strip = ZeroDceStrip<Feature>;
   using Strip::features;
+  using Strip::image;
   using Strip::task;
   using typename Strip::F;
   static constexpr int64_t PACKED = sizeof(S) / sizeof(F);
@@ -21,7 +22,7 @@ struct ZeroDceWinograd : ZeroDceStrip<Feature> {
   }
 
   explicit ZeroDceWinograd(const ZeroDceTask& task)
-      : Strip(task, Strip::wide_of(task, 4), own_of(Strip::wide_of(task, 4) / 4)),
+      : Strip(task, Strip::wide_of(task, 2, 4), own_of(Strip::wide_of(task, 2, 4) / 4)),
         tiles(this->wide / 4),
         factors(static_cast<F*>(this->more) +
                 ZERODCE_POINTS * sums_pitch(tiles) * (sizeof(float) / sizeof(F))),
@@ -32,6 +33,35 @@ struct ZeroDceWinograd : ZeroDceStrip<Feature> {
     return rounded_up(tiles, ROW_BLOCK) * depth + 64 / int64_t(sizeof(F));
   }
   static int64_t sums_pitch(int64_t tiles) { return rounded_up(tiles, ROW_BLOCK) * ZERODCE_CHANNELS + 16; }
+
+  void first_layer(int64_t band) const {
+    const float* const weights = static_cast<const float*>(task.network.weights[0]);
+    const float* const bias = task.network.epilogues[0];
+    constexpr int VECTORS = ZERODCE_CHANNELS / LANES<float>;
+    alignas(64) float products[PRODUCT_ROWS * OUTPUT_BLOCK];
+    const int64_t r = band * ZERODCE_BAND;
+    for (int64_t i = 0; i < ZERODCE_BAND; ++i) {
+      F* const to = features[1].row(r + i);
+      // three rows of the ring need not adjoin: they are added up one after the other
+      // two columns more than the layers that follow
+      for (int64_t p = 0; p < this->wide + 2; p += PRODUCT_ROWS) {
+        const float* const rows[3] = {image.row(r + i) + 3 * p, image.row(r + i + 1) + 3 * p,
+                                      image.row(r + i + 2) + 3 * p};
+        for (int n = 0; n < VECTORS; n += 2)
+          product<2, float>(rows, 3, this->wide + 2 - p, weights + n * LANES<float>, 9,
+                            products + n * LANES<float>);
+        const int64_t count = smaller(PRODUCT_ROWS, this->wide + 2 - p);
+        for (int64_t k = 0; k < count; ++k) {
+          for (int n = 0; n < VECTORS; ++n) {
+            const f32v v = load<f32v>(products + k * OUTPUT_BLOCK + n * LANES<float>) +
+                           load<f32v>(bias + n * LANES<float>);
+            store(to + (p + k) * ZERODCE_CHANNELS + n * LANES<float>,
+                  Feature::narrow(Bounds::at_least(v, f32v{})), false);
+          }
+        }
+      }
+    }
+  }
 
   // The factors of one source of layer l, whose channels are the first or the second 32 of `depth`.
   void transform(int l, int64_t band, int source, int64_t depth, int64_t channel) const {
