@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from fastllie.folders import Failure
 
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")  # the first is what is computed in without a flag
+
+
 def register(verbs: Any) -> None:
     enhance = verbs.add_parser("enhance", help="brighten images, videos, folders and globs")
     add = enhance.add_argument
@@ -44,6 +47,8 @@ def register(verbs: Any) -> None:
     add("--method", help=f"see `fastllie methods` (default: that of the weights, or {METHOD})")
     add_weights(enhance)
     add_device(enhance)
+    computes = "what is computed in; bfloat16 is faster where the hardware has it (default: %(default)s)"
+    add("--dtype", choices=DTYPES, default=DTYPES[0], help=computes)
     add("--strength", type=float, default=1.0, help="0 (the input) to 1 (default: 1)")
     add("--tile", type=_tile, default="auto", help="pixels, auto or none (default: auto)")
     add_options(enhance)
@@ -185,9 +190,12 @@ def _from_stdin(folder: Path) -> str:
 
 
 def _enhance(arguments: argparse.Namespace, inputs: Sequence[str], output: str, bar: Progress) -> int:
+    import torch
+
     settings = {
         "weights": arguments.weights,
         "device": arguments.device,
+        "dtype": getattr(torch, arguments.dtype),
         "tile": arguments.tile,
         **given(arguments, "white_level"),
         **options(arguments),

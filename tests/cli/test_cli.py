@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import RGB, dng, needs_permissions, write_weights
 from PIL import Image
 from serving import HOME
@@ -108,6 +109,20 @@ def test_weights_and_tiles(photos):
     other = write_weights(photos.parent / "other.safetensors", "zerodce", seed=5)
     assert cli.main(["enhance", "photos/a.png", "-o", "out.png", "--weights", str(other), "--tile", "9"]) == 0
     assert np.array_equal(pixels("out.png"), fastllie.enhance(RGB, "zerodce", weights=other, tile=9))
+
+
+def test_the_dtype_is_that_of_the_flag(photos, capsys):
+    arguments = ["enhance", "photos", "-o", "out", "--method", "sci"]
+    assert cli.main([*arguments, "--dtype", "bfloat16"]) == 0
+    want = fastllie.enhance(RGB, "sci", dtype=torch.bfloat16)
+    assert np.array_equal(pixels("out/a.png"), want)
+    exact = fastllie.enhance(RGB, "sci")
+    assert not np.array_equal(want, exact)
+    capsys.readouterr()
+    # what another dtype made is made again
+    assert cli.main(arguments) == 0
+    assert " 0 skipped, 0 failed" in capsys.readouterr().err
+    assert np.array_equal(pixels("out/a.png"), exact)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
@@ -293,6 +308,7 @@ def test_the_help_of_a_method_says_what_its_fields_mean(capsys):
         ["enhance", "a.png", "-o", "b.png", "--method", "zerodec"],
         ["enhance", "a.png", "-o", "b.png", "--method", "sci", "--scale", "2"],
         ["enhance", "a.png", "-o", "b.png", "--strenght", "1"],
+        ["enhance", "a.png", "-o", "b.png", "--dtype", "float8"],
         ["enhance", "a.png", "b.png"],
         ["brighten", "a.png"],
         ["train", "sci", "photos", "-o", "run", "--learning-rte", "1"],
