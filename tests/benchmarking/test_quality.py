@@ -21,6 +21,8 @@ import quality_sets  # noqa: E402
 import record  # noqa: E402
 from PIL import Image  # noqa: E402
 
+import fastllie  # noqa: E402
+
 OURS = ("zerodce", "zerodce++", "strong", "mild", "enlightengan", "nerco", "logits", "dawn")
 
 
@@ -64,6 +66,14 @@ def test_what_looks_around_makes_a_halo():
     assert quality_scores.halo(evened) > 50
     pytest.importorskip("cv2")
     assert quality_scores.halo(instead.clahe) > 3
+
+
+def test_our_enlightengan_hardly_turns_back_beside_an_edge():
+    network = fastllie.load("enlightengan")
+    enhance = quality_sets.enhancer(network)
+    falls = [quality_scores.reversal(enhance(image), distance) for image, distance in quality_scores.edges()]
+    assert np.mean(falls) < 1
+    assert max(falls) < 3
 
 
 def test_edges_are_of_both_kinds_and_a_third_is_before_two():

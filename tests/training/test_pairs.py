@@ -25,11 +25,11 @@ PAIRS = PairWeights(1.0, 0.5, 0.25, 0.5, 1.0, 2.0, 0.5)
 COMMON = {
     "width": 2,
     "discriminator_width": 2,
-    "size": 32,
+    "size": 64,
     "batch": 2,
     "steps": 4,
     "precision": "float32",
-    "synthesis": Scenes(size=(32, 48)),
+    "synthesis": Scenes(size=(64, 96)),
     "pairs": PAIRS,
     "judged_from": 0.5,
     "stored_as": "float32",
@@ -51,7 +51,7 @@ TINY = {
 TASKS = {"enlightengan": EnlightenGANTask, "nerco": NeRCoTask}
 
 
-def batch(seed=0, size=32):
+def batch(seed=0, size=64):
     generator = torch.Generator().manual_seed(seed)
     x, target = (torch.rand(2, 3, size, size, generator=generator) for _ in range(2))
     return Batch(x * 0.2, target)

@@ -13,7 +13,7 @@ _SOFT = 1e-6  # the square of what is small: keeps gradients finite
 _QUIET = 1e-5  # 50 dB: better than that no frame needs to be
 _NEARLY_WHITE = 0.85
 _MATCH = (0.5, 2.0)
-_CELLS = (4, 16)  # sides in pixels
+_CELLS = (1, 4, 16, 32)  # sides in pixels
 
 
 def noise(v: Tensor, clean: Tensor) -> Tensor:
@@ -45,8 +45,9 @@ def structure(y: Tensor, target: Tensor) -> Tensor:
 def local_contrast(y: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of the steps from cell to cell, below and beside, of the matched image.
 
-    Of cells of 4x4 and of 16x16 pixels: tones that drift beside an edge, which is too slow for the windows of
-    `structure`, and too little for `difference`.
+    Of cells of 4, 16 and 32 pixels on a side: tones that drift beside an edge, which is too slow for the
+    windows of `structure`, and too little for `difference`. Of single pixels: rims that are as narrow as the
+    edge, and noise, which the mean of a cell does not show.
 
     Raises:
         ValueError: images smaller than two of the larger cells.

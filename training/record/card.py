@@ -29,9 +29,9 @@ TITLES = {
 CHOICE = {
     "sci": "The recipe was chosen among some thirty by the scores below on LOL, SICE, DICM, MEF and NPE, none"
     " of which was trained on, and by looking at the pictures.",
-    "enlightengan": "The recipe was chosen among twenty, most of them stopped early, by the scores below on"
-    " LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
-    " first five was trained on.",
+    "enlightengan": "The recipe was chosen among some thirty, most of them stopped early, by the scores below"
+    " on LOL, SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of"
+    " the first five was trained on.",
     "nerco": "The recipe was chosen among four, three of them stopped early, by the scores below on LOL,"
     " SICE, DICM, MEF, NPE and the well-exposed photographs, and by looking at the pictures; none of the"
     " first five was trained on.",
@@ -54,8 +54,8 @@ LIMITS = {
     " treats a dark scene.",
 }
 LIMITS["enlightengan"] = (
-    "Half the published width, trained for an hour or less on one core, behind a meter that the paper does"
-    " not have. The meter of the whole picture decides on its brightness, so that shadows beside lamps and"
+    "Half the published width, trained for half an hour on two cores, behind a meter that the paper does not"
+    " have. The meter of the whole picture decides on its brightness, so that shadows beside lamps and"
     " windows come up less than dark pictures do. What is nearly black gets a grey veil. Noise is taken out"
     " in part, and what remains is soft."
 )
