@@ -47,7 +47,7 @@ def register(verbs: Any) -> None:
     add("--method", help=f"see `fastllie methods` (default: that of the weights, or {METHOD})")
     add_weights(enhance)
     add_device(enhance)
-    computes = "what is computed in; bfloat16 is faster where the hardware has it (default: %(default)s)"
+    computes = "what is computed in; `fastllie benchmark` tells which is faster here (default: %(default)s)"
     add("--dtype", choices=DTYPES, default=DTYPES[0], help=computes)
     add("--strength", type=float, default=1.0, help="0 (the input) to 1 (default: 1)")
     add("--tile", type=_tile, default="auto", help="pixels, auto or none (default: auto)")
