@@ -914,3 +914,16 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "av", None)
     assert cli.main(again) == 1
     assert "a.MP4: video needs PyAV: pip install 'fastllie[video]'" in capsys.readouterr().err
+
+
+def test_frames_are_computed_in_the_dtype_of_the_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("a.mov", "qtrle", "rgb24")
+    exact = fastllie.Enhancer("sci")
+    for name in ("float32", "bfloat16"):
+        assert cli.main(["enhance", "a.mov", "-o", f"{name}.mov", "--method", "sci", "--dtype", name]) == 0
+        enhancer = fastllie.Enhancer("sci", dtype=getattr(torch, name))
+        for index, frame in enumerate(video.frames(f"{name}.mov")):
+            assert np.array_equal(frame, enhancer(picture(index)))
+            assert np.array_equal(frame, exact(picture(index))) == (name == "float32")
+        assert index == COUNT - 1
