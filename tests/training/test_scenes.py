@@ -132,6 +132,29 @@ def test_flat_scenes_take_the_place_of_photographs():
     assert 5 < alike < 25
 
 
+def test_flat_scenes_have_a_share_without_noise_of_their_own():
+    def clean(recipe: Scenes) -> int:
+        return sum(torch.equal(frame.x, (frame.clean * 255).round() / 255) for frame in frames(recipe))
+
+    noisy = replace(PLAIN, clean_share=0.0)
+    assert clean(replace(noisy, flat_share=1.0)) == 0
+    assert clean(replace(noisy, flat_share=1.0, flat_clean_share=1.0)) == 12
+    assert clean(replace(noisy, flat_clean_share=1.0)) == 0
+    assert clean(replace(PLAIN, flat_share=1.0, flat_clean_share=0.0)) == 0
+
+
+def test_flat_scenes_are_lit_by_one_light():
+    in_parts = replace(PLAIN, mixed_share=0.6, backlit_share=0.4)
+    for flat_share, alike in ((1.0, 12), (0.0, 0)):
+        by_parts = replace(in_parts, flat_share=flat_share)
+        kinds = by_parts, replace(by_parts, mixed_share=0.0, backlit_share=0.0)
+        made = (
+            [scenes.make_frame(photograph(), kind, np.random.default_rng(seed)) for kind in kinds]
+            for seed in range(12)
+        )
+        assert sum(all(map(torch.equal, *pair)) for pair in made) == alike
+
+
 def test_shadows_are_lifted_by_neighbourhoods_and_without_a_rim():
     random = np.random.default_rng(0)
     picture = torch.full((3, 96, 144), 0.6)
@@ -144,6 +167,63 @@ def test_shadows_are_lifted_by_neighbourhoods_and_without_a_rim():
     assert torch.allclose(lifted[:, :, 76:], picture[:, :, 76:], atol=2e-3)
     # what varies within the shadow varies as much as the light
     assert lifted[0, :, :60].std() > 1.3 * picture[0, :, :60].std()
+
+
+def bars() -> torch.Tensor:
+    """Dark bars before a bright ground, with texture, as a photograph `[H, W, 3]` of uint8."""
+    noise = 4 * torch.from_numpy(np.random.default_rng(0).standard_normal((240, 360, 1)))
+    ground = torch.full((240, 360, 3), 215.0)
+    ground[:, 60:150] = ground[:, 230:300] = 45.0
+    return (ground + noise).clamp(0, 255).to(torch.uint8)
+
+
+def turns_back(image: torch.Tensor, levels: torch.Tensor) -> float:
+    """How far dark columns lie below their own median, within 12 pixels of what is bright, in levels."""
+    columns, shown = (plane.mean((0, 1)) for plane in (levels, image))
+    dark = columns < 0.3
+    near = dark & (torch.nn.functional.max_pool1d((~dark).float()[None], 25, 1, 12)[0] > 0)
+    return 255 * float(shown[dark].median() - shown[near].min())
+
+
+def test_neighbourhoods_are_edges_without_detail():
+    generator = torch.Generator().manual_seed(0)
+    detail = 0.02 * torch.randn((1, 60, 90), generator=generator)
+    step = torch.full((1, 60, 90), 0.1)
+    step[:, :, 45:] = 0.8
+    left = scenes.neighbourhoods(step + detail, 9, 0.004)
+    # beside the edge its texture stays, too
+    assert (left - step - detail)[:, :, 43:47].abs().mean() < 0.015
+    assert left[:, :, :35].std() < 0.2 * detail.std()
+    assert torch.allclose(scenes.neighbourhoods(step, 9, 1e-4), step, atol=2e-3)
+    constant = torch.full((1, 8, 12), 0.3)
+    assert torch.allclose(scenes.neighbourhoods(constant, 17, 0.001), constant, atol=1e-6)
+
+
+def test_lifted_shadows_have_a_rim_as_faint_as_asked():
+    picture = bars().permute(2, 0, 1) / 255
+    runs_over, faint, none = (scenes.lift_shadows(picture, 1.0, edge) for edge in (None, 0.001, 1e-5))
+    assert turns_back(runs_over, picture) > 3
+    assert turns_back(faint, picture) < 1.5
+    assert turns_back(none, picture) < 0.75
+    # they are lifted all the same
+    assert mean(faint) == pytest.approx(mean(runs_over), rel=0.02)
+
+
+def test_light_on_what_is_bright_runs_over_edges_or_does_not():
+    def glow(edge: float | None) -> float:
+        """How much brighter than most of a dark bar its brightest column is, on the mean."""
+        found = []
+        for seed in range(12):
+            backlit = replace(PLAIN, backlit_share=1, backlit=(-3, -3), light_edge=edge)
+            frame = scenes.make_frame(bars(), backlit, np.random.default_rng(seed))
+            level = frame.target.mean((0, 1))
+            # without the columns that the reduction mixed
+            columns = frame.clean.mean((0, 1))[(level - level[level < 0.3].median()).abs() < 0.01]
+            found.append(float(columns.max() / columns.median()))
+        return float(np.mean(found))
+
+    assert glow(None) > 1.25
+    assert glow(0.006) < 1.1
 
 
 def test_what_is_lifted_is_no_night():

@@ -5,6 +5,7 @@ scene of native pixels, made by itself: a network that judges a scene needs to s
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -95,15 +96,18 @@ def _reach(levels: Tensor, level: float) -> float:
 
 def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) -> Frame:
     """A frame of a photograph `[H, W, 3]` of uint8."""
-    if scenes.flat_share and random.random() < scenes.flat_share:
+    flat = bool(scenes.flat_share) and random.random() < scenes.flat_share
+    if flat:
         # shadows as they are: around what is lifted a rim would remain, if a faint one
         light, lift = flat_scene(scenes.size, random), 0.0
+        if scenes.flat_clean_share is not None:
+            scenes = replace(scenes, clean_share=scenes.flat_clean_share)
     else:
         light = linear(window(photograph, scenes.size, random))
         lift = _shadow_stops(light, scenes)
     right = exposure_of(light)
     light = light * 2**right
-    target = lift_shadows(_shown(light), lift)
+    target = lift_shadows(_shown(light), lift, scenes.shadow_edge)
     kind = random.random()
     if kind < scenes.bright_share:
         # as its photographer left it, as we would have it, or between
@@ -117,14 +121,17 @@ def make_frame(photograph: Tensor, scenes: Scenes, random: np.random.Generator) 
     there = light
     if random.random() < scenes.range_share:
         there = _ranged(light, random.uniform(*scenes.ranges))
+    # a flat scene is lit by one light: there is no glow beside its edges to undo, which leaves rims
+    mixed, backlit = (0.0, 0.0) if flat else (scenes.mixed_share, scenes.backlit_share)
     how = random.random()
-    if how < scenes.mixed_share:
+    if how < mixed:
         shown, target = _mixed(light, there, target, stops, scenes, random)
-    elif how < scenes.mixed_share + scenes.curved_share:
+    elif how < mixed + scenes.curved_share:
         # deep shadows below highlights that stay
         shown = light.pow(random.uniform(*scenes.curves)) * 2 ** (stops * random.uniform(0, 0.35))
-    elif how < scenes.mixed_share + scenes.curved_share + scenes.backlit_share:
-        shown = there * (random.uniform(*scenes.backlit) * (1 - _bright(target, random))).exp2()
+    elif how < mixed + scenes.curved_share + backlit:
+        bright = _bright(target, scenes.light_edge, random)
+        shown = there * (random.uniform(*scenes.backlit) * (1 - bright)).exp2()
     else:
         shown, aim = _uniform(light, target, stops, scenes, there)
         return _finish(shown, aim, True, scenes, random, lift)
@@ -139,31 +146,49 @@ def _shadow_stops(light: Tensor, scenes: Scenes) -> float:
     return scenes.shadow_lift * float(np.interp(own, (NO_LIFT, LIFT), (0, 1)))
 
 
-def lift_shadows(shown: Tensor, stops: float) -> Tensor:
+def lift_shadows(shown: Tensor, stops: float, edge: float | None = None) -> Tensor:
     """A picture `[3, H, W]` whose darkest neighbourhoods have so many stops more light.
 
-    A neighbourhood is what a guided filter leaves of the luma (He and Sun, 2015): edges stay, so that no rim
-    of light appears around what is lifted, and so does the detail within.
+    Args:
+        edge: `shadow_edge` of `Scenes`.
     """
     if not stops:
         return shown
-    values = (shown * LUMA).sum(0)[None, None]
-    small = F.avg_pool2d(values, 4)
+    levels = (shown * LUMA).sum(0, keepdim=True)
+    base = neighbourhoods(levels, 5, 0.004, 4) if edge is None else neighbourhoods(levels, 17, edge)
+    dark = ((LIT - base) / (LIT - SHADOW)).clamp(0, 1)
+    gains = (stops * dark * dark * (3 - 2 * dark)).exp2()
+    return srgb((_decode(shown) * gains).clamp(max=1))
+
+
+def neighbourhoods(levels: Tensor, side: int, edge: float, cell: int = 1) -> Tensor:
+    """What a guided filter leaves of luma `[1, H, W]` (He and Sun, 2015): edges, and no detail between them.
+
+    So detail keeps its contrast where a neighbourhood decides on the light. Beside a step of c what is left
+    is off by some 2 `edge` / c, and by more within a cell of several pixels: that much of a rim remains.
+
+    Args:
+        side: Of a neighbourhood, in cells, odd.
+        edge: The variance in a neighbourhood of which half is kept.
+        cell: Side in pixels.
+    """
+    values = levels[None]
+    small = F.avg_pool2d(values, cell)
 
     def mean(plane: Tensor) -> Tensor:
-        return F.avg_pool2d(plane, 5, 1, 2, count_include_pad=False)
+        for across in ((side, 1), (1, side)):
+            padding = across[0] // 2, across[1] // 2
+            plane = F.avg_pool2d(plane, across, 1, padding, count_include_pad=False)
+        return plane
 
     centre = mean(small)
     slope = mean(small * small) - centre * centre
-    slope = slope / (slope + 0.004)
+    slope = slope / (slope + edge)
     offset = mean(centre - slope * centre)
     slope, offset = (
-        F.interpolate(plane, shown.shape[-2:], mode="bilinear") for plane in (mean(slope), offset)
+        F.interpolate(plane, levels.shape[-2:], mode="bilinear") for plane in (mean(slope), offset)
     )
-    base = slope * values + offset
-    dark = ((LIT - base) / (LIT - SHADOW)).clamp(0, 1)
-    gains = (stops * dark * dark * (3 - 2 * dark)).exp2()[0]
-    return srgb((_decode(shown) * gains).clamp(max=1))
+    return (slope * values + offset)[0]
 
 
 def _ranged(light: Tensor, share: float) -> Tensor:
@@ -192,7 +217,7 @@ def _mixed(
     light: Tensor, there: Tensor, target: Tensor, stops: float, scenes: Scenes, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Light and target of a frame that is lit in parts."""
-    field = _field(target, random)
+    field = _field(target, scenes.light_edge, random)
     rise = -stops * random.uniform(0.4, 1.05)
     if random.random() < scenes.ground_share:
         # what light did not reach stays night: the ground of a lit subject, the street around a lamp
@@ -200,7 +225,7 @@ def _mixed(
     return there * (stops + rise * field).exp2(), target
 
 
-def _field(target: Tensor, random: np.random.Generator) -> Tensor:
+def _field(target: Tensor, edge: float | None, random: np.random.Generator) -> Tensor:
     """Where a scene is lit, `[1, H, W]` from 0 to 1: by regions, by what is bright already, or by shapes."""
     kind = random.random()
     height, width = target.shape[-2:]
@@ -210,7 +235,7 @@ def _field(target: Tensor, random: np.random.Generator) -> Tensor:
         noise = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)[0]
         return torch.sigmoid(noise * 2 ** random.uniform(1, 8))
     if kind < 0.75:
-        return _bright(target, random)
+        return _bright(target, edge, random)
     down = torch.linspace(-1, 1, height)[:, None]
     across = torch.linspace(-1.5, 1.5, width)
     field = torch.zeros(1, height, width)
@@ -227,15 +252,22 @@ def _field(target: Tensor, random: np.random.Generator) -> Tensor:
     return field
 
 
-def _bright(target: Tensor, random: np.random.Generator) -> Tensor:
-    """Where a picture is bright, `[1, H, W]` from 0 to 1, by its pixels or by large parts."""
+def _bright(target: Tensor, edge: float | None, random: np.random.Generator) -> Tensor:
+    """Where a picture is bright, `[1, H, W]` from 0 to 1, by its pixels or by large parts.
+
+    Args:
+        edge: `light_edge` of `Scenes`.
+    """
     height, width = target.shape[-2:]
     levels = (target * LUMA).sum(0, keepdim=True)
     coarse = 2 ** int(random.integers(0, 5))
-    blurred = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
-    rank = float(np.quantile(blurred[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
-    blurred = F.interpolate(blurred[None], (height, width), mode="bilinear", align_corners=False)[0]
-    return torch.sigmoid((blurred - rank) * 2 ** random.uniform(2, 6))
+    if edge is None:
+        parts = F.adaptive_avg_pool2d(levels, (height // coarse, width // coarse))
+        shown = F.interpolate(parts[None], (height, width), mode="bilinear", align_corners=False)[0]
+    else:
+        shown = parts = neighbourhoods(levels, 2 * coarse + 1, edge)
+    rank = float(np.quantile(parts[:, ::2, ::2].numpy(), random.uniform(0.5, 0.97)))
+    return torch.sigmoid((shown - rank) * 2 ** random.uniform(2, 6))
 
 
 def _finish(
@@ -269,7 +301,7 @@ def _finish(
     clean = camera.develop(light, tone)
     x = camera.store(camera.develop(noisy, tone), scenes, random)
     if target is None:
-        target = lift_shadows(clean, lift)
+        target = lift_shadows(clean, lift, scenes.shadow_edge)
     else:
         target = _as_seen(target, float((clean * LUMA).sum(0).mean()), scenes)
     return Frame(x, target, clean)

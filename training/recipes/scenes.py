@@ -41,6 +41,12 @@ class Scenes:
         curved_share: Share of the dark frames whose light is raised to a power.
         curves: Range of that power.
         shadow_lift: Stops that the targets' darkest parts are lifted by, in frames of all kinds but nights.
+        shadow_edge: The variance of luma from which a neighbourhood has an edge, that lifted shadows do not
+            run over: the less, the fainter the rims that targets have, and the less contrast detail keeps.
+            None: they run over it by some pixels.
+        light_edge: Likewise of light that lies on what is bright, in frames that are lit in parts or exposed
+            for what is bright in them: the less, the fainter the glow that is to be undone. None: it runs
+            over edges by up to 16 pixels.
         dark_saturation: Saturation of the target of a frame that is nearly black, of the photograph's;
             photographs are edited more vividly than a long exposure comes out.
         dark_neutral: How far such a target is balanced to a grey mean, from 0 to 1, of all.
@@ -52,7 +58,10 @@ class Scenes:
         rows_share: Share of the noisy frames with noise that whole rows share.
         black: Largest deviation of the black level of a colour, of the linear full scale.
         jpeg_share, jpeg_quality: Share of the frames that pass through JPEG, and its quality.
-        flat_share: Share of the scenes that are no photographs but flat tones with edges between them.
+        flat_share: Share of the scenes that are no photographs but flat tones with edges between them, lit by
+            one light whatever `mixed_share` and `backlit_share` say.
+        flat_clean_share: `clean_share` of those; None: the same. Noise hides a rim of a level from losses
+            that compare pixels.
     """
 
     size: tuple[int, int] = (192, 288)
@@ -71,6 +80,8 @@ class Scenes:
     curved_share: float = 0.2
     curves: tuple[float, float] = (1.3, 2.5)
     shadow_lift: float = 0.0
+    shadow_edge: float | None = None
+    light_edge: float | None = None
     dark_saturation: float = 1.0
     dark_neutral: float = 0.0
     lamp: float = 0.25
@@ -84,6 +95,7 @@ class Scenes:
     jpeg_share: float = 0.25
     jpeg_quality: tuple[int, int] = (60, 98)
     flat_share: float = 0.0
+    flat_clean_share: float | None = None
 
 
 # Of networks that leave the exposure of a whole scene to a meter or to their norms, and learn how light lies
