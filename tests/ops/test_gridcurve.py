@@ -185,8 +185,10 @@ def test_gradcheck(backend):
     def curve(x, grid, guide):
         return apply_grid_curve(x, grid, guide, steps=2, backend=backend)
 
-    assert torch.autograd.gradcheck(curve, leaves)
-    assert torch.autograd.gradgradcheck(curve, leaves)
+    # and along random directions there
+    fast = backend == "triton"
+    assert torch.autograd.gradcheck(curve, leaves, fast_mode=fast)
+    assert torch.autograd.gradgradcheck(curve, leaves, fast_mode=fast)
 
 
 def test_gradient_of_the_formula():
