@@ -155,6 +155,7 @@ def lift_shadows(shown: Tensor, stops: float, edge: float | None = None) -> Tens
     if not stops:
         return shown
     levels = (shown * LUMA).sum(0, keepdim=True)
+    # of about the same size both; cells of pixels are what lets the first one run over edges
     base = neighbourhoods(levels, 5, 0.004, 4) if edge is None else neighbourhoods(levels, 17, edge)
     dark = ((LIT - base) / (LIT - SHADOW)).clamp(0, 1)
     gains = (stops * dark * dark * (3 - 2 * dark)).exp2()

@@ -118,7 +118,7 @@ ENLIGHTENGAN = replace(
         local_contrast=12.0,
     ),
     judged_from=0.95,
-    # more of the frames that are no flat scenes are lit in parts, so that they are as many of all
+    # no flat scene is lit in parts, so that more of the photographs are
     synthesis=replace(
         LIT_IN_PARTS,
         mixed_share=0.35,
