@@ -13,7 +13,7 @@ from fastllie.training.parallel import Parallel
 from fastllie.training.recipes import Adversarial
 from fastllie.training.task import ALONE, NetworkTask, make_optimizer
 
-# by their names in a recipe
+# by their names in a recipe: of the result and its target
 PAIRED = {
     "difference": scenes.difference,
     "matched_difference": scenes.matched_difference,
@@ -23,6 +23,8 @@ PAIRED = {
     "mean": scenes.mean,
     "local_contrast": scenes.local_contrast,
 }
+# and of the input beside them
+COMPARED = {"flatness": scenes.flatness}
 
 
 class AdversarialTask(NetworkTask):
@@ -84,10 +86,14 @@ class AdversarialTask(NetworkTask):
     def pair_names(self) -> list[str]:
         return [name for name, weight in asdict(self._adversarial.pairs).items() if weight]
 
-    def pair_losses(self, y: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Of images in [0, 1] and what they should become, weighted."""
+    def pair_losses(self, y: Tensor, target: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Of images in [0, 1], what they should become and what they were made of, weighted."""
         weights = asdict(self._adversarial.pairs)
-        return {name: weights[name] * PAIRED[name](y, target) for name in self.pair_names()}
+        return {
+            name: weights[name]
+            * (PAIRED[name](y, target) if name in PAIRED else COMPARED[name](y, target, x))
+            for name in self.pair_names()
+        }
 
     def alone(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their total and all losses, where these are the only ones."""

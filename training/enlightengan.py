@@ -119,7 +119,7 @@ class EnlightenGANTask(AdversarialTask):
         return self._generator_losses(batch, self._faces(batch, made))
 
     def _pairs(self, batch: Batch, made: Tensor) -> dict[str, Tensor]:
-        return self.pair_losses((made[: len(batch.x)] + 1) / 2, batch.target)
+        return self.pair_losses((made[: len(batch.x)] + 1) / 2, batch.target, batch.x)
 
     def _faces(self, batch: Batch, made: Tensor) -> _Faces:
         normal = signed(batch, TITLE)[1]

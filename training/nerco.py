@@ -149,7 +149,7 @@ class NeRCoTask(AdversarialTask):
         with self.autocast():
             images = torch.cat([dark, self.network.Pre(dark)], 1) * self.network.H(dark)[1]
             enhanced = full(self.network.G_A(images, self._logits(dark)))
-        return self.pair_losses((enhanced + 1) / 2, batch.target)
+        return self.pair_losses((enhanced + 1) / 2, batch.target, batch.x)
 
     def _enhance(self, first: Tensor, second: Tensor) -> Tensor:
         """Without a mask."""
@@ -180,7 +180,7 @@ class NeRCoTask(AdversarialTask):
             places: What the pools show, see `Pool.draws`; None leaves the discriminators' losses out.
         """
         weights = self.recipe.losses
-        yield Group(self.pair_losses((scene.enhanced + 1) / 2, target), {})
+        yield Group(self.pair_losses((scene.enhanced + 1) / 2, target, (scene.dark + 1) / 2), {})
         yield from self._identities(scene)
         yield from self._cycles(scene)
         if weights.residual:

@@ -136,6 +136,13 @@ def test_what_each_loss_sees():
     assert float(losses.local_contrast(0.8 * grey, grey)) == pytest.approx(0, abs=1e-6)
     with refused(ValueError, "local_contrast needs [B, C, H, W] with H, W >= 64", "(1, 3, 64, 63)"):
         losses.local_contrast(grey[..., :63], grey[..., :63])
+    # a rim on flat ground, of which the pixels beside it are 2 of 63 steps; not one that input or target has
+    rim = grey.clone()
+    rim[..., 20] += 0.02
+    assert float(losses.flatness(rim, grey, 0.2 * grey)) == pytest.approx(2 * 0.02 / 63, rel=1e-3)
+    assert float(losses.flatness(0.8 * grey, grey, 0.2 * grey)) == 0
+    for target, seen in ((rim, grey), (grey, rim), (texture, grey), (grey, texture)):
+        assert float(losses.flatness(rim, target, seen)) < 1e-5
     # burnt where the target is not
     assert float(losses.overshoot(grey + 0.45, grey)) == pytest.approx(0.45)
     assert float(losses.overshoot(grey + 0.3, grey)) == 0

@@ -8,7 +8,7 @@ import torch
 from helpers import picture, refused
 
 import fastllie
-from fastllie.training.adversarial import PAIRED, signed
+from fastllie.training.adversarial import COMPARED, PAIRED, signed
 from fastllie.training.data import Batch
 from fastllie.training.enlightengan import EnlightenGANTask
 from fastllie.training.nerco import NeRCoTask
@@ -21,7 +21,7 @@ from fastllie.training.recipes import (
     Scenes,
 )
 
-PAIRS = PairWeights(1.0, 0.5, 0.25, 0.5, 1.0, 2.0, 0.5)
+PAIRS = PairWeights(1.0, 0.5, 0.25, 0.5, 1.0, 2.0, 0.5, 3.0)
 COMMON = {
     "width": 2,
     "discriminator_width": 2,
@@ -54,6 +54,8 @@ TASKS = {"enlightengan": EnlightenGANTask, "nerco": NeRCoTask}
 def batch(seed=0, size=64):
     generator = torch.Generator().manual_seed(seed)
     x, target = (torch.rand(2, 3, size, size, generator=generator) for _ in range(2))
+    for image, tone in ((x, 0.3), (target, 0.6)):
+        image[..., :32, :32] = tone
     return Batch(x * 0.2, target)
 
 
@@ -68,7 +70,7 @@ def test_before_the_judges_the_pairs_alone_teach(method):
     judges = {name: value.clone() for name, value in task.judges.state_dict().items()}
     network = {name: value.clone() for name, value in task.network.state_dict().items()}
     values = [{name: float(value) for name, value in task.step([batch(step)]).items()} for step in range(4)]
-    pairs = set(PAIRED)
+    pairs = {*PAIRED, *COMPARED}
     others = set(task.loss_names()) - pairs
     assert others, "a method of its own losses"
     for step, told in enumerate(values):
@@ -94,8 +96,12 @@ def test_each_loss_is_that_of_result_and_target(method):
     with torch.no_grad():
         found = task.losses_of(shown)
         y = task.network(shown.x)
-    for name, loss in PAIRED.items():
-        wanted = getattr(PAIRS, name) * loss(y, shown.target)
+    expected = {name: loss(y, shown.target) for name, loss in PAIRED.items()}
+    expected |= {name: loss(y, shown.target, shown.x) for name, loss in COMPARED.items()}
+    assert expected.keys() == vars(PAIRS).keys()
+    assert expected["flatness"] > 0
+    for name, value in expected.items():
+        wanted = getattr(PAIRS, name) * value
         torch.testing.assert_close(found[name], wanted, atol=1e-4, rtol=1e-3)
 
 

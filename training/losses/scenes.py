@@ -1,4 +1,4 @@
-"""The losses of `dawn`, one function each. Images are `[B, 3, H, W]` in [0, 1]; all return a scalar."""
+"""The losses of whole scenes, one function each. Images are `[B, 3, H, W]` in [0, 1]; all return a scalar."""
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ _QUIET = 1e-5  # 50 dB: better than that no frame needs to be
 _NEARLY_WHITE = 0.85
 _MATCH = (0.5, 2.0)
 _CELLS = (1, 4, 16, 32)  # sides in pixels
+_STEP = 0.5 / 255  # neighbours that differ by less are alike
 
 
 def noise(v: Tensor, clean: Tensor) -> Tensor:
@@ -59,6 +60,18 @@ def local_contrast(y: Tensor, target: Tensor) -> Tensor:
         # of the error: steps are linear, so that its own are the difference of theirs
         cells = F.avg_pool2d(error, side)
         found = found + cells.diff(dim=2).abs().mean() + cells.diff(dim=3).abs().mean()
+    return found
+
+
+def flatness(y: Tensor, target: Tensor, x: Tensor) -> Tensor:
+    """Mean absolute step between neighbours that are alike in target and input `x`: rims, and drifting tones.
+
+    In `local_contrast` the noise and the detail of other scenes hide a rim of a level; here neither counts.
+    """
+    found = y.new_zeros(())
+    for dim in (2, 3):
+        still = [image.diff(dim=dim).abs().amax(1, keepdim=True) < _STEP for image in (target, x)]
+        found = found + (y.diff(dim=dim).abs() * (still[0] & still[1])).mean()
     return found
 
 

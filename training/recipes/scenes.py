@@ -17,6 +17,7 @@ class PairWeights:
     overshoot: float = 0.0
     mean: float = 0.0
     local_contrast: float = 0.0
+    flatness: float = 0.0
 
 
 @dataclass(frozen=True)
