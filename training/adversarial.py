@@ -1,5 +1,6 @@
 """What the tasks of EnlightenGAN and NeRCo share: discriminators that learn beside the result."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -115,9 +116,9 @@ class AdversarialTask(NetworkTask):
         done = self.steps_done // self.steps_per_epoch
         return recipe.learning_rate * self.slowed(done, self.total_steps / self.steps_per_epoch)
 
+    @abstractmethod
     def slowed(self, done: int, passes: float) -> float:
         """The factor on the learning rate after `done` of `passes` passes, where these decide it."""
-        raise NotImplementedError
 
     def result(self) -> dict[str, Tensor]:
         return self.stored(super().result())

@@ -20,7 +20,7 @@ _TRANSPARENT = frozenset(
 _DEEPEST = 32
 
 
-class Stub:
+class StandIn:
     """Stands in for a class or function of a pickle: makes a dictionary, whatever it is called with.
 
     PyTorch's reader takes items and a state for no other kind of object than `OrderedDict`.
@@ -30,7 +30,7 @@ class Stub:
         return OrderedDict()
 
 
-class StubOfNumPy:
+class StandInOfNumPy:
     """The same for what NumPy pickles, whose state is a tuple and is forgotten."""
 
     def __init__(self, *arguments: Any):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from fastllie.checkpoint.candidates import Stub, StubOfNumPy, tensors_of
+from fastllie.checkpoint.candidates import StandIn, StandInOfNumPy, tensors_of
 from fastllie.images.files import replacing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -94,15 +94,17 @@ def read_torch(path: Path) -> dict[tuple[str, ...], Tensor]:
 
 
 def _beside_objects(path: Path) -> dict[tuple[str, ...], Tensor]:
-    """The tensors of a file that holds objects too, say settings or a whole module: they stay stubs."""
+    """The tensors of a file that holds objects too, say settings or a whole module: they stay stand-ins."""
     serialization = torch.serialization
     if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):
         # PyTorch before 2.6
         return {}
     try:
         names = serialization.get_unsafe_globals_in_checkpoint(path)
-        stubs: list[Any] = [(StubOfNumPy if name.startswith("numpy.") else Stub, name) for name in names]
-        with serialization.safe_globals(stubs):
+        known: list[Any] = [
+            (StandInOfNumPy if name.startswith("numpy.") else StandIn, name) for name in names
+        ]
+        with serialization.safe_globals(known):
             return tensors_of(torch.load(path, map_location="cpu", weights_only=True))
     except Exception:
         # the caller has the reason

@@ -1,5 +1,6 @@
 """What filters of consecutive frames have in common."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from fastllie.checks import is_number
 from fastllie.images.batches import from_batch, to_batch
 
 
-class FrameFilter:
+class FrameFilter(ABC):
     """Changes frames by those before them: call it with each frame, in order.
 
     Args:
@@ -43,5 +44,6 @@ class FrameFilter:
             raise ValueError(f"wanted one frame, (1,3,H,W), got shape {tuple(x.shape)}")
         return x if self.smooth == 0 else self._follow(x)
 
+    @abstractmethod
     def _follow(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """`follow` where something is to be changed."""
