@@ -72,8 +72,9 @@ def test_our_enlightengan_hardly_turns_back_beside_an_edge():
     network = fastllie.load("enlightengan")
     enhance = quality_sets.enhancer(network)
     falls = [quality_scores.reversal(enhance(image), distance) for image, distance in quality_scores.edges()]
-    assert np.mean(falls) < 0.7
-    assert max(falls) < 1.5
+    # where a plateau lies between two bytes, the faintest rim becomes a level
+    assert np.mean(falls) < 0.5
+    assert max(falls) < 1.05
 
 
 def test_edges_are_of_both_kinds_and_a_third_is_before_two():

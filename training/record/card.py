@@ -54,10 +54,10 @@ LIMITS = {
     " treats a dark scene.",
 }
 LIMITS["enlightengan"] = (
-    "Half the published width, trained for half an hour on two cores, behind a meter that the paper does not"
-    " have. The meter of the whole picture decides on its brightness, so that shadows beside lamps and"
-    " windows come up less than dark pictures do. What is nearly black gets a grey veil. Noise is taken out"
-    " in part, and what remains is soft."
+    "Half the published width, trained for an hour and a quarter on two cores, behind a meter that the paper"
+    " does not have. The meter of the whole picture decides on its brightness, so that shadows beside lamps"
+    " and windows come up less than dark pictures do. What is nearly black gets a grey veil. Noise is taken"
+    " out in part, and what remains is soft."
 )
 LIMITS["nerco"] = (
     "A quarter of the published width and two thirds of its blocks, trained for an hour on one core. It draws"
