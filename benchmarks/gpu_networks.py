@@ -187,11 +187,7 @@ def zerodce(cubin: Path) -> dict[str, Any]:
 
 def estimates() -> list[dict[str, Any]]:
     """A row a network: see above; microseconds, rounded."""
-    folder = machine_code.CSRC / "cuda"
-    rows = [
-        sci(machine_code.compiled(folder / "sci.cu", 90)),
-        zerodce(machine_code.compiled(folder / "zerodce.cu", 90)),
-    ]
+    rows = [sci(machine_code.of_network("sci", 90)), zerodce(machine_code.of_network("zerodce", 90))]
     return [
         {key: round(value, 1) if isinstance(value, float) else value for key, value in row.items()}
         for row in rows

@@ -125,6 +125,14 @@ def kernels(architecture: int) -> list[Kernel]:
     return [kernel for cubin in cubins for kernel in kernels_of(cubin)]
 
 
+def of_network(name: str, architecture: int) -> Path:
+    """The machine code of a network's kernel: of the module that setup.py has built here, or compiled."""
+    for cubin in _of_module(architecture):
+        if f"{name}_kernel".encode() in cubin.read_bytes():
+            return cubin
+    return compiled(CSRC / "cuda" / f"{name}.cu", architecture)
+
+
 def _of_module(architecture: int) -> list[Path]:
     """The machine code in build/, where it is younger than every source and of this architecture too."""
     sources = [ROOT / "setup.py", *CSRC.glob("*.h"), *CSRC.glob("cuda/*")]

@@ -108,8 +108,8 @@ def test_instructions_take_less_than_the_copy(found, request):
     assert sum(row["floor_ms"] for row in both) < 2 * sum(row["copy_ms"] for row in both)
 
 
-def networks(cubin, name):
-    return gpu_networks.code(machine_code.compiled(machine_code.CSRC / "cuda" / cubin, 90), name)
+def networks(network, name):
+    return gpu_networks.code(machine_code.of_network(network, 90), name)
 
 
 def test_networks_on_an_h200(found):
@@ -128,7 +128,7 @@ def test_networks_on_an_h200(found):
 @pytest.mark.parametrize("resident", [0, 1])
 def test_layers_of_zerodce_mostly_multiply(found, sources, resident):
     """Of 64 pixels and a source: 288 products, all loads of shared memory as wide as there are."""
-    blocks = networks("zerodce.cu", rf"14zerodce_kernelI6__halfLi{sources}ELb{resident}ELb0E")
+    blocks = networks("zerodce", rf"14zerodce_kernelI6__halfLi{sources}ELb{resident}ELb0E")
     (block,) = [
         block for block in blocks.values() if any(o.startswith("HMMA") for o, _ in block.instructions)
     ]

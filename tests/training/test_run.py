@@ -21,7 +21,7 @@ from fastllie.training import session
 from fastllie.training.recipes.config import read_config
 
 QUICK = {"epochs": 2, "every": 2, "log_every": 2}
-KILLS = 5
+KILLS = 3
 SMALL = {"zerodce": {"size": 32}, "zerodce++": {"size": 32}, "sci": {}}
 
 
