@@ -133,6 +133,7 @@ def of_network(name: str, architecture: int) -> Path:
     return compiled(CSRC / "cuda" / f"{name}.cu", architecture)
 
 
+@cache
 def _of_module(architecture: int) -> list[Path]:
     """The machine code in build/, where it is younger than every source and of this architecture too."""
     sources = [ROOT / "setup.py", *CSRC.glob("*.h"), *CSRC.glob("cuda/*")]
